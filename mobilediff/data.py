@@ -1,0 +1,152 @@
+"""CIFAR-10 in memory: uint8 images, class labels and the noun of each image, from a folder or the hub."""
+
+import io
+import os
+import pickle
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mobilediff.captions import load_nouns
+
+DATA_VARIABLE = "MOBILEDIFF_DATA"
+SPLITS = ("train", "test")
+RESOLUTIONS = (32, 64)
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images with their labels, decoded once.
+
+    Attributes:
+        images: uint8, [N, 3, R, R].
+        labels: class indices 0..9, int64 [N].
+        noun_ids: index into `load_nouns()`, -1 where the source names no noun, int64 [N].
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    noun_ids: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_cifar10(source: str | Path | None, split: str = "train", resolution: int = 32) -> ImageDataset:
+    """Load one split of CIFAR-10.
+
+    Args:
+        source: a folder of parquet shards (columns `img`, `label`, optional `filename`), the folder of the official
+            python batches, or the name of a data set on the hub. `None` reads the variable MOBILEDIFF_DATA.
+        split: "train" or "test".
+        resolution: 32 (native) or 64 (Lanczos).
+
+    Raises:
+        ValueError: an unknown split or resolution, or no source.
+        FileNotFoundError: a folder that holds no CIFAR-10 files of that split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; accepted are {', '.join(SPLITS)}")
+    if resolution not in RESOLUTIONS:
+        raise ValueError(f"resolution is {resolution!r}; accepted are {RESOLUTIONS}")
+    source = source or os.environ.get(DATA_VARIABLE)
+    if not source:
+        raise ValueError(f"no CIFAR-10 source: pass a folder or a hub name, or set {DATA_VARIABLE}")
+    folder = Path(source)
+    if folder.is_dir():
+        images, labels, filenames = _read_folder(folder, split)
+    elif folder.exists() or str(source).count("/") != 1 or str(source).startswith((".", "/")):
+        raise FileNotFoundError(f"{source} is neither a folder nor the name of a data set on the hub (owner/name)")
+    else:
+        images, labels, filenames = _read_hub(str(source), split)
+    if resolution != images.shape[1]:
+        images = np.stack([np.asarray(Image.fromarray(image).resize((resolution,) * 2, Image.LANCZOS)) for image in images])
+    return ImageDataset(
+        images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),  # NHWC -> NCHW
+        labels=torch.as_tensor(labels, dtype=torch.int64),
+        noun_ids=_noun_ids(filenames, len(labels)),
+    )
+
+
+def _read_folder(folder: Path, split: str):
+    shards = sorted(folder.glob(f"{split}-*.parquet"))
+    if shards:
+        return _read_parquet(shards)
+    batches = sorted(folder.glob("data_batch_*" if split == "train" else "test_batch"))
+    if batches:
+        return _read_batches(batches)
+    raise FileNotFoundError(
+        f"{folder} holds no CIFAR-10 {split} images: expected {split}-*.parquet or the official python batches"
+    )
+
+
+def _read_parquet(shards: list[Path]):
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.ParquetDataset(shards).read()
+    missing = {"img", "label"} - set(table.column_names)
+    if missing:
+        raise ValueError(f"{shards[0].parent}: the parquet shards lack the columns {sorted(missing)}")
+    encoded = [cell["bytes"] for cell in table["img"].to_pylist()]
+    filenames = table["filename"].to_pylist() if "filename" in table.column_names else None
+    return _decode(encoded), table["label"].to_numpy(), filenames
+
+
+def _decode(encoded: list[bytes]) -> np.ndarray:
+    def decode_one(data: bytes) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(decode_one, encoded, chunksize=512)))
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Reads the official batches, which are pickles, and builds numpy arrays and nothing else."""
+
+    ALLOWED = {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"a CIFAR-10 batch may not name {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _read_batches(files: list[Path]):
+    images, labels, filenames = [], [], []
+    for file in files:
+        with file.open("rb") as stream:
+            batch = _BatchUnpickler(stream, encoding="bytes").load()
+        images.append(np.asarray(batch[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels.extend(batch[b"labels"])
+        filenames.extend(name.decode() for name in batch[b"filenames"])
+    return np.concatenate(images), np.asarray(labels), filenames
+
+
+def _read_hub(name: str, split: str):
+    import datasets
+
+    table = datasets.load_dataset(name, split=split)
+    image_column = "img" if "img" in table.column_names else "image"
+    images = np.stack([np.asarray(image.convert("RGB")) for image in table[image_column]])
+    filenames = list(table["filename"]) if "filename" in table.column_names else None
+    return images, np.asarray(table["label"]), filenames
+
+
+def _noun_ids(filenames: list[str] | None, count: int) -> torch.Tensor:
+    """"fire_truck_s_000123.png" -> the index of "fire truck"; -1 where the stem is not a known noun."""
+    if filenames is None:
+        return torch.full((count,), -1, dtype=torch.int64)
+    index = {noun: i for i, noun in enumerate(load_nouns())}
+    stems = (re.sub(r"_s_\d+\.png$", "", Path(name).name).replace("_", " ") for name in filenames)
+    return torch.tensor([index.get(stem, -1) for stem in stems], dtype=torch.int64)
