@@ -1,0 +1,1 @@
+"""Tests. A package, because torch-fidelity installs another one called `tests`."""
