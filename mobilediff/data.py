@@ -68,7 +68,7 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
         images = np.stack([np.asarray(Image.fromarray(image).resize((resolution,) * 2, Image.LANCZOS)) for image in images])
     return ImageDataset(
         images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),  # NHWC -> NCHW
-        labels=torch.as_tensor(labels, dtype=torch.int64),
+        labels=torch.tensor(labels, dtype=torch.int64),
         noun_ids=_noun_ids(filenames, len(labels)),
     )
 

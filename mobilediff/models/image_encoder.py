@@ -83,7 +83,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         self.conv_stem = nn.Conv2d(3, stem_channels, stem_kernel_size, padding=(stem_kernel_size - 1) // 2)
-        self.activation = get_activation(activation)
+        self.stem_activation = get_activation(activation)
         widths = (stem_channels, *block_out_channels)
         self.levels = nn.ModuleList(
             EncoderLevel(widths[i], widths[i + 1], layers_per_block, activation, residual)
@@ -95,7 +95,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
 
     def forward(self, images: torch.Tensor) -> ImageEncoderOutput:
         """Encode float images [N, 3, H, W] in [-1, 1]."""
-        hidden_states = self.activation(self.conv_stem(images))
+        hidden_states = self.stem_activation(self.conv_stem(images))
         feature_maps = []
         for level in self.levels:
             hidden_states = level(hidden_states)
@@ -104,7 +104,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         return ImageEncoderOutput(
             features=features,
             feature_maps=tuple(feature_maps),
-            class_logits=self.class_head(features) if self.class_head else None,
-            noun_logits=self.noun_head(features) if self.noun_head else None,
-            image_embeds=self.projection(features) if self.projection else None,
+            class_logits=self.class_head(features).float() if self.class_head else None,
+            noun_logits=self.noun_head(features).float() if self.noun_head else None,
+            image_embeds=self.projection(features).float() if self.projection else None,
         )

@@ -1,0 +1,1 @@
+"""Training: one module a stage, each started as `python -m mobilediff.training.<stage> --config FILE`."""

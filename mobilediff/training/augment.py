@@ -1,0 +1,26 @@
+"""Image tensors as the networks take them, flipped and shifted on the device."""
+
+import torch
+import torch.nn.functional as F
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 0..255 to float32 in [-1, 1], any shape."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def random_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Mirror each image of [N, C, H, W] with probability one half."""
+    flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+
+
+def random_translate(images: torch.Tensor, pixels: int, generator: torch.Generator) -> torch.Tensor:
+    """Shift each image of [N, C, H, W] by up to `pixels` either way, with reflected borders."""
+    if not pixels:
+        return images
+    count, _, height, width = images.shape
+    padded = F.pad(images, (pixels,) * 4, mode="reflect")
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    shifts = torch.randint(0, 2 * pixels + 1, (2, count), generator=generator, device=images.device)
+    return windows[torch.arange(count, device=images.device), :, shifts[0], shifts[1]]

@@ -1,0 +1,126 @@
+"""Options of a run: a dataclass gives the names, a YAML file the values, `key=value` words the last say."""
+
+import argparse
+import dataclasses
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+
+@dataclass
+class TrainingOptions:
+    """What every stage has.
+
+    Attributes:
+        output: the run folder; the same command on the same folder resumes.
+        data: where CIFAR-10 is (see `mobilediff.data.load_cifar10`); None reads the variable MOBILEDIFF_DATA.
+        steps: optimiser steps of the whole run; the learning rate is planned over them.
+        batch_size: images a step and process.
+        warmup_steps: steps of linear warm-up.
+        decay_fraction: the last share of `steps`, over which the learning rate falls linearly to zero.
+        betas: of AdamW.
+        max_grad_norm: gradient clipping, 0 for none.
+        ema_decay: of the weights' moving average, 0 for none.
+        mixed_precision: "bf16" (autocast) or "no".
+        compile: run the trained networks through torch.compile.
+        save_every_minutes: between two saved states.
+    """
+
+    output: str
+    data: str | None = None
+    seed: int = 0
+    steps: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    warmup_steps: int = 100
+    decay_fraction: float = 1.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    mixed_precision: str = "bf16"
+    compile: bool = False
+    log_every: int = 20
+    sample_every: int = 0
+    save_every_minutes: float = 5.0
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """How far this very command goes: not part of the run's identity."""
+
+    max_minutes: float | None = None
+    dry_run: bool = False
+
+
+def parse_options(options_class: type, arguments: list[str] | None = None) -> tuple[TrainingOptions, RunLimits]:
+    """Read `--config FILE [key=value ...]` into `options_class`.
+
+    Raises:
+        SystemExit: on an unknown key or a value of the wrong type, naming it and what is accepted.
+    """
+    parser = argparse.ArgumentParser(description=f"Options: {', '.join(_field_types(options_class))}.")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file with the options of the run")
+    parser.add_argument("--max-minutes", type=float, help="stop after this time; the same command resumes")
+    parser.add_argument("--dry-run", action="store_true", help="a few steps on small batches into <output>-dry-run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace the file's")
+    parsed = parser.parse_args(arguments)
+    if not parsed.config.is_file():
+        parser.error(f"no such config file: {parsed.config}")
+    values = yaml.safe_load(parsed.config.read_text(encoding="utf-8")) or {}
+    for override in parsed.overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            parser.error(f"{override!r} is not of the form key=value")
+        values[key] = yaml.safe_load(text)
+    try:
+        options = build_options(options_class, values)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    limits = RunLimits(max_minutes=parsed.max_minutes, dry_run=parsed.dry_run)
+    if limits.dry_run:
+        options.output = f"{options.output}-dry-run"
+        options.steps, options.batch_size, options.warmup_steps = 3, 8, 1
+        options.log_every, options.sample_every = 1, min(options.sample_every, 2)
+    return options, limits
+
+
+def build_options(options_class: type, values: dict) -> TrainingOptions:
+    """An instance of `options_class`; unknown keys and values of the wrong type are errors."""
+    types = _field_types(options_class)
+    unknown = sorted(set(values) - set(types))
+    if unknown:
+        raise ValueError(f"unknown options {unknown}; accepted are {sorted(types)}")
+    return options_class(**{key: _coerce(key, value, types[key]) for key, value in values.items()})
+
+
+def save_options(options: TrainingOptions, folder: Path) -> None:
+    """Write the resolved options beside the run."""
+    text = yaml.safe_dump(_plain(dataclasses.asdict(options)), sort_keys=False)
+    (folder / "options.yaml").write_text(text, encoding="utf-8")
+
+
+def _field_types(options_class: type) -> dict[str, type]:
+    hints = typing.get_type_hints(options_class)
+    return {field.name: hints[field.name] for field in dataclasses.fields(options_class)}
+
+
+def _coerce(key: str, value, expected):
+    if typing.get_origin(expected) is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"option {key} is {value!r}; a list is expected")
+        return tuple(value)
+    if expected is float and isinstance(value, int | str) and not isinstance(value, bool):
+        return float(value)  # YAML reads 1e-4 as a string
+    plain = typing.get_origin(expected) or expected
+    if not isinstance(value, plain) or (isinstance(value, bool) and expected is not bool):
+        raise TypeError(f"option {key} is {value!r}; {getattr(expected, '__name__', expected)} is expected")
+    return value
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,280 @@
+"""The loop that all stages share: deterministic draws, updates, EMA, logs, saved states."""
+
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm.auto import tqdm
+
+from mobilediff.training.options import RunLimits, TrainingOptions, save_options
+from mobilediff.training.state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
+
+
+def derived_seed(*words: int | str) -> int:
+    """A seed that depends on every word: (seed, rank, step) gives each step its own random state (as edm2 does)."""
+    return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=7).digest(), "little")
+
+
+@lru_cache(maxsize=2)
+def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order in which an epoch visits its images, int64 [size]."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(derived_seed(seed, "epoch", epoch)))
+
+
+@dataclass
+class TrainingStep:
+    """What one step may draw from; nothing else is random.
+
+    Attributes:
+        index: the step's number, from 0.
+        indices: rows of the data set, int64 [batch_size], each image once an epoch.
+        generator: on the accelerator's device, seeded by (seed, rank, step).
+    """
+
+    index: int
+    indices: torch.Tensor
+    generator: torch.Generator
+
+
+class TrainedNetwork:
+    """A network with its optimiser and the moving average of its weights."""
+
+    def __init__(self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer, ema_decay: float):
+        self.network = network  # the bare module: exports and EMA read it
+        self.learning_rates = [group["lr"] for group in optimizer.param_groups]
+        self.ema = EMAModel(network.parameters(), decay=ema_decay, foreach=True) if ema_decay else None
+        if self.ema:
+            self.ema.to(accelerator.device)
+        self.module, self.optimizer = accelerator.prepare(network, optimizer)  # the one to call
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
+        if self.ema:
+            tensors |= {f"ema.{i}": value for i, value in enumerate(self.ema.shadow_params)}
+        return tensors
+
+    def load(self, tensors: dict[str, torch.Tensor], ema_steps: int) -> None:
+        self.network.load_state_dict(_with_prefix(tensors, "network."))
+        load_optimizer_tensors(self.optimizer, _with_prefix(tensors, "optimizer."))
+        if self.ema:
+            for i, shadow in enumerate(self.ema.shadow_params):
+                shadow.copy_(tensors[f"ema.{i}"])
+            self.ema.optimization_step = ema_steps
+
+
+class Trainer:
+    """Runs a stage's step function until the planned step, the time limit or a signal.
+
+    Args:
+        options: of the run.
+        limits: of this command.
+        data_size: rows of the data set that `TrainingStep.indices` points into.
+
+    A stage registers its networks with `add`, then calls `fit`; its step function computes losses and hands each to
+    `update`. The learning rate is warmed up linearly, held, and decayed linearly to zero at the last step.
+    """
+
+    def __init__(self, options: TrainingOptions, limits: RunLimits, data_size: int):
+        self.options, self.limits, self.data_size = options, limits, data_size
+        self.folder = Path(options.output)
+        self.accelerator = Accelerator(mixed_precision="no")  # `autocast` instead: it leaves outputs in bf16
+        self.networks: dict[str, TrainedNetwork] = {}
+        self.step = 0
+        self.minutes_before = 0.0
+        self.stop_requested = False
+        torch.manual_seed(options.seed)
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    def autocast(self) -> torch.autocast:
+        """The context for forward passes that the option `mixed_precision` asks for."""
+        enabled = self.options.mixed_precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    @property
+    def images_seen(self) -> int:
+        return self.step * self.options.batch_size * self.accelerator.num_processes
+
+    def add(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        learning_rate: float | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        betas: tuple[float, float] | None = None,
+        ema_decay: float | None = None,
+    ) -> nn.Module:
+        """Train `network`, by AdamW unless told otherwise; returns the module to call in the step function."""
+        options = self.options
+        network.to(self.device, memory_format=torch.channels_last)
+        optimizer = optimizer or torch.optim.AdamW(
+            network.parameters(),
+            lr=learning_rate or options.learning_rate,
+            betas=betas or options.betas,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        trained = TrainedNetwork(self.accelerator, network, optimizer, options.ema_decay if ema_decay is None else ema_decay)
+        self.networks[name] = trained
+        return torch.compile(trained.module) if options.compile else trained.module
+
+    def update(self, name: str, loss: torch.Tensor) -> None:
+        """One optimiser step of the named network on `loss`."""
+        trained = self.networks[name]
+        factor = self.learning_rate_factor(self.step)
+        for group, learning_rate in zip(trained.optimizer.param_groups, trained.learning_rates, strict=True):
+            group["lr"] = learning_rate * factor
+        self.accelerator.backward(loss)
+        if self.options.max_grad_norm:
+            self.accelerator.clip_grad_norm_(trained.network.parameters(), self.options.max_grad_norm)
+        trained.optimizer.step()
+        trained.optimizer.zero_grad(set_to_none=True)
+        if trained.ema:
+            trained.ema.step(trained.network.parameters())
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Warm-up, constant, linear decay to zero: the share of the base learning rate at a step."""
+        options = self.options
+        warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
+        decay_steps = max(1.0, options.decay_fraction * options.steps)
+        return min(warmup, (options.steps - step) / decay_steps, 1.0)
+
+    def fit(
+        self,
+        step_function: Callable[[TrainingStep], dict[str, torch.Tensor]],
+        on_export: Callable[[Path], None],
+        on_sample: Callable[[SummaryWriter], dict[str, float] | None] | None = None,
+    ) -> bool:
+        """Train; resumes from the run folder's state.
+
+        Args:
+            step_function: one step; returns the values to log, each a scalar tensor.
+            on_export: writes the EMA export under the given folder, at every saved state.
+            on_sample: called every `sample_every` steps with the tensorboard writer; may return figures to log.
+
+        Returns:
+            Whether the planned last step was reached.
+        """
+        self._resume()
+        writer = self._open_logs()
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
+        started = saved = time.perf_counter()
+        logged_at, logged_step, totals = started, self.step, {}
+        bar = tqdm(total=self.options.steps, initial=self.step, disable=not self.accelerator.is_local_main_process, mininterval=5)
+        while self.step < self.options.steps and not self._out_of_time(started):
+            values = step_function(self._draws(self.step))
+            for name, value in values.items():  # summed on the device: no sync until the log line
+                totals[name] = totals.get(name, 0) + value.detach()
+            self.step += 1
+            bar.update()
+            if self.step % self.options.log_every == 0 or self.step == self.options.steps:
+                now, count = time.perf_counter(), self.step - logged_step
+                means = {name: float(total) / count for name, total in totals.items()}
+                rate = count * self.options.batch_size * self.accelerator.num_processes / (now - logged_at)
+                self._log(writer, {**means, "images_per_second": rate})
+                bar.set_postfix_str(f"{rate:.0f} images/s " + " ".join(f"{k} {v:.4g}" for k, v in means.items()))
+                logged_at, logged_step, totals = now, self.step, {}
+            if on_sample and self.options.sample_every and self.step % self.options.sample_every == 0:
+                self._log(writer, on_sample(writer) or {})
+                logged_at += 0 if logged_step != self.step else time.perf_counter() - logged_at
+            if time.perf_counter() - saved > 60 * self.options.save_every_minutes:
+                self._save(started, on_export)
+                saved = time.perf_counter()
+        bar.close()
+        self._save(started, on_export)
+        return self.step >= self.options.steps
+
+    def _out_of_time(self, started: float) -> bool:
+        limit = self.limits.max_minutes
+        return self.stop_requested or (limit is not None and time.perf_counter() - started > 60 * limit)
+
+    def _draws(self, step: int) -> TrainingStep:
+        options, rank, world = self.options, self.accelerator.process_index, self.accelerator.num_processes
+        seed = derived_seed(options.seed, rank, step)
+        torch.manual_seed(seed)  # dropout inside the networks
+        positions = (step * world + rank) * options.batch_size + torch.arange(options.batch_size)
+        epochs = positions // self.data_size
+        indices = torch.cat([
+            epoch_order(self.data_size, options.seed, epoch)[positions[epochs == epoch] % self.data_size]
+            for epoch in epochs.unique().tolist()
+        ])  # fmt: skip
+        generator = torch.Generator(device=self.device).manual_seed(seed)
+        return TrainingStep(step, indices.to(self.device, non_blocking=True), generator)
+
+    def _open_logs(self) -> SummaryWriter | None:
+        if not self.accelerator.is_main_process:
+            return None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_options(self.options, self.folder)
+        return SummaryWriter(str(self.folder / "tensorboard"))
+
+    def _log(self, writer: SummaryWriter | None, values: dict[str, float]) -> None:
+        if writer is None or not values:
+            return
+        for name, value in values.items():
+            writer.add_scalar(name, value, self.step)
+        record = {"step": self.step, "images": self.images_seen, **values}
+        with (self.folder / "stats.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def _save(self, started: float, on_export: Callable[[Path], None]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"{name}/{key}": value for name, net in self.networks.items() for key, value in net.tensors().items()}
+        minutes = self.minutes_before + (time.perf_counter() - started) / 60
+        ema_steps = {name: net.ema.optimization_step for name, net in self.networks.items() if net.ema}
+        scalars = {"step": self.step, "images": self.images_seen, "minutes": minutes, "ema_steps": ema_steps}
+        save_state(self.folder, tensors, scalars)
+        with self.averaged_weights():
+            on_export(self.folder / "export")
+
+    def _resume(self) -> None:
+        state = load_state(self.folder)
+        if state is None:
+            return
+        tensors, scalars = state
+        for name, network in self.networks.items():
+            network.load(_with_prefix(tensors, f"{name}/"), scalars["ema_steps"].get(name, 0))
+        self.step, self.minutes_before = scalars["step"], scalars["minutes"]
+
+    def averaged_weights(self) -> "AveragedWeights":
+        """A context in which every network with an EMA holds its averaged weights and is in evaluation mode."""
+        return AveragedWeights(self.networks.values())
+
+
+class AveragedWeights:
+    """Swaps EMA weights in, and the trained ones back."""
+
+    def __init__(self, networks):
+        self.networks = list(networks)
+
+    def __enter__(self):
+        for trained in self.networks:
+            trained.network.eval()
+            if trained.ema:
+                trained.ema.store(trained.network.parameters())
+                trained.ema.copy_to(trained.network.parameters())
+
+    def __exit__(self, *_):
+        for trained in self.networks:
+            if trained.ema:
+                trained.ema.restore(trained.network.parameters())
+            trained.network.train()
+
+
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
