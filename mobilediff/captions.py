@@ -28,7 +28,7 @@ class CaptionBank:
     """
 
     def __init__(self, null_prompt: str = ""):
-        self.num_nouns = len(load_nouns())
+        self.num_nouns, self.num_templates = len(load_nouns()), len(TEMPLATES)
         names = [*load_nouns(), *CLASS_NAMES]
         self.texts = [caption(name, template) for name in names for template in TEMPLATES] + [null_prompt]
         self.null_index = len(self.texts) - 1
@@ -56,5 +56,5 @@ class CaptionBank:
         draws = torch.rand(3, len(labels), generator=generator, device=labels.device)
         by_class = (draws[0] < class_probability) | (noun_ids < 0)
         names = torch.where(by_class, self.num_nouns + labels, noun_ids)
-        rows = names * len(TEMPLATES) + (draws[1] * len(TEMPLATES)).long()
+        rows = names * self.num_templates + (draws[1] * self.num_templates).long()
         return torch.where(draws[2] < null_probability, self.null_index, rows)

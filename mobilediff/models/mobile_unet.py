@@ -52,7 +52,7 @@ def relu_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) 
 
 
 class SeparableConv2d(nn.Module):
-    """A depthwise 3 x 3 convolution, then a pointwise 1 x 1 one; the bias of the first would be absorbed by the second."""
+    """A depthwise 3 x 3 convolution, then a pointwise 1 x 1 one, whose bias would absorb the first one's."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -172,47 +172,32 @@ class GatedFeedForward(nn.Module):
         return self.out(value * self.activation(gate))
 
 
-class TransformerBlock(nn.Module):
-    """Self-attention where placed, cross-attention to the text, feed-forward; each normalised before and residual.
+class Transformer(nn.Module):
+    """A transformer over the pixels of a feature map: self-attention where placed, cross-attention, feed-forward.
 
-    Args:
-        dim: Width of the tokens.
-        attn1: Self-attention, or None for a cross-only block.
-        attn2: Cross-attention.
-        ff: Feed-forward.
-    """
-
-    def __init__(self, dim: int, attn1: Attention | None, attn2: Attention, ff: GatedFeedForward):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim) if attn1 is not None else None
-        self.attn1 = attn1
-        self.norm2 = nn.LayerNorm(dim)
-        self.attn2 = attn2
-        self.norm3 = nn.LayerNorm(dim)
-        self.ff = ff
-
-    def forward(self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.attn1 is not None:
-            normed = self.norm1(hidden_states)
-            hidden_states = hidden_states + self.attn1(normed, normed)
-        hidden_states = hidden_states + self.attn2(self.norm2(hidden_states), encoder_hidden_states)
-        return hidden_states + self.ff(self.norm3(hidden_states))
-
-
-class SpatialTransformer(nn.Module):
-    """Transformer blocks over the pixels of a feature map, between two linear projections and around a residual.
+    As in Stable Diffusion 1.5: one block, each part normalised before and residual, between two linear projections
+    and around a residual.
 
     Args:
         channels: Channels of the feature map.
         norm_num_groups: Groups of the normalisation in front.
-        transformer_blocks: The blocks.
+        attn1: Self-attention, or None for a cross-only transformer.
+        attn2: Cross-attention.
+        ff: Feed-forward.
     """
 
-    def __init__(self, channels: int, norm_num_groups: int, transformer_blocks: Sequence[TransformerBlock]):
+    def __init__(
+        self, channels: int, norm_num_groups: int, attn1: Attention | None, attn2: Attention, ff: GatedFeedForward
+    ):
         super().__init__()
         self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
-        self.transformer_blocks = nn.ModuleList(transformer_blocks)
+        self.norm1 = nn.LayerNorm(channels) if attn1 is not None else None
+        self.attn1 = attn1
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = attn2
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = ff
         self.proj_out = nn.Linear(channels, channels)
 
     def forward(self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
@@ -221,8 +206,11 @@ class SpatialTransformer(nn.Module):
         # NCHW -> N(HW)C: a view where the memory is channels_last, and so is the way back
         tokens = self.norm(hidden_states).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
         tokens = self.proj_in(tokens)
-        for block in self.transformer_blocks:
-            tokens = block(tokens, encoder_hidden_states)
+        if self.attn1 is not None:
+            normed = self.norm1(tokens)
+            tokens = tokens + self.attn1(normed, normed)
+        tokens = tokens + self.attn2(self.norm2(tokens), encoder_hidden_states)
+        tokens = tokens + self.ff(self.norm3(tokens))
         tokens = self.proj_out(tokens)
         return residual + tokens.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
@@ -243,12 +231,13 @@ class Upsample(nn.Module):
 
 
 class _Block(nn.Module):
-    """The layers of one level: ResNet blocks, each followed by its transformer where the level has attention."""
+    """The layers of one level: ResNet blocks, each followed by its transformers where the level has attention."""
 
-    def __init__(self, resnets: Sequence[ResnetBlock], attentions: Sequence[SpatialTransformer]):
+    def __init__(self, resnets: Sequence[ResnetBlock], attentions: Sequence[Transformer]):
         super().__init__()
         self.resnets = nn.ModuleList(resnets)
         self.attentions = nn.ModuleList(attentions)
+        self.attentions_per_resnet = len(attentions) // max(len(resnets), 1)
         self.gradient_checkpointing = False  # switched by ModelMixin.enable_gradient_checkpointing
 
     def _call(self, layer: nn.Module, *args: torch.Tensor) -> torch.Tensor:
@@ -270,8 +259,9 @@ class MobileDownBlock(_Block):
         residual_hidden_states = ()
         for index, resnet in enumerate(self.resnets):
             hidden_states = self._call(resnet, hidden_states, temb)
-            if self.attentions:
-                hidden_states = self._call(self.attentions[index], hidden_states, encoder_hidden_states)
+            first = index * self.attentions_per_resnet
+            for attention in self.attentions[first : first + self.attentions_per_resnet]:
+                hidden_states = self._call(attention, hidden_states, encoder_hidden_states)
             residual_hidden_states += (hidden_states,)
         for downsampler in self.downsamplers:
             hidden_states = downsampler(hidden_states)
@@ -280,7 +270,7 @@ class MobileDownBlock(_Block):
 
 
 class MobileMidBlock(_Block):
-    """The middle: a ResNet block if it has any, the transformer, the remaining ResNet blocks."""
+    """The middle: a ResNet block if it has any, the transformers, the remaining ResNet blocks."""
 
     def forward(
         self, hidden_states: torch.Tensor, temb: torch.Tensor, encoder_hidden_states: torch.Tensor
@@ -311,8 +301,9 @@ class MobileUpBlock(_Block):
         for index, resnet in enumerate(self.resnets):
             hidden_states = torch.cat([hidden_states, residual_hidden_states[-1 - index]], dim=1)
             hidden_states = self._call(resnet, hidden_states, temb)
-            if self.attentions:
-                hidden_states = self._call(self.attentions[index], hidden_states, encoder_hidden_states)
+            first = index * self.attentions_per_resnet
+            for attention in self.attentions[first : first + self.attentions_per_resnet]:
+                hidden_states = self._call(attention, hidden_states, encoder_hidden_states)
         for upsampler in self.upsamplers:
             hidden_states = upsampler(hidden_states)
         return hidden_states
@@ -343,7 +334,7 @@ class MobileUNet(ModelMixin, ConfigMixin):
     Called like diffusers' `UNet2DConditionModel`, and built of the same parts under the same names: `down_blocks`
     return `(hidden_states, residual_hidden_states)`, `mid_block` and `up_blocks` return `hidden_states`.
     A level has `layers_per_block` ResNet blocks on the way down and one more on the way up, which takes the level's
-    last skip connection; in a level with attention each of them is followed by a transformer.
+    last skip connection; in a level with attention each of them is followed by transformers.
 
     Args:
         sample_size: Height and width of the latents the network is made for; other multiples of
@@ -356,8 +347,8 @@ class MobileUNet(ModelMixin, ConfigMixin):
         block_attention: Each level's attention, down and up: "none", "cross" (to the text only) or "both"
             (self-attention, then cross-attention).
         mid_block_attention: The same for the middle.
-        transformer_layers_per_block: Transformer blocks after each ResNet block, one number or one a level.
-        mid_block_transformer_layers: Transformer blocks of the middle.
+        transformer_layers_per_block: Transformers after each ResNet block, one number or one a level.
+        mid_block_transformer_layers: Transformers of the middle.
         attention_head_dim: Width of an attention head, one number or one a level (the middle uses the innermost
             level's); it divides the level's channels. Here it is what it says, not the number of heads.
         cross_attention_dim: Width of the text's hidden states.
@@ -376,9 +367,9 @@ class MobileUNet(ModelMixin, ConfigMixin):
         resnet_hidden_channels: Channels between the two convolutions of single ResNet blocks, by module name, such
             as `{"up_blocks.0.resnets.1": 96}`; multiples of `norm_num_groups`. Others keep their level's channels.
         attention_heads: Number of heads of single attentions, by module name, such as
-            `{"mid_block.attentions.0.transformer_blocks.0.attn1": 2}`. Others have channels / `attention_head_dim`.
+            `{"mid_block.attentions.0.attn1": 2}`. Others have channels / `attention_head_dim`.
         ff_hidden_dims: Width of the gated product of single feed-forwards, by module name, such as
-            `{"mid_block.attentions.0.transformer_blocks.0.ff": 160}`. Others have channels * `ff_expansion` / 2.
+            `{"mid_block.attentions.0.ff": 160}`. Others have channels * `ff_expansion` / 2.
 
     Raises:
         ValueError: A field is out of its range, has the wrong length, or names a module that does not exist.
@@ -417,6 +408,8 @@ class MobileUNet(ModelMixin, ConfigMixin):
         levels = len(block_out_channels)
         self._check_config()
         resnets_down = _per_level("layers_per_block", layers_per_block, levels)
+        placements = _per_level("block_attention", block_attention, levels)
+        transformers = _per_level("transformer_layers_per_block", transformer_layers_per_block, levels)
         temb_channels = time_embed_dim if time_embed_dim is not None else 4 * block_out_channels[0]
 
         self.time_proj = Timesteps(block_out_channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -436,7 +429,9 @@ class MobileUNet(ModelMixin, ConfigMixin):
                 resnets.append(
                     self._make_resnet(f"{name}.resnets.{index}", level, channels, level_channels, temb_channels)
                 )
-                attentions += self._make_attentions(f"{name}.attentions.{index}", level)
+                attentions += self._make_attentions(
+                    f"{name}.attentions", level, placements[level], len(attentions), transformers[level]
+                )
                 channels = level_channels
                 skip_channels.append(channels)
             downsamplers = []
@@ -452,7 +447,9 @@ class MobileUNet(ModelMixin, ConfigMixin):
                 self._make_resnet(f"mid_block.resnets.{index}", innermost, channels, channels, temb_channels)
                 for index in range(mid_block_layers)
             ],
-            self._make_attentions("mid_block.attentions.0", None),
+            self._make_attentions(
+                "mid_block.attentions", innermost, mid_block_attention, 0, mid_block_transformer_layers
+            ),
         )
 
         self.up_blocks = nn.ModuleList()
@@ -465,7 +462,9 @@ class MobileUNet(ModelMixin, ConfigMixin):
                 resnets.append(
                     self._make_resnet(f"{name}.resnets.{index}", level, resnet_in, level_channels, temb_channels)
                 )
-                attentions += self._make_attentions(f"{name}.attentions.{index}", level)
+                attentions += self._make_attentions(
+                    f"{name}.attentions", level, placements[level], len(attentions), transformers[level]
+                )
                 channels = level_channels
             upsamplers = [Upsample(channels)] if level > 0 else []
             self.up_blocks.append(MobileUpBlock(resnets, attentions, upsamplers))
@@ -487,46 +486,38 @@ class MobileUNet(ModelMixin, ConfigMixin):
             separable=_per_level("separable", config.separable, len(config.block_out_channels))[level],
         )
 
-    def _make_attentions(self, name: str, level: int | None) -> list[SpatialTransformer]:
-        """The transformer called `name` in a list, empty where there is no attention; level None is the middle."""
+    def _make_attentions(self, name: str, level: int, placement: str, first: int, count: int) -> list[Transformer]:
+        """The transformers `name`.`first` and following, none where the placement is "none"."""
         config = self.config
-        levels = len(config.block_out_channels)
-        if level is None:
-            level = levels - 1
-            placement, layers = config.mid_block_attention, config.mid_block_transformer_layers
-        else:
-            placement = _per_level("block_attention", config.block_attention, levels)[level]
-            layers = _per_level("transformer_layers_per_block", config.transformer_layers_per_block, levels)[level]
         if placement == "none":
             return []
-        dim = config.block_out_channels[level]
-        head_dim = _per_level("attention_head_dim", config.attention_head_dim, levels)[level]
-        heads = config.attention_heads or {}
-        blocks = []
-        for index in range(layers):
-            block = f"{name}.transformer_blocks.{index}"
+        channels = config.block_out_channels[level]
+        head_dim = _per_level("attention_head_dim", config.attention_head_dim, len(config.block_out_channels))[level]
+        heads, ff_hidden_dims = config.attention_heads or {}, config.ff_hidden_dims or {}
+        transformers = []
+        for prefix in (f"{name}.{index}" for index in range(first, first + count)):
             attn1 = None
             if placement == "both":
                 attn1 = Attention(
-                    query_dim=dim,
-                    context_dim=dim,
-                    heads=heads.get(f"{block}.attn1", dim // head_dim),
+                    query_dim=channels,
+                    context_dim=channels,
+                    heads=heads.get(f"{prefix}.attn1", channels // head_dim),
                     head_dim=head_dim,
                     share_key_value=config.share_key_value,
                     kernel=config.attention_kernel,
                 )
             attn2 = Attention(
-                query_dim=dim,
+                query_dim=channels,
                 context_dim=config.cross_attention_dim,
-                heads=heads.get(f"{block}.attn2", dim // head_dim),
+                heads=heads.get(f"{prefix}.attn2", channels // head_dim),
                 head_dim=head_dim,
                 share_key_value=False,  # the paper shares them in self-attention only
                 kernel=config.attention_kernel,
             )
-            hidden_dim = (config.ff_hidden_dims or {}).get(f"{block}.ff", round(dim * config.ff_expansion / 2))
-            ff = GatedFeedForward(dim, hidden_dim, config.ff_activation)
-            blocks.append(TransformerBlock(dim, attn1, attn2, ff))
-        return [SpatialTransformer(dim, config.norm_num_groups, blocks)]
+            hidden_dim = ff_hidden_dims.get(f"{prefix}.ff", round(channels * config.ff_expansion / 2))
+            ff = GatedFeedForward(channels, hidden_dim, config.ff_activation)
+            transformers.append(Transformer(channels, config.norm_num_groups, attn1, attn2, ff))
+        return transformers
 
     def _check_config(self) -> None:
         """Refuses a field that is out of range, before any layer is made."""
@@ -548,7 +539,9 @@ class MobileUNet(ModelMixin, ConfigMixin):
         for value in channels:
             _check_int("block_out_channels", value)
             if value % config.norm_num_groups:
-                raise ValueError(f"block_out_channels {value} is no multiple of norm_num_groups {config.norm_num_groups}")
+                raise ValueError(
+                    f"block_out_channels {value} is no multiple of norm_num_groups {config.norm_num_groups}"
+                )
         placements = _per_level("block_attention", config.block_attention, levels)
         for value in placements:
             _check_choice("block_attention", value, ATTENTION_PLACEMENTS)
@@ -571,7 +564,8 @@ class MobileUNet(ModelMixin, ConfigMixin):
         for level in with_attention:
             if channels[level] % head_dims[level]:
                 raise ValueError(
-                    f"attention_head_dim {head_dims[level]} does not divide the {channels[level]} channels of level {level}"
+                    f"attention_head_dim {head_dims[level]} does not divide the {channels[level]} channels of "
+                    f"level {level}"
                 )
             hidden_dim = channels[level] * config.ff_expansion / 2
             if hidden_dim < 1 or abs(hidden_dim - round(hidden_dim)) > 1e-6:
@@ -596,12 +590,16 @@ class MobileUNet(ModelMixin, ConfigMixin):
 
     def _check_module_names(self) -> None:
         """Refuses a per-layer width whose name no layer has: it would silently change nothing."""
-        kinds = {"resnet_hidden_channels": ResnetBlock, "attention_heads": Attention, "ff_hidden_dims": GatedFeedForward}
+        kinds = {
+            "resnet_hidden_channels": ResnetBlock,
+            "attention_heads": Attention,
+            "ff_hidden_dims": GatedFeedForward,
+        }
         for field, kind in kinds.items():
             names = [name for name, module in self.named_modules() if isinstance(module, kind)]
             unknown = sorted(set(getattr(self.config, field) or {}) - set(names))
             if unknown:
-                raise ValueError(f"{field} names {unknown[0]!r}, which is not in this network; it has {', '.join(names)}")
+                raise ValueError(f"{field} names {unknown[0]!r}, but this network has {', '.join(names) or 'none'}")
 
     def _check_inputs(
         self, sample: torch.Tensor, encoder_hidden_states: torch.Tensor, class_labels: torch.Tensor | None
