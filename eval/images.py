@@ -1,0 +1,153 @@
+"""Image sets as the metrics take them: from a folder of images, an npz file or CIFAR-10, checked at the door."""
+
+import json
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from eval.protocol import read_json, tensor_sha256
+from mobilediff.data import load_cifar10
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
+MANIFEST = "manifest.json"
+LABELS = "labels.json"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images to be measured.
+
+    Attributes:
+        images: uint8, [N, 3, H, W].
+        class_labels: class indices 0..9, int64 [N], or None when not known.
+        noun_ids: index into `load_nouns()`, -1 where not known, int64 [N], or None.
+        prompts: the text each image was made from, or None.
+        protocol: how the images came about, as JSON values.
+    """
+
+    images: torch.Tensor
+    class_labels: torch.Tensor | None = None
+    noun_ids: torch.Tensor | None = None
+    prompts: list[str] | None = None
+    protocol: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def first(self, n: int) -> "ImageSet":
+        """The first `n` images.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if n > len(self):
+            raise ValueError(f"{n} images asked for, but there are {len(self)}")
+        if n == len(self):
+            return self
+        return ImageSet(
+            images=self.images[:n],
+            class_labels=None if self.class_labels is None else self.class_labels[:n],
+            noun_ids=None if self.noun_ids is None else self.noun_ids[:n],
+            prompts=None if self.prompts is None else self.prompts[:n],
+            protocol=self.protocol | {"n": n},
+        )
+
+
+def real_images(data: str | Path | None, split: str) -> ImageSet:
+    """One split of CIFAR-10 as an image set; arguments and errors as in `load_cifar10`."""
+    dataset = load_cifar10(data, split)
+    protocol = {"images": f"CIFAR-10 {split}", "images_sha256": tensor_sha256(dataset.images), "n": len(dataset)}
+    return ImageSet(dataset.images, dataset.labels, dataset.noun_ids, protocol=protocol)
+
+
+def read_images(path: str | Path) -> ImageSet:
+    """Read an image set from a folder of PNG or JPEG files, or from an npz file (`images` or `arr_0`, NHWC uint8).
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`, or no image in the folder.
+        ValueError: an image or the file is truncated, of another kind, mode or size; the error names it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: expected a folder of images or an npz file")
+    if path.suffix != ".npz":
+        raise ValueError(f"{path} is neither a folder of images nor an npz file")
+    return _read_npz(path)
+
+
+def _read_folder(folder: Path) -> ImageSet:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no images: expected {', '.join(IMAGE_SUFFIXES)} files")
+    with ThreadPoolExecutor() as pool:
+        arrays = list(pool.map(_read_image, files))
+    for file, array in zip(files, arrays, strict=True):
+        if array.shape != arrays[0].shape:
+            raise ValueError(
+                f"{file} is {array.shape[1]}x{array.shape[0]} pixels but {files[0].name} is "
+                f"{arrays[0].shape[1]}x{arrays[0].shape[0]}: all images of a set have one size"
+            )
+    images = torch.from_numpy(np.stack(arrays).transpose(0, 3, 1, 2).copy())  # NHWC -> NCHW
+    protocol = {"images_sha256": tensor_sha256(images), "n": len(images)}
+    if any(file.suffix.lower() in LOSSY_SUFFIXES for file in files):
+        protocol["lossy"] = True
+    if not (folder / MANIFEST).exists():
+        return ImageSet(images, protocol=protocol)
+    manifest = read_json(folder / MANIFEST)
+    names = [f"{index:06d}" for index in range(manifest["n"])]
+    if not manifest["complete"] or [file.stem for file in files] != names:
+        raise ValueError(
+            f"{folder} holds {len(files)} images but its {MANIFEST} speaks of {manifest['n']}: "
+            "finish it with the eval.generate command that began it, or take the foreign files out"
+        )
+    return ImageSet(images, *_labels(read_json(folder / LABELS), len(images), folder), protocol=manifest | protocol)
+
+
+def _read_image(file: Path) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            image.load()
+            mode, array = image.mode, np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
+        raise ValueError(f"{file} is not a whole image: {error}") from error
+    if mode != "RGB":
+        raise ValueError(f"{file} has mode {mode}; accepted is RGB, 8 bits a channel")
+    return array
+
+
+def _read_npz(file: Path) -> ImageSet:
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{file} is not a whole npz file of plain arrays: {error}") from error
+    key = next((key for key in ("images", "arr_0") if key in arrays), None)
+    if key is None:
+        raise ValueError(f"{file} holds {sorted(arrays)}; expected the images as 'images' or 'arr_0'")
+    array = arrays[key]
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not len(array):
+        raise ValueError(f"{file}: {key} is {array.dtype} {array.shape}; accepted is uint8 [N, H, W, 3]")
+    images = torch.from_numpy(array.transpose(0, 3, 1, 2).copy())  # NHWC -> NCHW
+    protocol = json.loads(str(arrays["protocol"])) if "protocol" in arrays else {}
+    protocol |= {"images_sha256": tensor_sha256(images), "n": len(images)}
+    labels = {name: arrays[name].tolist() for name in ("class_labels", "noun_ids", "prompts") if name in arrays}
+    return ImageSet(images, *_labels(labels, len(images), file), protocol=protocol)
+
+
+def _labels(labels: dict, n: int, source: Path):
+    for name, values in labels.items():
+        if values is not None and len(values) != n:
+            raise ValueError(f"{source}: {len(values)} {name} for {n} images")
+
+    def tensor(name):
+        return torch.tensor(labels[name], dtype=torch.int64) if labels.get(name) is not None else None
+
+    return tensor("class_labels"), tensor("noun_ids"), labels.get("prompts")

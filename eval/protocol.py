@@ -1,0 +1,105 @@
+"""What a figure was measured with: hashes, library versions, the device; and JSON that is written in one piece."""
+
+import hashlib
+import json
+import os
+import platform
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+LIBRARIES = ("torch", "diffusers", "transformers", "torch-fidelity", "numpy", "pillow")
+# Weights, configurations and vocabularies. The card is left out because the report writes into it, and the code
+# because it is versioned with the project.
+HASHED_SUFFIXES = (".safetensors", ".json", ".txt")
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of one file, hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_sha256(folder: str | Path) -> str:
+    """SHA-256 over the relative paths and contents of a checkpoint's weights, configurations and vocabularies.
+
+    Raises:
+        FileNotFoundError: the folder is missing or holds none of them.
+    """
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.suffix in HASHED_SUFFIXES and path.is_file())
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no checkpoint: expected {', '.join(HASHED_SUFFIXES)} files")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def tensor_sha256(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's shape, dtype and contents, hexadecimal."""
+    digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that can move a figure, by distribution name."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def device_description(device: torch.device | str) -> dict:
+    """The device's kind and name, and the number of threads of the CPU."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        name = _cpu_name()
+    else:
+        name = torch.get_device_module(device).get_device_name(device)
+    return {"device": device.type, "device_name": name, "threads": torch.get_num_threads()}
+
+
+def measured_with(device: torch.device | str) -> dict:
+    """The part of a protocol that every measurement has: device, threads, library versions."""
+    return device_description(device) | {"versions": library_versions()}
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextmanager
+def atomic_path(path: str | Path):
+    """Yields a temporary path beside `path` that takes its place when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write JSON so that a reader sees the old file or the new one."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read JSON.
+
+    Raises:
+        ValueError: the file is not JSON; the error names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
