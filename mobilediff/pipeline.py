@@ -56,9 +56,13 @@ def encode_text(
     return output.last_hidden_state, output.text_embeds
 
 
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"[\w'-]+", prompt.lower())
+
+
 def nearest_names(prompt: str, names: Sequence[str], count: int = 3) -> list[str]:
     """The `count` names most like any one to three neighbouring words of the prompt, best first."""
-    words = re.findall(r"[\w'-]+", prompt.lower())
+    words = _words(prompt)
     phrases = {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
     scores = {}
     for phrase in phrases:
@@ -107,9 +111,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         super().__init__()
         if vae.config.latents_mean is None or vae.config.latents_std is None:
             raise ValueError("the VAE's config holds no latents_mean and latents_std; both are needed to decode")
-        self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
-        )
+        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
         self.register_to_config(
             nouns=nouns,
             null_prompt=null_prompt,
@@ -279,7 +281,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             return
         names = sorted({*self.config.nouns, *CLASS_NAMES})
         for prompt in dict.fromkeys(prompts):
-            words = f" {' '.join(re.findall(r'''[\w'-]+''', prompt.lower()))} "
+            words = " ".join(["", *_words(prompt), ""])
             known = any(f" {name} " in words or f" {name}s " in words for name in names)
             if prompt != self.config.null_prompt and not known:
                 nearest = nearest_names(prompt, names) or list(CLASS_NAMES)
@@ -328,14 +330,16 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 "the latents hold NaN or infinite values, so there is no image to decode; "
                 f"the network ran in {self.unet.dtype}"
             )
-        dtype = self.vae.dtype
-        # Convolutions of a VAE overflow in float16 (diffusers' `force_upcast`).
-        if dtype == torch.float16 and self.vae.config.force_upcast:
-            self.vae.to(torch.float32)
         mean = torch.tensor(self.vae.config.latents_mean, device=latents.device).view(1, -1, 1, 1)
         std = torch.tensor(self.vae.config.latents_std, device=latents.device).view(1, -1, 1, 1)
-        images = self.vae.decode((latents.float() * std + mean).to(self.vae.dtype), return_dict=False)[0]
-        self.vae.to(dtype)
+        latents = latents.float() * std + mean
+        # A VAE's activations may overflow in float16, which its config says by diffusers' `force_upcast`.
+        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+            self.vae.to(torch.float32)
+            images = self.vae.decode(latents, return_dict=False)[0]
+            self.vae.to(torch.float16)
+        else:
+            images = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
         return images.float()
 
     @torch.no_grad()
