@@ -1,0 +1,125 @@
+"""The comparison app: one prompt and one noise through every checkpoint, the fastest first.
+
+    python app.py                 serve it
+    python app.py --precompute    make the examples that it shows without running a model
+"""
+
+import argparse
+import html
+import os
+import random
+import sys
+
+import gradio as gr
+
+from comparison import (
+    CHECKPOINTS,
+    EXAMPLES,
+    MAX_IMAGES,
+    MAX_SEED,
+    Model,
+    compare,
+    load_examples,
+    load_models,
+    precompute,
+)
+from eval.protocol import device_description
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+# Cards stand side by side on a wide screen and below each other on a telephone. Image i has the same place in every
+# card, since it grew from the same noise. gradio fills the template and then evaluates it as a JavaScript template
+# string, so only the project's own words may be among the values, never what a visitor typed.
+CARDS = """
+<div class="cards">{{#each value}}<section class="card {{status}}">
+  <h3>{{name}}</h3><p class="time">{{time}}</p><div class="strip n{{batch_size}}">
+    {{#each images}}<img src="{{this}}" alt="{{../name}}, image {{@index}}" title="{{../name}}">{{/each}}</div>
+  <p class="figures">{{#each figures}}<span>{{this}}</span>{{/each}}</p>
+</section>{{/each}}</div>"""
+CSS = """
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 12px; align-items: start; }
+.card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 10px; }
+.card h3 { margin: 0; } .card p { margin: 4px 0; } .card .time { font-weight: 600; }
+.card .figures { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
+.card .figures span { display: inline-block; margin-right: 12px; } .card.waiting, .card.running { opacity: .6; }
+.card.failed .time { color: var(--error-text-color); }
+.strip { display: grid; gap: 4px; grid-template-columns: repeat(2, 1fr); } .strip.n1 { grid-template-columns: 1fr; }
+.strip img { width: 100%; aspect-ratio: 1; margin: 0; image-rendering: pixelated; }
+#note { font-weight: 600; }
+@media (max-width: 480px) { .strip { grid-template-columns: repeat(4, 1fr); } .strip.n1 { width: 50%; } }
+"""
+
+
+def describe(models: list[Model], problems: list[str], examples: list[dict]) -> str:
+    """The head of the page, Markdown: what it does, where it runs, and what is missing."""
+    machine = device_description(models[0].pipeline.device if models else "cpu")
+    if not examples:
+        problems = [*problems, "There are no precomputed examples; `python app.py --precompute` makes them."]
+    return "\n".join([
+        "# mobilediff",
+        "Tiny pictures of CIFAR-10's world, drawn from the same prompt and the same noise by each model in turn, the "
+        f"fastest first. Times are of the one call you see, from text to images, on {machine['device_name']} "
+        f"({machine['device']}, {machine['threads']} threads). GMACs are of one network evaluation.",
+        *(["", *(f"- {problem}" for problem in problems)] if problems else []),
+    ])  # fmt: skip
+
+
+def build_app(models: list[Model], problems: list[str], examples: list[dict]) -> gr.Blocks:
+    """The page. Every model call waits in one queue of width one, so that timings do not disturb each other."""
+    names = [model.name for model in models]
+
+    def run(prompt, seed, count, chosen):
+        try:
+            for records, warnings in compare([model for model in models if model.name in chosen], prompt, seed, count):
+                yield records, html.escape(warnings)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def show(index):
+        example = examples[index]
+        return example["prompt"], example["seed"], example["count"], example["records"], ""
+
+    with gr.Blocks(title="mobilediff", analytics_enabled=False) as demo:
+        gr.Markdown(describe(models, problems, examples))
+        prompt = gr.Textbox("a fire truck", label="Prompt", max_lines=1, info="An animal or a vehicle")
+        with gr.Row():
+            seed = gr.Number(0, label="Seed", min_width=120)
+            count = gr.Slider(1, MAX_IMAGES, 4, step=1, label="Images", min_width=160)
+            dice = gr.Button("Random seed", min_width=120)
+        chosen = gr.CheckboxGroup(names, value=names, label="Models")
+        button = gr.Button("Compare", variant="primary")
+        note = gr.HTML(elem_id="note")
+        results = gr.HTML(examples[0]["records"] if examples else [], html_template=CARDS, elem_id="results")
+        if examples:
+            gallery = gr.Dataset(
+                components=["textbox"], samples=[[example["prompt"]] for example in examples], type="index",
+                label="Examples, precomputed: shown without running a model",
+            )  # fmt: skip
+            outputs = [prompt, seed, count, results, note]
+            gallery.click(show, gallery, outputs, queue=False, api_name="example")
+        dice.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, api_visibility="private")
+        gr.on(
+            [button.click, prompt.submit], run, [prompt, seed, count, chosen], [results, note],
+            api_name="compare", concurrency_limit=1, concurrency_id="models", show_progress="minimal",
+        )  # fmt: skip
+    return demo.queue(max_size=20)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line. The address and the port are gradio's GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--precompute", action="store_true", help=f"make the examples in {EXAMPLES.name}/ and stop")
+    args = parser.parse_args(argv)
+    models, problems = load_models(CHECKPOINTS)
+    print("\n".join([*problems, f"{len(models)} models: {', '.join(model.name for model in models)}"]), flush=True)
+    if args.precompute:
+        if not models:
+            sys.exit(f"error: no checkpoint of {CHECKPOINTS} could be loaded, so no example can be drawn")
+        return precompute(models, EXAMPLES)
+    # System fonts, so that the page fetches nothing from elsewhere.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    build_app(models, problems, load_examples(EXAMPLES)).launch(theme=theme, css=CSS, ssr_mode=False)
+
+
+if __name__ == "__main__":
+    main()
