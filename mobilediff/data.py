@@ -36,6 +36,10 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def head(self, count: int) -> "ImageDataset":
+        """The first `count` images."""
+        return ImageDataset(self.images[:count], self.labels[:count], self.noun_ids[:count])
+
 
 def load_cifar10(source: str | Path | None, split: str = "train", resolution: int = 32) -> ImageDataset:
     """Load one split of CIFAR-10.

@@ -259,8 +259,8 @@ class MobileDownBlock(_Block):
         residual_hidden_states = ()
         for index, resnet in enumerate(self.resnets):
             hidden_states = self._call(resnet, hidden_states, temb)
-            first = index * self.attentions_per_resnet
-            for attention in self.attentions[first : first + self.attentions_per_resnet]:
+            for offset in range(self.attentions_per_resnet):
+                attention = self.attentions[index * self.attentions_per_resnet + offset]
                 hidden_states = self._call(attention, hidden_states, encoder_hidden_states)
             residual_hidden_states += (hidden_states,)
         for downsampler in self.downsamplers:
@@ -275,12 +275,12 @@ class MobileMidBlock(_Block):
     def forward(
         self, hidden_states: torch.Tensor, temb: torch.Tensor, encoder_hidden_states: torch.Tensor
     ) -> torch.Tensor:
-        for resnet in self.resnets[:1]:
-            hidden_states = self._call(resnet, hidden_states, temb)
+        if len(self.resnets) > 0:
+            hidden_states = self._call(self.resnets[0], hidden_states, temb)
         for attention in self.attentions:
             hidden_states = self._call(attention, hidden_states, encoder_hidden_states)
-        for resnet in self.resnets[1:]:
-            hidden_states = self._call(resnet, hidden_states, temb)
+        for index in range(1, len(self.resnets)):
+            hidden_states = self._call(self.resnets[index], hidden_states, temb)
         return hidden_states
 
 
@@ -301,8 +301,8 @@ class MobileUpBlock(_Block):
         for index, resnet in enumerate(self.resnets):
             hidden_states = torch.cat([hidden_states, residual_hidden_states[-1 - index]], dim=1)
             hidden_states = self._call(resnet, hidden_states, temb)
-            first = index * self.attentions_per_resnet
-            for attention in self.attentions[first : first + self.attentions_per_resnet]:
+            for offset in range(self.attentions_per_resnet):
+                attention = self.attentions[index * self.attentions_per_resnet + offset]
                 hidden_states = self._call(attention, hidden_states, encoder_hidden_states)
         for upsampler in self.upsamplers:
             hidden_states = upsampler(hidden_states)
@@ -405,8 +405,8 @@ class MobileUNet(ModelMixin, ConfigMixin):
         ff_hidden_dims: Mapping[str, int] | None = None,
     ):
         super().__init__()
-        levels = len(block_out_channels)
         self._check_config()
+        levels = len(block_out_channels)
         resnets_down = _per_level("layers_per_block", layers_per_block, levels)
         placements = _per_level("block_attention", block_attention, levels)
         transformers = _per_level("transformer_layers_per_block", transformer_layers_per_block, levels)
@@ -532,6 +532,8 @@ class MobileUNet(ModelMixin, ConfigMixin):
             if getattr(config, name) is not None:
                 _check_int(name, getattr(config, name))
         _check_int("mid_block_layers", config.mid_block_layers, minimum=0)
+        if config.mid_block_layers == 0 and config.mid_block_attention == "none":
+            raise ValueError("the middle would be empty: mid_block_layers is 0 and mid_block_attention is 'none'")
         _check_int("mid_block_transformer_layers", config.mid_block_transformer_layers)
         for name in ("layers_per_block", "transformer_layers_per_block", "attention_head_dim"):
             for value in _per_level(name, getattr(config, name), levels):
@@ -602,7 +604,11 @@ class MobileUNet(ModelMixin, ConfigMixin):
                 raise ValueError(f"{field} names {unknown[0]!r}, but this network has {', '.join(names) or 'none'}")
 
     def _check_inputs(
-        self, sample: torch.Tensor, encoder_hidden_states: torch.Tensor, class_labels: torch.Tensor | None
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        class_labels: torch.Tensor | None,
     ) -> None:
         config = self.config
         factor = 2 ** (len(config.block_out_channels) - 1)
@@ -611,6 +617,8 @@ class MobileUNet(ModelMixin, ConfigMixin):
         if sample.shape[2] % factor or sample.shape[3] % factor:
             raise ValueError(f"height and width of sample must be multiples of {factor}, got {list(sample.shape)}")
         batch, text_dim = sample.shape[0], config.cross_attention_dim
+        if timestep.numel() != 1 and timestep.shape != (batch,):
+            raise ValueError(f"timestep must be one number or [{batch}], got {list(timestep.shape)}")
         text_shape = encoder_hidden_states.shape
         if len(text_shape) != 3 or text_shape[0] != batch or text_shape[2] != text_dim:
             raise ValueError(f"encoder_hidden_states must be [{batch}, tokens, {text_dim}], got {list(text_shape)}")
@@ -644,10 +652,11 @@ class MobileUNet(ModelMixin, ConfigMixin):
         Raises:
             ValueError: An input does not have the shape stated here.
         """
-        self._check_inputs(sample, encoder_hidden_states, class_labels)
+        timestep = torch.as_tensor(timestep, device=sample.device)
+        self._check_inputs(sample, timestep, encoder_hidden_states, class_labels)
 
         # 1. time and pooled text
-        timestep = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
+        timestep = timestep.reshape(-1).expand(sample.shape[0])
         temb = self.time_embedding(self.time_proj(timestep).to(sample.dtype))
         if self.class_embedding is not None:
             temb = temb + self.class_embedding(class_labels.to(sample.dtype))

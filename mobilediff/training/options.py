@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,16 +109,20 @@ def _field_types(options_class: type) -> dict[str, type]:
 
 
 def _coerce(key: str, value, expected):
-    if typing.get_origin(expected) is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"option {key} is {value!r}; a list is expected")
-        return tuple(value)
-    if expected is float and isinstance(value, int | str) and not isinstance(value, bool):
-        return float(value)  # YAML reads 1e-4 as a string
-    plain = typing.get_origin(expected) or expected
-    if not isinstance(value, plain) or (isinstance(value, bool) and expected is not bool):
-        raise TypeError(f"option {key} is {value!r}; {getattr(expected, '__name__', expected)} is expected")
-    return value
+    """`value` as the annotated type; YAML reads 1e-4 as a string and [0.9, 0.99] as a list."""
+    accepted = typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
+    for candidate in accepted:
+        plain = typing.get_origin(candidate) or candidate
+        if plain is tuple and isinstance(value, list):
+            return tuple(value)
+        if plain is float and isinstance(value, int | str) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except ValueError:
+                continue
+        if isinstance(value, plain) and (plain is bool or not isinstance(value, bool)):
+            return value
+    raise TypeError(f"option {key} is {value!r}; {getattr(expected, '__name__', expected)} is expected")
 
 
 def _plain(value):

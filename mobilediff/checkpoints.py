@@ -1,0 +1,75 @@
+"""Loading a checkpoint folder with the package's own classes, after a look at whether its files are whole."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from mobilediff.pipeline import MobileDiffusionPipeline
+
+INDEX_NAME = "model_index.json"
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+
+
+def checkpoint_names(root: str | Path) -> list[str]:
+    """Names of the checkpoint folders directly inside `root`, sorted; none if there is no such folder."""
+    return sorted(index.parent.name for index in Path(root).glob(f"*/{INDEX_NAME}"))
+
+
+def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> MobileDiffusionPipeline:
+    """Load a checkpoint onto the CPU.
+
+    No code and no pickle of the folder is run: classes come from this package, weights from safetensors.
+
+    Args:
+        folder: what `mobilediff.export.export_pipeline` wrote.
+        dtype: of the weights in memory; they are stored in float16.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint; names those beside it.
+        ValueError: if a file of it is damaged, lacks tensors or is a pickle; names the file.
+        OSError: if a file of it is missing; names the file.
+    """
+    folder = Path(folder)
+    if not (folder / INDEX_NAME).is_file():
+        names = checkpoint_names(folder.parent)
+        beside = f"{folder.parent} holds {', '.join(names)}" if names else f"{folder.parent} holds none"
+        raise FileNotFoundError(f"no checkpoint at {folder}: it has no {INDEX_NAME}; {beside}")
+    for file in sorted(folder.rglob("*.json")):
+        _check_json(file)
+    pickles = sorted(file for file in folder.rglob("*") if file.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        raise ValueError(f"{pickles[0]} may hold pickled code and is not loaded; weights must be .safetensors")
+    tensor_names = defaultdict(set)
+    for file in sorted(folder.glob("*/*.safetensors")):
+        tensor_names[file.parent.name] |= _tensor_names(file)
+
+    pipeline = MobileDiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    for name, component in pipeline.components.items():
+        if isinstance(component, torch.nn.Module):
+            # transformers fills a missing tensor with random numbers.
+            missing = sorted(set(component.state_dict()) - tensor_names[name])
+            if missing:
+                raise ValueError(f"the weights in {folder / name} lack {missing[0]} ({len(missing)} tensors in all)")
+    return pipeline
+
+
+def _check_json(file: Path) -> None:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
+
+
+def _tensor_names(file: Path) -> set[str]:
+    try:
+        # Opening reads the header and compares its offsets with the length of the file.
+        with safe_open(file, framework="pt") as tensors:
+            return set(tensors.keys())
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file} ({file.stat().st_size} bytes) is damaged, incomplete, or a Git LFS pointer: {error}; "
+            "get it again, or export the checkpoint again"
+        ) from error

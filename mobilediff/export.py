@@ -1,0 +1,138 @@
+"""Write a pipeline as a folder that loads anywhere: weights in float16, configs, and the code that they need.
+
+    python -m mobilediff.export --model checkpoints/student-1step --output exports/mobilediff-student-1step
+
+makes a folder ready for the hub, with a model card.
+"""
+
+import argparse
+import hashlib
+import inspect
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
+from safetensors.torch import load_file, save_file
+
+from mobilediff.checkpoints import INDEX_NAME, load_pipeline
+from mobilediff.model_card import model_card
+from mobilediff.pipeline import MobileDiffusionPipeline
+
+CODE_HASH_LENGTH = 12
+
+
+def export_pipeline(
+    pipeline: MobileDiffusionPipeline,
+    folder: str | Path,
+    card: str | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> Path:
+    """Write `pipeline` to `folder`, which afterwards is either the old one or complete.
+
+    The folder loads with `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` where this package is
+    not installed, and with `MobileDiffusionPipeline.from_pretrained(folder)` where it is.
+
+    diffusers copies the code of all local folders into one module namespace, by file name. So each code file carries
+    a hash of its content in its name: checkpoints whose code differs can live in one process.
+
+    Args:
+        pipeline: stays as it is, in its own precision.
+        folder: a checkpoint there is replaced; another non-empty folder is refused.
+        card: text of README.md, none if None.
+        dtype: of the floating-point weights in the files.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if a weight is not finite in `dtype`; names the tensor.
+        FileExistsError: if the folder holds something that is not a checkpoint.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not (folder / INDEX_NAME).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not a checkpoint (no {INDEX_NAME}); take another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        new = Path(scratch) / "new"
+        pipeline.save_pretrained(new, safe_serialization=True)
+        for file in new.glob("*/*.safetensors"):
+            _cast_weights(file, dtype)
+        for file in new.glob("*/*.json"):
+            _forget_origin(file)
+        _ship_code(pipeline, new)
+        if card is not None:
+            (new / "README.md").write_text(card, encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, Path(scratch) / "old")
+        os.replace(new, folder)
+    return folder
+
+
+def _cast_weights(file: Path, dtype: torch.dtype) -> None:
+    tensors = {}
+    for name, tensor in load_file(file).items():
+        tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        if not torch.isfinite(tensors[name]).all():
+            raise ValueError(f"{name} of {file.parent.name} is not finite in {dtype}; nothing was written")
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def _forget_origin(file: Path) -> None:
+    """Take the path that a component was once loaded from out of its config."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+        _write_json(file, content)
+
+
+def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
+    """Copy the source of the classes that no library has, and name the copies in the index."""
+    index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+    index.pop("_name_or_path", None)
+    index["_class_name"] = [_copy_source(type(pipeline), folder), type(pipeline).__name__]
+    for name, component in pipeline.components.items():
+        if type(component).__module__.split(".")[0] not in LOADABLE_CLASSES:
+            index[name] = [_copy_source(type(component), folder / name), type(component).__name__]
+    _write_json(folder / INDEX_NAME, index)
+
+
+def _copy_source(cls: type, folder: Path) -> str:
+    """Copy the file that defines `cls` and return the copy's module name, such as "mobile_unet_0123456789ab"."""
+    source = Path(inspect.getsourcefile(cls))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:CODE_HASH_LENGTH]
+    # A class that came from a checkpoint has the hash in its file's name already.
+    stem = re.sub(rf"_[0-9a-f]{{{CODE_HASH_LENGTH}}}$", "", source.stem)
+    module = f"{stem}_{digest}"
+    shutil.copyfile(source, folder / f"{module}.py")
+    return module
+
+
+def _write_json(file: Path, content: dict) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m mobilediff.export", description="Make a checkpoint ready for the hub.")
+    parser.add_argument("--model", required=True, help="checkpoint folder, such as checkpoints/student-8step")
+    parser.add_argument("--output", required=True, help="folder to write; a checkpoint there is replaced")
+    parser.add_argument("--card", help="file to use as README.md instead of the generated model card")
+    parser.add_argument("--results", default="docs/results.json", help="measured figures for the generated card")
+    args = parser.parse_args(argv)
+    try:
+        pipeline = load_pipeline(args.model)
+        name = Path(args.model).resolve().name
+        if args.card is not None:
+            card = Path(args.card).read_text(encoding="utf-8")
+        else:
+            card = model_card(name, pipeline, args.results)
+        print(export_pipeline(pipeline, args.output, card))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The model card of a checkpoint: what it is, how to load it, and the figures that were measured, if any."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from mobilediff.pipeline import MobileDiffusionPipeline
+
+RESULTS_START = "<!-- results:start -->"
+RESULTS_END = "<!-- results:end -->"
+NOT_MEASURED = "The figures of this checkpoint have not been measured."
+
+CARD = """\
+---
+{metadata}---
+
+# {name}
+
+{description}
+
+Part of mobilediff: small text-to-image diffusion models on CIFAR-10, after MobileDiffusion
+([arXiv 2311.16567](https://arxiv.org/abs/2311.16567)). Images are 32 x 32 pixels.
+
+## Use
+
+```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder", trust_remote_code=True)
+pipeline("a photo of a fire truck").images[0].save("fire_truck.png")
+```
+
+The code inside this folder needs torch, diffusers and transformers. The weights are stored in float16 and loaded in
+float32 unless `dtype` says otherwise.
+
+| | |
+|---|---|
+{facts}
+
+## Measured
+
+{start}
+{figures}
+{end}
+
+## Limits
+
+The models know CIFAR-10's ten classes and the nouns that its images were collected with; other prompts are answered
+with something near, after a warning. The images carry the biases of that data set.
+"""
+
+
+def model_card(name: str, pipeline: MobileDiffusionPipeline, results: str | Path) -> str:
+    """The text of README.md.
+
+    Args:
+        name: of the checkpoint, and of its record in `results`.
+        pipeline: its config says what the card states about use.
+        results: JSON of measured figures by record name; without the file or the record the card says that nothing
+            was measured.
+
+    Raises:
+        ValueError: if `results` exists and is not such JSON.
+    """
+    metadata = {
+        "license": "mit",
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["diffusion", "text-to-image", "class-conditional", "cifar10", "mobilediffusion"],
+        "datasets": ["uoft-cs/cifar10"],
+    }
+    return CARD.format(
+        metadata=yaml.safe_dump(metadata, sort_keys=False),
+        name=name,
+        description=_description(pipeline),
+        facts="\n".join(f"| {key} | {value} |" for key, value in _facts(pipeline).items()),
+        start=RESULTS_START,
+        figures=_figures(name, Path(results)),
+        end=RESULTS_END,
+    )
+
+
+def _description(pipeline: MobileDiffusionPipeline) -> str:
+    steps = pipeline.config.default_num_inference_steps
+    plural = "" if steps == 1 else "s"
+    guidance = "guidance folded into the weights" if pipeline.config.guidance_distilled else "classifier-free guidance"
+    return f"A `{type(pipeline.unet).__name__}` made for {steps} step{plural}, with {guidance}."
+
+
+def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int | float]:
+    accepted = pipeline.scheduler.config.get("distilled_num_inference_steps")
+    upper = pipeline.scheduler.config.num_train_timesteps
+    return {
+        "network": type(pipeline.unet).__name__,
+        "parameters of the network": f"{sum(p.numel() for p in pipeline.unet.parameters()):,}",
+        "scheduler": type(pipeline.scheduler).__name__,
+        "steps, default": pipeline.config.default_num_inference_steps,
+        "steps, accepted": ", ".join(map(str, accepted)) if accepted is not None else f"1 to {upper}",
+        "network evaluations an image, default": pipeline.nfe(),
+        "guidance scale": "distilled in" if pipeline.config.guidance_distilled else pipeline.config.default_guidance_scale,
+    }
+
+
+def _figures(name: str, results: Path) -> str:
+    if not results.is_file():
+        return NOT_MEASURED
+    try:
+        records = json.loads(results.read_text(encoding="utf-8"))["records"]
+        figures = records[name]["figures"] if name in records else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{results} holds no records of measured figures: {error!r}") from error
+    if figures is None:
+        return NOT_MEASURED
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in figures.items())])

@@ -1,0 +1,223 @@
+"""What every stage that trains a generator shares: cached latents, encoded captions, the frozen parts, exports."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from safetensors.torch import load_file, save_file
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
+from mobilediff.data import ImageDataset, load_cifar10
+from mobilediff.export import export_pipeline
+from mobilediff.models.mobile_unet import MobileUNet
+from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
+from mobilediff.training.augment import to_float
+from mobilediff.training.options import TrainingOptions
+from mobilediff.training.trainer import Trainer, TrainingStep
+from mobilediff.training.vae import encode_latents
+
+NUM_TRAIN_TIMESTEPS = 1000
+
+
+@dataclass
+class GeneratorOptions(TrainingOptions):
+    """Options that all stages of a generator have.
+
+    Attributes:
+        vae: folder of the frozen autoencoder.
+        text: folder that holds `text_encoder` and `tokenizer`.
+        class_probability: chance that a caption names the class and not the noun.
+        null_probability: chance of the null prompt, for classifier-free guidance.
+        default_num_inference_steps, default_guidance_scale: what the exported pipeline samples with.
+        sample_steps: steps of the grids drawn while training; None for the default.
+        latent_cache: folder of encoded images, shared by runs.
+    """
+
+    vae: str = ""
+    text: str = ""
+    class_probability: float = 0.3
+    null_probability: float = 0.1
+    default_num_inference_steps: int = 50
+    default_guidance_scale: float = 3.0
+    sample_steps: int | None = None
+    latent_cache: str = "runs/latents"
+
+
+@dataclass
+class FrozenParts:
+    """The trained parts that a generator builds on."""
+
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModelWithProjection
+    tokenizer: CLIPTokenizer
+
+    @classmethod
+    def load(cls, vae: str, text: str) -> "FrozenParts":
+        parts = cls(
+            AutoencoderKL.from_pretrained(vae),
+            CLIPTextModelWithProjection.from_pretrained(text, subfolder="text_encoder"),
+            CLIPTokenizer.from_pretrained(text, subfolder="tokenizer"),
+        )
+        parts.vae.requires_grad_(False).eval()
+        parts.text_encoder.requires_grad_(False).eval()
+        return parts
+
+
+class Conditioning:
+    """Every caption of a `CaptionBank`, encoded once; rows of it as keyword arguments of a network."""
+
+    @torch.no_grad()
+    def __init__(self, parts: FrozenParts, bank: CaptionBank, device: torch.device):
+        self.bank = bank
+        encoded = [encode_text(parts.tokenizer, parts.text_encoder, bank.texts[i : i + 256]) for i in range(0, len(bank.texts), 256)]
+        self.hidden_states = torch.cat([hidden for hidden, _ in encoded]).to(device)
+        self.pooled = torch.cat([pooled for _, pooled in encoded]).to(device)
+
+    def __call__(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"encoder_hidden_states": self.hidden_states[rows], "class_labels": self.pooled[rows]}
+
+    def null_like(self, rows: torch.Tensor) -> torch.Tensor:
+        """As many rows of the null prompt."""
+        return torch.full_like(rows, self.bank.null_index)
+
+
+@dataclass
+class Batch:
+    """Latents [B, C, H, W] in channels_last, caption rows [B]."""
+
+    latents: torch.Tensor
+    rows: torch.Tensor
+
+
+class LatentData:
+    """The training split as normalised latents, plain and mirrored, on the trainer's device."""
+
+    def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
+        self.options, self.device = options, trainer.device
+        self.conditioning = Conditioning(parts, CaptionBank(), trainer.device)
+        latents = cached_latents(parts.vae, dataset, Path(options.latent_cache))
+        self.latents = latents.to(trainer.device)  # [2, N, C, H, W]
+        self.labels, self.noun_ids = dataset.labels.to(trainer.device), dataset.noun_ids.to(trainer.device)
+
+    def draw(self, step: TrainingStep) -> Batch:
+        """The step's images, each mirrored with probability one half, and a caption each."""
+        mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=self.device)
+        latents = self.latents[mirrored, step.indices].float().contiguous(memory_format=torch.channels_last)
+        rows = self.conditioning.bank.draw(
+            self.labels[step.indices],
+            self.noun_ids[step.indices],
+            step.generator,
+            self.options.class_probability,
+            self.options.null_probability,
+        )
+        return Batch(latents, rows)
+
+
+@torch.no_grad()
+def cached_latents(vae: AutoencoderKL, dataset: ImageDataset, folder: Path) -> torch.Tensor:
+    """Normalised latents of all images and of their mirror images, float16 [2, N, C, H, W], kept on disk.
+
+    The file's name is the hash of the VAE's weights and of the images, so that it can't be stale.
+    """
+    digest = hashlib.sha256()
+    for tensor in (*vae.state_dict().values(), dataset.images):
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    digest.update(json.dumps([vae.config.latents_mean, vae.config.latents_std]).encode())
+    file = folder / f"{digest.hexdigest()[:16]}.safetensors"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        encoded = []
+        for images in (dataset.images, dataset.images.flip(-1)):
+            batches = (to_float(batch.to(vae.device)).contiguous(memory_format=torch.channels_last) for batch in images.split(500))
+            with torch.autocast(vae.device.type, torch.bfloat16):
+                batches = [encode_latents(vae, batch) for batch in batches]
+            encoded.append(torch.cat(batches).half().cpu())
+        temporary = file.with_suffix(".tmp")
+        save_file({"latents": torch.stack(encoded).contiguous()}, temporary)
+        temporary.replace(file)
+    return load_file(file)["latents"]
+
+
+def noise_scheduler() -> DDIMScheduler:
+    """The forward process of the whole family: cosine schedule (arXiv 2102.09672), v-prediction, trailing timesteps."""
+    return DDIMScheduler(
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def build_network(config_file: str, overrides: dict | None = None) -> ModelMixin:
+    """The network that a JSON config names in `_class_name`, with random weights."""
+    config = json.loads(Path(config_file).read_text(encoding="utf-8")) | (overrides or {})
+    classes = {"UNet2DConditionModel": UNet2DConditionModel, "MobileUNet": MobileUNet}
+    if config.get("_class_name") not in classes:
+        raise ValueError(f"{config_file}: _class_name is {config.get('_class_name')!r}; accepted are {sorted(classes)}")
+    return classes[config["_class_name"]].from_config(config)
+
+
+def make_pipeline(
+    parts: FrozenParts, unet: ModelMixin, scheduler: SchedulerMixin, options: GeneratorOptions, guidance_distilled: bool = False
+) -> MobileDiffusionPipeline:
+    """The pipeline that a stage exports and samples with."""
+    return MobileDiffusionPipeline(
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        nouns=load_nouns(),
+        default_num_inference_steps=options.default_num_inference_steps,
+        default_guidance_scale=options.default_guidance_scale,
+        guidance_distilled=guidance_distilled,
+    )
+
+
+def setup(options: GeneratorOptions, limits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
+    """The trainer and the data of a generator's stage."""
+    dataset = load_cifar10(options.data, "train")
+    if limits.dry_run:
+        dataset = dataset.head(256)
+    trainer = Trainer(options, limits, len(dataset))
+    frozen.vae.to(trainer.device)
+    frozen.text_encoder.to(trainer.device)
+    return trainer, LatentData(trainer, options, frozen, dataset)
+
+
+def exporter(pipeline: MobileDiffusionPipeline):
+    """An `on_export` for `Trainer.fit`."""
+    return lambda folder: export_pipeline(pipeline, folder)
+
+
+def sampler(trainer: Trainer, pipeline: MobileDiffusionPipeline, steps: int | None = None, seeds: int = 8):
+    """An `on_sample` for `Trainer.fit`: ten classes by `seeds` seeds, into tensorboard and the run folder."""
+
+    def on_sample(writer) -> None:
+        pipeline.set_progress_bar_config(disable=True)
+        generators = [torch.Generator().manual_seed(seed) for _ in CLASS_NAMES for seed in range(seeds)]
+        with trainer.averaged_weights(), trainer.autocast():
+            images = pipeline(
+                class_labels=list(CLASS_NAMES),
+                num_images_per_prompt=seeds,
+                num_inference_steps=steps,
+                generator=generators,
+                output_type="pt",
+            ).images
+        grid = make_grid(images.float().cpu(), nrow=seeds)
+        writer.add_image("samples", grid, trainer.step)
+        folder = trainer.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        to_pil_image(grid).save(folder / f"{trainer.step:08d}.png")
+
+    return on_sample

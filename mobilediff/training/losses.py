@@ -1,0 +1,94 @@
+"""Loss terms of the generators, one function each."""
+
+# Legend, symbol -> name
+#   x        latents, the clean sample
+#   eps      noise
+#   z_t      noisy = alpha_t x + sigma_t eps
+#   v        alpha_t eps - sigma_t x (arXiv 2202.00512, section 4)
+#   alpha_t  sqrt(alphas_cumprod[t]), sigma_t = sqrt(1 - alphas_cumprod[t])
+
+import torch
+import torch.nn.functional as F
+
+
+def alpha_sigma(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, final: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """alpha_t and sigma_t, each [B, 1, 1, 1]; a timestep below 0 is the clean end, where alpha is sqrt(`final`)."""
+    values = alphas_cumprod.to(timesteps.device)[timesteps.clamp(min=0)]
+    values = torch.where(timesteps < 0, torch.full_like(values, final), values)[:, None, None, None]
+    return values.sqrt(), (1 - values).sqrt()
+
+
+def add_noise(latents: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """z_t, a draw from q(z_t | x)."""
+    return alpha * latents + sigma * noise
+
+
+def velocity(latents: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """v of a clean sample and its noise."""
+    return alpha * noise - sigma * latents
+
+
+def sample_from_velocity(noisy: torch.Tensor, v: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """x = alpha_t z_t - sigma_t v."""
+    return alpha * noisy - sigma * v
+
+
+def ddim_step(
+    noisy: torch.Tensor,
+    v: torch.Tensor,
+    alpha: torch.Tensor,
+    sigma: torch.Tensor,
+    next_alpha: torch.Tensor,
+    next_sigma: torch.Tensor,
+) -> torch.Tensor:
+    """One deterministic DDIM step (arXiv 2202.00512, eq. 3): z_s = alpha_s x + sigma_s eps, both implied by v."""
+    x = sample_from_velocity(noisy, v, alpha, sigma)
+    eps = sigma * noisy + alpha * v
+    return next_alpha * x + next_sigma * eps
+
+
+def guided(conditional: torch.Tensor, unconditional: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
+    """Classifier-free guidance (arXiv 2207.12598): unconditional + scale (conditional - unconditional)."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def velocity_loss(
+    prediction: torch.Tensor, target: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, snr_gamma: float | None
+) -> torch.Tensor:
+    """Mean squared error in v, weighted min(SNR, gamma) / (SNR + 1) if `snr_gamma` (arXiv 2303.09556, section 3.4)."""
+    errors = (prediction - target).square().mean((1, 2, 3))
+    if snr_gamma is None:
+        return errors.mean()
+    snr = (alpha / sigma).square().flatten()
+    return (errors * snr.clamp(max=snr_gamma) / (snr + 1)).mean()
+
+
+def two_step_target(
+    noisy: torch.Tensor,
+    after_two_steps: torch.Tensor,
+    alpha: torch.Tensor,
+    sigma: torch.Tensor,
+    end_alpha: torch.Tensor,
+    end_sigma: torch.Tensor,
+) -> torch.Tensor:
+    """The x that one DDIM step must predict to land where the teacher's two did (arXiv 2202.00512, algorithm 2).
+
+    x = (z_t'' - (sigma_t'' / sigma_t) z_t) / (alpha_t'' - (sigma_t'' / sigma_t) alpha_t).
+    """
+    ratio = end_sigma / sigma
+    return (after_two_steps - ratio * noisy) / (end_alpha - ratio * alpha)
+
+
+def truncated_snr_loss(
+    prediction: torch.Tensor, target: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
+    """max(alpha^2 / sigma^2, 1) || x - x_target ||^2, a mean over values (arXiv 2202.00512, eq. 9)."""
+    weight = (alpha / sigma).square().flatten().clamp(min=1)
+    return (weight * (prediction - target).square().mean((1, 2, 3))).mean()
+
+
+def feature_loss(student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
+    """Mean over stages of the squared error of features over the teacher's mean square (BK-SDM, arXiv 2305.15798, eq. 3,
+    normalised so that no stage dominates)."""
+    terms = [F.mse_loss(s.float(), t.float()) / t.float().square().mean() for s, t in zip(student, teacher, strict=True)]
+    return torch.stack(terms).mean()

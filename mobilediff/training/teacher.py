@@ -1,0 +1,62 @@
+"""Stage `teacher`: the full UNet, v-prediction, classifier-free guidance by caption dropout."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mobilediff.training.generator import (
+    NUM_TRAIN_TIMESTEPS,
+    FrozenParts,
+    GeneratorOptions,
+    build_network,
+    exporter,
+    make_pipeline,
+    noise_scheduler,
+    sampler,
+    setup,
+)
+from mobilediff.training.losses import add_noise, alpha_sigma, velocity, velocity_loss
+from mobilediff.training.options import parse_options
+from mobilediff.training.trainer import TrainingStep
+
+
+@dataclass
+class TeacherOptions(GeneratorOptions):
+    """Options of the stage.
+
+    Attributes:
+        network: JSON config of the network.
+        snr_gamma: gamma of min-SNR weighting, None for equal weights.
+    """
+
+    network: str = "mobilediff/models/configs/teacher.json"
+    snr_gamma: float | None = None
+
+
+def train(options: TeacherOptions, limits) -> bool:
+    """Train a generator on the data alone; see `Trainer.fit` for the returned value."""
+    parts = FrozenParts.load(options.vae, options.text)
+    trainer, data = setup(options, limits, parts)
+    scheduler = noise_scheduler()
+    unet = build_network(options.network)
+    module = trainer.add("unet", unet)
+    pipeline = make_pipeline(parts, unet, scheduler, options)
+
+    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
+        batch = data.draw(step)
+        timesteps = torch.randint(0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device)
+        noise = torch.empty_like(batch.latents).normal_(generator=step.generator)
+        alpha, sigma = alpha_sigma(scheduler.alphas_cumprod, timesteps)
+        noisy = add_noise(batch.latents, noise, alpha, sigma)
+        with trainer.autocast():
+            prediction = module(noisy, timesteps, **data.conditioning(batch.rows)).sample
+        target = velocity(batch.latents, noise, alpha, sigma)
+        loss = velocity_loss(prediction.float(), target, alpha, sigma, options.snr_gamma)
+        trainer.update("unet", loss)
+        return {"loss_task": loss}
+
+    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))
+
+
+if __name__ == "__main__":
+    train(*parse_options(TeacherOptions))

@@ -1,0 +1,133 @@
+"""Stage `vae`: diffusers' `AutoencoderKL` at f = 2, by reconstruction, KL and perceptual terms (arXiv 2112.10752)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import nn
+from torchvision.utils import make_grid
+
+from mobilediff.data import load_cifar10
+from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.training.augment import random_flip, to_float
+from mobilediff.training.options import TrainingOptions, parse_options
+from mobilediff.training.trainer import Trainer, TrainingStep
+
+
+@dataclass
+class VaeOptions(TrainingOptions):
+    """Options of the stage.
+
+    Attributes:
+        network: config of `AutoencoderKL`.
+        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
+        lambda_kl: weight of the KL divergence to N(0, 1), averaged over latent values.
+        lambda_perceptual: weight of the distance of feature maps.
+    """
+
+    network: dict = field(default_factory=dict)
+    perceptual: str = ""
+    lambda_kl: float = 1e-3
+    lambda_perceptual: float = 0.3
+
+
+class PerceptualLoss(nn.Module):
+    """Mean squared distance of channel-normalised feature maps, summed over levels (LPIPS, arXiv 1801.03924, eq. 1)."""
+
+    def __init__(self, encoder: ImageEncoder):
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False).eval()
+
+    def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Compare float images [N, 3, H, W] in [-1, 1]; returns a scalar."""
+        with torch.no_grad():
+            expected = self.encoder(targets).feature_maps
+        return sum(
+            (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
+            for a, b in zip(self.encoder(images).feature_maps, expected, strict=True)
+        )
+
+
+def encode_latents(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    """The normalised latents that the generators learn: (posterior mean - latents_mean) / latents_std.
+
+    Args:
+        images: float [N, 3, H, W] in [-1, 1].
+
+    Returns:
+        float32 [N, C, H / 2, W / 2].
+    """
+    latents = vae.encode(images).latent_dist.mean.float()
+    mean, std = (torch.tensor(v, device=latents.device)[:, None, None] for v in (vae.config.latents_mean, vae.config.latents_std))
+    return (latents - mean) / std
+
+
+@torch.no_grad()
+def set_latent_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
+    """Write the mean and deviation of each latent channel over uint8 `images` into the config."""
+    latents = torch.cat([vae.encode(to_float(batch)).latent_dist.mean.float() for batch in images.split(250)])
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+
+
+@torch.no_grad()
+def reconstruction_psnr(vae: AutoencoderKL, images: torch.Tensor) -> float:
+    """Mean peak signal-to-noise ratio of 8-bit reconstructions of uint8 `images`, in dB."""
+    values = []
+    for batch in images.split(250):
+        decoded = vae.decode(vae.encode(to_float(batch)).latent_dist.mode()).sample.float()
+        restored = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
+        values.append(10 * torch.log10(255**2 / (restored - batch).square().mean((1, 2, 3))))
+    return torch.cat(values).mean().item()
+
+
+def train(options: VaeOptions, limits) -> bool:
+    """Train the autoencoder; see `Trainer.fit` for the returned value."""
+    dataset, test = load_cifar10(options.data, "train"), load_cifar10(options.data, "test")
+    trainer = Trainer(options, limits, len(dataset))
+    perceptual = PerceptualLoss(ImageEncoder.from_pretrained(options.perceptual)).to(
+        trainer.device, memory_format=torch.channels_last
+    )
+    vae = AutoencoderKL(**options.network)
+    module = trainer.add("vae", vae)
+    images, test_images = dataset.images.to(trainer.device), test.images[:1000].to(trainer.device)
+
+    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
+        batch = random_flip(to_float(images[step.indices]), step.generator).to(memory_format=torch.channels_last)
+        noise = torch.randn(
+            (len(batch), *latent_shape), generator=step.generator, device=trainer.device
+        ).to(memory_format=torch.channels_last)  # fmt: skip
+        with trainer.autocast():
+            posterior = module.encode(batch).latent_dist
+            decoded = module.decode(posterior.mean + posterior.std * noise).sample
+            loss_perceptual = perceptual(decoded, batch)
+        loss_reconstruction = F.l1_loss(decoded.float(), batch)
+        loss_kl = posterior.kl().mean() / noise[0].numel()
+        loss = loss_reconstruction + options.lambda_kl * loss_kl + options.lambda_perceptual * loss_perceptual
+        trainer.update("vae", loss)
+        return {
+            "loss_reconstruction": loss_reconstruction,
+            "loss_kl": loss_kl,
+            "loss_perceptual": loss_perceptual,
+        }
+
+    def on_sample(writer) -> dict[str, float]:
+        with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
+            shown = to_float(test_images[:16])
+            pairs = torch.cat([shown, vae(shown).sample.float().clamp(-1, 1)])
+            writer.add_image("reconstruction", make_grid(pairs / 2 + 0.5, nrow=16), trainer.step)
+            return {"psnr_db": reconstruction_psnr(vae, test_images)}
+
+    def on_export(folder: Path) -> None:
+        set_latent_statistics(vae, images[:5000])
+        vae.save_pretrained(folder)
+
+    size = dataset.images.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
+    latent_shape = (vae.config.latent_channels, size, size)
+    return trainer.fit(step_function, on_export, on_sample)
+
+
+if __name__ == "__main__":
+    train(*parse_options(VaeOptions))
