@@ -45,7 +45,7 @@ CSS = """
 .card.failed .time { color: var(--error-text-color); }
 .strip { display: grid; gap: 4px; grid-template-columns: repeat(2, 1fr); } .strip.n1 { grid-template-columns: 1fr; }
 .strip img { width: 100%; aspect-ratio: 1; margin: 0; image-rendering: pixelated; }
-#note { font-weight: 600; }
+#note, #results { padding: 0; } #note { font-weight: 600; }
 @media (max-width: 480px) { .strip { grid-template-columns: repeat(4, 1fr); } .strip.n1 { width: 50%; } }
 """
 
@@ -59,7 +59,7 @@ def describe(models: list[Model], problems: list[str], examples: list[dict]) -> 
         "# mobilediff",
         "Tiny pictures of CIFAR-10's world, drawn from the same prompt and the same noise by each model in turn, the "
         f"fastest first. Times are of the one call you see, from text to images, on {machine['device_name']} "
-        f"({machine['device']}, {machine['threads']} threads). GMACs are of one network evaluation.",
+        f"({machine['device']}, threads: {machine['threads']}). GMACs are of one network evaluation.",
         *(["", *(f"- {problem}" for problem in problems)] if problems else []),
     ])  # fmt: skip
 
@@ -85,22 +85,26 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict]) ->
         with gr.Row():
             seed = gr.Number(0, label="Seed", min_width=120)
             count = gr.Slider(1, MAX_IMAGES, 4, step=1, label="Images", min_width=160)
-            dice = gr.Button("Random seed", min_width=120)
+            dice = gr.Button("Random seed", min_width=120, scale=0)
         chosen = gr.CheckboxGroup(names, value=names, label="Models")
         button = gr.Button("Compare", variant="primary")
+        if examples:
+            gallery = gr.Dataset(
+                components=["textbox"],
+                samples=[[example["prompt"]] for example in examples],
+                type="index",
+                label="Examples, precomputed: shown without running a model",
+            )
         note = gr.HTML(elem_id="note")
         results = gr.HTML(examples[0]["records"] if examples else [], html_template=CARDS, elem_id="results")
         if examples:
-            gallery = gr.Dataset(
-                components=["textbox"], samples=[[example["prompt"]] for example in examples], type="index",
-                label="Examples, precomputed: shown without running a model",
-            )  # fmt: skip
             outputs = [prompt, seed, count, results, note]
             gallery.click(show, gallery, outputs, queue=False, api_name="example")
         dice.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, api_visibility="private")
         gr.on(
             [button.click, prompt.submit], run, [prompt, seed, count, chosen], [results, note],
-            api_name="compare", concurrency_limit=1, concurrency_id="models", show_progress="minimal",
+            api_name="compare", concurrency_limit=1, concurrency_id="models",
+            show_progress="minimal", show_progress_on=prompt,
         )  # fmt: skip
     return demo.queue(max_size=20)
 
@@ -118,7 +122,8 @@ def main(argv: list[str] | None = None) -> None:
         return precompute(models, EXAMPLES)
     # System fonts, so that the page fetches nothing from elsewhere.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    build_app(models, problems, load_examples(EXAMPLES)).launch(theme=theme, css=CSS, ssr_mode=False)
+    demo = build_app(models, problems, load_examples(EXAMPLES))
+    demo.launch(theme=theme, css=CSS, ssr_mode=False, footer_links=["api"])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from eval.protocol import device_description, read_json, write_json
-from eval.sampling import load_pipeline
+from mobilediff.checkpoints import load_pipeline
 from mobilediff.models.macs import count_params_and_macs
 
 ROOT = Path(__file__).parent
@@ -61,7 +61,8 @@ class WarningCollector(logging.Handler):
 
 def load_model(folder: Path, device: torch.device) -> Model:
     """Load a checkpoint, warm it up with one image, and count what its network was called with for that image."""
-    pipeline, calls = load_pipeline(folder, device), []
+    pipeline, calls = load_pipeline(folder).to(device), []
+    pipeline.set_progress_bar_config(disable=True)
     hook = pipeline.unet.register_forward_pre_hook(
         lambda network, args, kwargs: calls.append(inspect.signature(network.forward).bind(*args, **kwargs).arguments),
         with_kwargs=True,
