@@ -116,7 +116,9 @@ def _write_json(file: Path, content: dict) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m mobilediff.export", description="Make a checkpoint ready for the hub.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mobilediff.export", description="Make a checkpoint ready for the hub."
+    )
     parser.add_argument("--model", required=True, help="checkpoint folder, such as checkpoints/student-8step")
     parser.add_argument("--output", required=True, help="folder to write; a checkpoint there is replaced")
     parser.add_argument("--card", help="file to use as README.md instead of the generated model card")

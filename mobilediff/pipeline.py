@@ -312,7 +312,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         return arrange(hidden_states), arrange(pooled)
 
     def prepare_latents(self, batch_size: int, generator, latents: torch.Tensor | None) -> torch.Tensor:
-        """Initial noise at the scheduler's scale, [B, C, H, W]; drawn in float32 so that precision does not change it."""
+        """Initial noise at the scheduler's scale, [B, C, H, W]; drawn in float32, whatever the network's precision."""
         device = self._execution_device
         if latents is None:
             shape = self._latent_shape(batch_size)

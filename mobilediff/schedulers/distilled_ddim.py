@@ -7,11 +7,14 @@ from diffusers import DDIMScheduler
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 
+# diffusers finds out how to load a component by looking for its base class in the component's own module.
+from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
+
 
 class DistilledDDIMScheduler(DDIMScheduler):
     """DDIM (arXiv 2010.02502) with eta = 0 on trailing timesteps, for the step counts of a distilled student only.
 
-    A student learns to land on given timesteps: it is not a model of the noise in between, so other counts are refused.
+    A student learns to land on given timesteps and not on those in between, so other counts are refused.
     Two things differ from diffusers' class: that refusal, and that a step leads exactly to the next timestep where
     the count does not divide `num_train_timesteps` (diffusers' own can be one timestep off).
 

@@ -1,0 +1,103 @@
+"""Pruning of a MobileUNet by L1 norm: whole channels, which makes it smaller, or single weights, which does not."""
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from mobilediff.models.mobile_unet import GatedFeedForward, MobileUNet, ResnetBlock, SeparableConv2d
+
+METHODS = ("structured", "unstructured")
+
+
+def check_pruning_ratio(pruning_ratio: float) -> None:
+    """Refuse a share outside 0 <= ratio < 1."""
+    if not 0 <= pruning_ratio < 1:
+        raise ValueError(f"pruning_ratio is {pruning_ratio}; accepted are shares from 0 to below 1")
+
+
+@torch.no_grad()
+def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
+    """A narrower copy: the inner channels of ResNet blocks and feed-forwards with the smallest L1 norm are gone.
+
+    The widths that stay are in the copy's config, so that `from_pretrained` rebuilds it. Inside a ResNet block each
+    group of the group normalisation loses as many channels, so that every channel stays in its group.
+
+    Args:
+        unet: the network to prune, left as it is.
+        pruning_ratio: share of the inner channels to remove; ResNet blocks round to whole channels a group.
+
+    Raises:
+        ValueError: a ratio outside 0 <= ratio < 1.
+    """
+    check_pruning_ratio(pruning_ratio)
+    groups = unet.config.norm_num_groups
+    kept, resnet_widths, ff_widths = {}, {}, {}
+    for name, module in unet.named_modules():
+        if isinstance(module, ResnetBlock):
+            norms = _output_weight(module.conv1).flatten(1).abs().sum(1)
+            per_group = len(norms) // groups
+            count = max(1, round(per_group * (1 - pruning_ratio)))
+            chosen = norms.view(groups, per_group).topk(count, dim=1).indices.sort(dim=1).values
+            kept[name] = (chosen + torch.arange(groups, device=chosen.device)[:, None] * per_group).flatten()
+            resnet_widths[name] = len(kept[name])
+        elif isinstance(module, GatedFeedForward):
+            value, gate = module.proj.weight.abs().sum(1).chunk(2)
+            count = max(1, round(len(value) * (1 - pruning_ratio)))
+            kept[name] = (value + gate).topk(count).indices.sort().values
+            ff_widths[name] = count
+    config = {**unet.config, "resnet_hidden_channels": resnet_widths, "ff_hidden_dims": ff_widths}
+    pruned = MobileUNet.from_config(config).to(unet.device)
+    weights = dict(unet.state_dict())
+    for name in resnet_widths:
+        _keep_resnet_channels(weights, name, kept[name], unet.get_submodule(name))
+    for name in ff_widths:
+        _keep_feed_forward_channels(weights, name, kept[name])
+    pruned.load_state_dict(weights)
+    return pruned
+
+
+@torch.no_grad()
+def prune_weights(unet: MobileUNet, pruning_ratio: float) -> dict[str, torch.Tensor]:
+    """Zero the smallest weights of each convolution and linear layer in place (MobileGen's L1-unstructured pruning).
+
+    Returns:
+        A mask for each pruned parameter, by name: 1 where a weight stays.
+
+    Raises:
+        ValueError: a ratio outside 0 <= ratio < 1.
+    """
+    check_pruning_ratio(pruning_ratio)
+    masks = {}
+    for name, module in unet.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            prune.l1_unstructured(module, "weight", amount=pruning_ratio)
+            masks[f"{name}.weight"] = module.weight_mask.clone()
+            prune.remove(module, "weight")
+    return masks
+
+
+def _output_weight(conv: nn.Module) -> torch.Tensor:
+    """The weight whose rows are the output channels."""
+    return conv.pointwise.weight if isinstance(conv, SeparableConv2d) else conv.weight
+
+
+def _keep_resnet_channels(weights: dict, name: str, kept: torch.Tensor, block: ResnetBlock) -> None:
+    separable = isinstance(block.conv1, SeparableConv2d)
+    conv1, conv2 = ("conv1.pointwise", "conv2.depthwise") if separable else ("conv1", "conv2")
+    rows = [f"{conv1}.weight", f"{conv1}.bias", "time_emb_proj.weight", "time_emb_proj.bias", "norm2.weight", "norm2.bias"]
+    if separable:
+        rows.append(f"{conv2}.weight")  # one filter a channel, [C, 1, 3, 3]
+        columns = "conv2.pointwise.weight"
+    else:
+        columns = f"{conv2}.weight"
+    for row in rows:
+        weights[f"{name}.{row}"] = weights[f"{name}.{row}"][kept]
+    weights[f"{name}.{columns}"] = weights[f"{name}.{columns}"][:, kept]
+
+
+def _keep_feed_forward_channels(weights: dict, name: str, kept: torch.Tensor) -> None:
+    width = weights[f"{name}.out.weight"].shape[1]
+    both = torch.cat([kept, kept + width])  # value rows, then gate rows
+    for parameter in ("proj.weight", "proj.bias"):
+        weights[f"{name}.{parameter}"] = weights[f"{name}.{parameter}"][both]
+    weights[f"{name}.out.weight"] = weights[f"{name}.out.weight"][:, kept]

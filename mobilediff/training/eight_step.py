@@ -1,0 +1,104 @@
+"""Stage `eight_step`: progressive distillation (arXiv 2202.00512), guidance folded into the student."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
+from mobilediff.training.generator import (
+    NUM_TRAIN_TIMESTEPS,
+    FrozenParts,
+    GeneratorOptions,
+    exporter,
+    make_pipeline,
+    noise_scheduler,
+    sampler,
+    setup,
+)
+from mobilediff.training.losses import (
+    add_noise,
+    alpha_sigma,
+    ddim_step,
+    guided,
+    sample_from_velocity,
+    truncated_snr_loss,
+    two_step_target,
+    velocity,
+    velocity_loss,
+)
+from mobilediff.training.options import parse_options
+from mobilediff.training.trainer import TrainingStep
+
+
+@dataclass
+class EightStepOptions(GeneratorOptions):
+    """Options of the stage; VAE and text encoder are the student's.
+
+    Attributes:
+        student: pipeline folder of the network that is distilled and that the new one starts from.
+        teacher: pipeline folder of the network that gives the targets; None for `student` itself.
+        num_steps: steps of the distilled student; the targets take twice as many.
+        guidance_scale: guidance of the targets, which the student learns to give in one call (arXiv 2210.03142).
+        lambda_distill: weight of the truncated-SNR loss.
+        lambda_task: weight of the loss against the data.
+    """
+
+    student: str = ""
+    teacher: str | None = None
+    num_steps: int = 8
+    guidance_scale: float = 3.0
+    lambda_distill: float = 1.0
+    lambda_task: float = 0.0
+
+
+def trailing_timesteps(num_steps: int, device: torch.device) -> torch.Tensor:
+    """Timesteps of a trailing schedule from 999 downwards, then -1 for the clean end, int64 [num_steps + 1]."""
+    remaining = torch.arange(num_steps, -1, -1, device=device, dtype=torch.float64) / num_steps
+    return (remaining * NUM_TRAIN_TIMESTEPS).round().long() - 1
+
+
+def train(options: EightStepOptions, limits) -> bool:
+    """Distil sampling into `num_steps` steps; see `Trainer.fit` for the returned value."""
+    source = MobileDiffusionPipeline.from_pretrained(options.student)
+    parts = FrozenParts(source.vae, source.text_encoder, source.tokenizer)
+    trainer, data = setup(options, limits, parts)
+    teacher = MobileDiffusionPipeline.from_pretrained(options.teacher or options.student).unet
+    teacher = teacher.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    module = trainer.add("unet", source.unet)
+    scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
+    pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=True)
+    alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
+    grid = trailing_timesteps(2 * options.num_steps, trainer.device)
+
+    @torch.no_grad()
+    def guided_velocity(noisy: torch.Tensor, timesteps: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        both = data.conditioning(torch.cat([rows, data.conditioning.null_like(rows)]))
+        with trainer.autocast():
+            prediction = teacher(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), **both).sample
+        return guided(*prediction.float().chunk(2), options.guidance_scale)
+
+    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
+        batch = data.draw(step)
+        start = 2 * torch.randint(0, options.num_steps, batch.rows.shape, generator=step.generator, device=trainer.device)
+        times = [grid[start], grid[start + 1], grid[start + 2]]
+        (alpha, sigma), middle, end = (alpha_sigma(alphas_cumprod, t) for t in times)
+        noise = torch.empty_like(batch.latents).normal_(generator=step.generator)
+        noisy = add_noise(batch.latents, noise, alpha, sigma)
+        after_one = ddim_step(noisy, guided_velocity(noisy, times[0], batch.rows), alpha, sigma, *middle)
+        after_two = ddim_step(after_one, guided_velocity(after_one, times[1], batch.rows), *middle, *end)
+        target = two_step_target(noisy, after_two, alpha, sigma, *end)
+        with trainer.autocast():
+            prediction = module(noisy, times[0], **data.conditioning(batch.rows)).sample
+        prediction = prediction.float()
+        predicted_sample = sample_from_velocity(noisy, prediction, alpha, sigma)
+        loss_distill = truncated_snr_loss(predicted_sample, target, alpha, sigma)
+        loss_task = velocity_loss(prediction, velocity(batch.latents, noise, alpha, sigma), alpha, sigma, None)
+        trainer.update("unet", options.lambda_distill * loss_distill + options.lambda_task * loss_task)
+        return {"loss_distill": loss_distill, "loss_task": loss_task}
+
+    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))
+
+
+if __name__ == "__main__":
+    train(*parse_options(EightStepOptions))

@@ -1,0 +1,84 @@
+"""Stage `prune`: prune the one-step student, then repair it against its unpruned self."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.pruning import METHODS, prune_channels, prune_weights
+from mobilediff.training.eight_step import trailing_timesteps
+from mobilediff.training.generator import (
+    FrozenParts,
+    GeneratorOptions,
+    exporter,
+    make_pipeline,
+    noise_scheduler,
+    sampler,
+    setup,
+)
+from mobilediff.training.losses import add_noise, alpha_sigma, sample_from_velocity
+from mobilediff.training.options import parse_options
+from mobilediff.training.trainer import TrainingStep
+
+
+@dataclass
+class PruneOptions(GeneratorOptions):
+    """Options of the stage; VAE and text encoder are the student's.
+
+    Attributes:
+        student: pipeline folder of the one-step student.
+        method: "structured" (whole channels) or "unstructured" (single weights, L1, as MobileGen).
+        pruning_ratio: share to remove.
+        num_intervals: timesteps of the repair, those of the student's own training.
+    """
+
+    student: str = ""
+    method: str = "structured"
+    pruning_ratio: float = 0.3
+    num_intervals: int = 4
+
+
+def train(options: PruneOptions, limits) -> bool:
+    """Prune and repair; see `Trainer.fit` for the returned value."""
+    if options.method not in METHODS:
+        raise ValueError(f"method is {options.method!r}; accepted are {', '.join(METHODS)}")
+    source = MobileDiffusionPipeline.from_pretrained(options.student)
+    parts = FrozenParts(source.vae, source.text_encoder, source.tokenizer)
+    trainer, data = setup(options, limits, parts)
+    teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    masks = {}
+    if options.method == "structured":
+        unet = prune_channels(teacher, options.pruning_ratio)
+    else:
+        unet = prune_channels(teacher, 0.0)  # a copy
+        masks = prune_weights(unet, options.pruning_ratio)
+    module = trainer.add("unet", unet)
+    pipeline = make_pipeline(parts, unet, source.scheduler, options, guidance_distilled=True)
+    parameters = dict(unet.named_parameters())
+    alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
+    grid = trailing_timesteps(options.num_intervals, trainer.device)
+
+    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
+        batch = data.draw(step)
+        interval = torch.randint(0, options.num_intervals, batch.rows.shape, generator=step.generator, device=trainer.device)
+        timesteps = grid[interval]
+        alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
+        noise = torch.empty_like(batch.latents).normal_(generator=step.generator)
+        noisy, conditioning = add_noise(batch.latents, noise, alpha, sigma), data.conditioning(batch.rows)
+        with trainer.autocast():
+            with torch.no_grad():
+                expected = teacher(noisy, timesteps, **conditioning).sample
+            prediction = module(noisy, timesteps, **conditioning).sample
+        samples = [sample_from_velocity(noisy, v.float(), alpha, sigma) for v in (prediction, expected)]
+        loss_kd_output = (samples[0] - samples[1]).square().mean()
+        trainer.update("unet", loss_kd_output)
+        with torch.no_grad():
+            for name, mask in masks.items():
+                parameters[name].mul_(mask)
+        return {"loss_kd_output": loss_kd_output}
+
+    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))
+
+
+if __name__ == "__main__":
+    train(*parse_options(PruneOptions))

@@ -1,0 +1,143 @@
+"""Stage `student`: MobileUNet by knowledge distillation from the teacher's output and features."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.training.generator import (
+    NUM_TRAIN_TIMESTEPS,
+    FrozenParts,
+    GeneratorOptions,
+    build_network,
+    exporter,
+    make_pipeline,
+    noise_scheduler,
+    sampler,
+    setup,
+)
+from mobilediff.training.losses import add_noise, alpha_sigma, feature_loss, velocity, velocity_loss
+from mobilediff.training.options import parse_options
+from mobilediff.training.trainer import TrainingStep
+
+
+@dataclass
+class StudentOptions(GeneratorOptions):
+    """Options of the stage; VAE and text encoder are the teacher's.
+
+    Attributes:
+        teacher: pipeline folder.
+        network: JSON config of the student.
+        lambda_task: weight of the loss against the data.
+        lambda_kd_output: weight of the loss against the teacher's prediction.
+        lambda_kd_feat: weight of the normalised feature loss.
+    """
+
+    teacher: str = ""
+    network: str = "mobilediff/models/configs/student.json"
+    lambda_task: float = 1.0
+    lambda_kd_output: float = 1.0
+    lambda_kd_feat: float = 0.1
+
+
+class FeatureTap:
+    """Keeps what the stages of a UNet return: every down block, the middle, every up block."""
+
+    def __init__(self, unet: ModelMixin):
+        self.features: list[torch.Tensor] = []
+        stages = (*unet.down_blocks, unet.mid_block, *unet.up_blocks)
+        self.num_stages = len(stages)
+        for stage in stages:
+            stage.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs, output) -> None:
+        if len(self.features) == self.num_stages:  # left by a call that nobody asked the features of
+            self.features = []
+        self.features.append(output[0] if isinstance(output, tuple) else output)
+
+    def pop(self) -> list[torch.Tensor]:
+        """The features of the last forward pass, each [B, C_i, H_i, W_i]."""
+        features, self.features = self.features, []
+        return features
+
+
+class DistilledStudent(nn.Module):
+    """The student and one 1 x 1 regressor a stage, from its widths to the teacher's."""
+
+    def __init__(self, unet: ModelMixin, student_widths: list[int], teacher_widths: list[int]):
+        super().__init__()
+        self.unet = unet
+        self.regressors = nn.ModuleList(
+            nn.Conv2d(s, t, 1) for s, t in zip(student_widths, teacher_widths, strict=True)
+        )
+        object.__setattr__(self, "tap", FeatureTap(unet))
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, **conditioning):
+        prediction = self.unet(noisy, timesteps, **conditioning).sample
+        return prediction, [regress(f) for regress, f in zip(self.regressors, self.tap.pop(), strict=True)]
+
+
+@torch.no_grad()
+def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
+    """Copy every tensor whose name and shape both networks have; returns the names."""
+    source, target = teacher.state_dict(), student.state_dict()
+    names = [name for name, value in target.items() if name in source and source[name].shape == value.shape]
+    for name in names:
+        target[name].copy_(source[name])
+    return names
+
+
+@torch.no_grad()
+def stage_widths(unet: ModelMixin, conditioning: dict[str, torch.Tensor]) -> list[int]:
+    """Channels of what each stage returns, found by one call."""
+    tap = FeatureTap(unet)
+    size = unet.config.sample_size
+    unet(torch.zeros(1, unet.config.in_channels, size, size, device=unet.device), 0, **conditioning)
+    return [feature.shape[1] for feature in tap.pop()]
+
+
+def train(options: StudentOptions, limits) -> bool:
+    """Distil the teacher into the student; see `Trainer.fit` for the returned value."""
+    source = MobileDiffusionPipeline.from_pretrained(options.teacher)
+    parts = FrozenParts(source.vae, source.text_encoder, source.tokenizer)
+    trainer, data = setup(options, limits, parts)
+    scheduler = noise_scheduler()
+    teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    unet = build_network(options.network).to(trainer.device)
+    inherited = inherit_weights(unet, teacher)
+    trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")
+    probe = data.conditioning(torch.zeros(1, dtype=torch.int64, device=trainer.device))
+    widths = stage_widths(build_network(options.network).to(trainer.device), probe)
+    student = DistilledStudent(unet, widths, stage_widths(teacher, probe))
+    module, tap = trainer.add("student", student), FeatureTap(teacher)
+    pipeline = make_pipeline(parts, unet, scheduler, options)
+
+    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
+        batch = data.draw(step)
+        timesteps = torch.randint(0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device)
+        noise = torch.empty_like(batch.latents).normal_(generator=step.generator)
+        alpha, sigma = alpha_sigma(scheduler.alphas_cumprod, timesteps)
+        noisy = add_noise(batch.latents, noise, alpha, sigma)
+        conditioning = data.conditioning(batch.rows)
+        with trainer.autocast():
+            with torch.no_grad():
+                expected = teacher(noisy, timesteps, **conditioning).sample
+            prediction, features = module(noisy, timesteps, **conditioning)
+        loss_task = velocity_loss(prediction.float(), velocity(batch.latents, noise, alpha, sigma), alpha, sigma, None)
+        loss_kd_output = velocity_loss(prediction.float(), expected.float(), alpha, sigma, None)
+        loss_kd_feat = feature_loss(features, tap.pop())
+        trainer.update(
+            "student",
+            options.lambda_task * loss_task
+            + options.lambda_kd_output * loss_kd_output
+            + options.lambda_kd_feat * loss_kd_feat,
+        )
+        return {"loss_task": loss_task, "loss_kd_output": loss_kd_output, "loss_kd_feat": loss_kd_feat}
+
+    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))
+
+
+if __name__ == "__main__":
+    train(*parse_options(StudentOptions))
