@@ -4,9 +4,11 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.captions import CLASS_NAMES, load_nouns
+from mobilediff.export import export_pipeline
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers import DistilledDDIMScheduler, UFOGenScheduler
@@ -21,11 +23,21 @@ MAX_TOKENS = 16
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer whose merges come from the captions' own words."""
-    words = [f"a photo of a {name}" for name in (*load_nouns(), *CLASS_NAMES)]
-    return CLIPTokenizer(model_max_length=MAX_TOKENS).train_new_from_iterator(
-        [words], vocab_size=1000, show_progress=False
-    )
+    """A CLIP tokenizer that merges each word of the class names and nouns from left to right.
+
+    Made by hand because training one gives other token ids in every run.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(character + "</w>" for character in alphabet)]
+    merges = []
+    for word in " ".join(("a photo of an", *CLASS_NAMES, *load_nouns())).replace("-", " ").split():
+        left, *rest = [*word[:-1], word[-1] + "</w>"]
+        for right in rest:
+            merges.append((left, right))
+            left += right
+            tokens.append(left)
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocab, merges=list(dict.fromkeys(merges)), model_max_length=MAX_TOKENS)
 
 
 def tiny_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
@@ -127,6 +139,4 @@ def tiny_pipeline(kind: str = "student", seed: int = 0) -> MobileDiffusionPipeli
 
 def tiny_checkpoint(folder: str | Path, kind: str = "student", seed: int = 0) -> Path:
     """Export a tiny pipeline to `folder`, as a real checkpoint is, and return the folder."""
-    from mobilediff.export import export_pipeline
-
     return export_pipeline(tiny_pipeline(kind, seed), folder)
