@@ -131,7 +131,7 @@ class _InMemory(Dataset):
         return self.images[index]
 
 
-def load_judge(folder: str | Path = JUDGE_FOLDER) -> ImageEncoder:
+def load_judge(folder: str | Path) -> ImageEncoder:
     """The judge in evaluation mode.
 
     Raises:
@@ -150,9 +150,13 @@ def load_judge(folder: str | Path = JUDGE_FOLDER) -> ImageEncoder:
     return encoder.eval().requires_grad_(False)
 
 
-def judge_extractor(folder: str | Path = JUDGE_FOLDER) -> Extractor:
-    """The bundled extractor, or another judge's folder."""
-    folder = Path(folder)
+def judge_extractor() -> Extractor:
+    """The bundled extractor.
+
+    Raises:
+        FileNotFoundError: its weights are not there.
+    """
+    folder = JUDGE_FOLDER
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} holds no judge: expected what ImageEncoder.save_pretrained writes")
     return Extractor(JUDGE, folder, folder_sha256(folder), "features", "frechet_distance_judge", RESIZE)

@@ -24,7 +24,7 @@ from eval.sampling import (
     SamplePlan,
     SamplingSettings,
     draw_samples,
-    load_pipeline,
+    load_sampler,
     plan_samples,
     resolve_settings,
 )
@@ -143,7 +143,7 @@ def generate(pipeline, settings: SamplingSettings, output: str | Path, n: int, b
     Under `accelerate launch` each process draws its share of the same images.
 
     Args:
-        pipeline: from `load_pipeline`.
+        pipeline: from `load_sampler`.
         settings: from `resolve_settings`.
         output: a folder, or a file that ends in .npz.
         n: samples in all.
@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     open_store(args.output)
     plan_samples(args.n, args.prompts, "{}")
-    pipeline = load_pipeline(args.model, PartialState().device)
+    pipeline = load_sampler(args.model, PartialState().device)
     manifest = generate(pipeline, settings_from_arguments(pipeline, args), args.output, args.n, args.batch_size)
     print(f"{manifest['n']} samples of {manifest['model']} in {args.output} (NFE {manifest['nfe']})")
 

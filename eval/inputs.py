@@ -11,7 +11,7 @@ from accelerate import PartialState
 from eval.generate import add_sampling_arguments, generate, settings_from_arguments
 from eval.images import ImageSet, read_images
 from eval.protocol import read_json, write_json
-from eval.sampling import SamplingSettings, load_pipeline, plan_samples
+from eval.sampling import SamplingSettings, load_sampler, plan_samples
 
 DEFAULT_SAMPLES = Path("outputs/samples")
 
@@ -49,7 +49,7 @@ def images_from_arguments(args: argparse.Namespace) -> ImageSet:
         return images.first(args.n) if args.n else images
     n = args.n or 10000
     plan_samples(n, args.prompts, "{}")  # a bad n is refused before the checkpoint is loaded
-    pipeline = load_pipeline(args.model, PartialState().device)
+    pipeline = load_sampler(args.model, PartialState().device)
     return kept_samples(pipeline, settings_from_arguments(pipeline, args), n, args.batch_size, args.samples)
 
 

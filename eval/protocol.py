@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-LIBRARIES = ("torch", "diffusers", "transformers", "torch-fidelity", "numpy", "pillow")
+SAMPLING_LIBRARIES = ("torch", "diffusers", "transformers")
+LIBRARIES = (*SAMPLING_LIBRARIES, "torch-fidelity", "open-clip-torch", "numpy", "pillow")
 # Weights, configurations and vocabularies. The card is left out because the report writes into it, and the code
 # because it is versioned with the project.
 HASHED_SUFFIXES = (".safetensors", ".json", ".txt")
@@ -45,9 +46,17 @@ def tensor_sha256(tensor: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def library_versions() -> dict[str, str]:
+def state_dict_sha256(model: torch.nn.Module) -> str:
+    """SHA-256 over the names and contents of a model's tensors, for weights that are no single file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor_sha256(tensor)}\n".encode())
+    return digest.hexdigest()
+
+
+def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     """The versions that can move a figure, by distribution name."""
-    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+    return {name: version(name) for name in names}
 
 
 def device_description(device: torch.device | str) -> dict:

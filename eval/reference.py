@@ -1,9 +1,12 @@
 """Mean and covariance of an extractor's features over CIFAR-10, kept with the hashes of what made them.
 
-python -m eval.reference --data DIR        # writes eval/weights/reference/{train,test}.safetensors for the judge
+    python -m eval.reference --data DIR        # the judge's, and the bundled CLIP's score of real images
+
+They ship as eval/weights/reference/{train,test}.safetensors and clip_score.json.
 """
 
 import argparse
+import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
-from eval.extractors import JUDGE_FOLDER, Extractor, extract_features, judge_extractor
+from eval.clip_score import SHIPPED_REAL_SCORE, bundled_clip, score_real_images
+from eval.extractors import JUDGE, Extractor, extract_features, judge_extractor
 from eval.images import real_images
-from eval.protocol import atomic_path
+from eval.protocol import atomic_path, write_json
 from mobilediff.data import SPLITS
+from mobilediff.pipeline import MobileDiffusionPipeline
 
 SHIPPED = Path(__file__).parent / "weights" / "reference"
 CACHE = Path("outputs/reference")
@@ -103,7 +108,7 @@ def reference_file(extractor: Extractor, split: str) -> Path:
     """
     if split not in SPLITS:
         raise ValueError(f"reference is {split!r}; accepted are {', '.join(SPLITS)}")
-    if extractor.weights == JUDGE_FOLDER:
+    if extractor.name == JUDGE:
         return SHIPPED / f"{split}.safetensors"
     return CACHE / f"{extractor.name}-{extractor.sha256[:12]}-{split}.safetensors"
 
@@ -134,6 +139,15 @@ def main(argv: list[str] | None = None) -> None:
         statistics = compute_reference(judge, split, args.data)
         save_reference(statistics, SHIPPED / f"{split}.safetensors")
         print(f"{SHIPPED / split}.safetensors: {statistics.n} images, {len(statistics.mu)} features")
+    write_real_clip_score(args.data)
+
+
+def write_real_clip_score(data: str | Path | None) -> None:
+    """Write the score of real images under the bundled CLIP and the pipeline's own template of prompts."""
+    template = inspect.signature(MobileDiffusionPipeline.__init__).parameters["class_template"].default
+    score = score_real_images(bundled_clip(), template, data)
+    write_json(SHIPPED_REAL_SCORE, score)
+    print(f"{SHIPPED_REAL_SCORE}: {score['clip_score_real']:.2f} over {score['real_n']} images")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
 
-from eval.protocol import folder_sha256, library_versions
+from eval.protocol import SAMPLING_LIBRARIES, folder_sha256, library_versions
 from mobilediff.captions import CLASS_NAMES, load_nouns
+from mobilediff.checkpoints import load_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 PROMPT_KINDS = ("class", "noun")
@@ -32,7 +32,7 @@ class SamplingSettings:
         guidance_scale: of classifier-free guidance; 1 is none.
         nfe: network evaluations an image; a guided step counts as two.
         dtype: "fp32", or "bf16" for autocast.
-        versions: of the libraries.
+        versions: of the libraries that draw.
     """
 
     model: str
@@ -60,29 +60,15 @@ class SamplePlan:
     noun_ids: list[int] | None
 
 
-def load_pipeline(folder: str | Path, device: torch.device | str = "cpu") -> DiffusionPipeline:
-    """Load a checkpoint folder in fp32 with its progress bar off.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint; the error names the ones beside it.
-        ValueError: a file of it is corrupt or truncated.
-    """
-    folder = Path(folder)
-    if not (folder / "model_index.json").is_file():
-        beside = sorted(path.parent.name for path in folder.parent.glob("*/model_index.json"))
-        raise FileNotFoundError(
-            f"{folder} is not a checkpoint (no model_index.json); {folder.parent} has: {', '.join(beside) or 'none'}"
-        )
-    try:
-        pipeline = MobileDiffusionPipeline.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder} cannot be loaded, a file is missing, corrupt or truncated: {error}") from error
+def load_sampler(folder: str | Path, device: torch.device | str = "cpu") -> MobileDiffusionPipeline:
+    """A checkpoint in fp32 with its progress bar off; errors as in `mobilediff.checkpoints.load_pipeline`."""
+    pipeline = load_pipeline(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
 
 def resolve_settings(
-    pipeline: DiffusionPipeline,
+    pipeline: MobileDiffusionPipeline,
     folder: str | Path,
     seed: int = 0,
     prompts: str = "class",
@@ -116,7 +102,7 @@ def resolve_settings(
         guidance_scale=float(guidance),
         nfe=pipeline.nfe(num_inference_steps, guidance_scale),
         dtype=dtype,
-        versions=library_versions(),
+        versions=library_versions(SAMPLING_LIBRARIES),
     )
 
 
@@ -144,7 +130,11 @@ def fill_template(template: str, name: str) -> str:
 
 
 def draw_samples(
-    pipeline: DiffusionPipeline, settings: SamplingSettings, plan: SamplePlan, indices: list[int], batch_size: int
+    pipeline: MobileDiffusionPipeline,
+    settings: SamplingSettings,
+    plan: SamplePlan,
+    indices: list[int],
+    batch_size: int,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Draw the samples with the given indices.
 

@@ -8,7 +8,7 @@ import pytest
 from eval.generate import generate
 from eval.images import read_images
 from eval.inputs import kept_samples
-from eval.sampling import load_pipeline, plan_samples
+from eval.sampling import plan_samples
 from mobilediff.captions import load_nouns
 from tests.eval_stand_ins import NoisePipeline, noise_settings
 
@@ -105,10 +105,3 @@ def test_kept_samples_are_drawn_once_a_protocol(tmp_path):
     assert drawn == 0 and bool((fewer.images == first.images[:10]).all()) and fewer.protocol["n"] == 10
     assert keep(30)[1] == 10
     assert keep(20, seed=5)[1] == 20
-
-
-def test_a_missing_checkpoint_is_named_with_its_neighbours(tmp_path):
-    (tmp_path / "teacher").mkdir()
-    (tmp_path / "teacher" / "model_index.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="techer is not a checkpoint.*: teacher"):
-        load_pipeline(tmp_path / "techer")

@@ -1,0 +1,244 @@
+"""CLIP score: 100 x cosine of image and prompt, beside the score of real images under the same template.
+
+    python -m eval.clip_score --model checkpoints/student-8step --n 2000
+    python -m eval.clip_score --images outputs/one-step --clip-model ViT-B-32:laion2b_s34b_b79k
+
+The cosine is raw: neither rescaled nor cut at zero. Without --clip-model the bundled CLIP is used, and named.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
+from PIL import Image
+from tqdm import tqdm
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from eval.extractors import RESIZE
+from eval.images import ImageSet, real_images
+from eval.inputs import add_input_arguments, images_from_arguments, show_result
+from eval.protocol import folder_sha256, measured_with, read_json, state_dict_sha256
+from eval.sampling import fill_template
+from mobilediff.captions import CLASS_NAMES
+from mobilediff.data import DATA_VARIABLE
+from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.pipeline import encode_text
+
+BUNDLED = "mobilediff-clip"
+CLIP_FOLDER = Path(__file__).parent / "weights" / "clip"
+SHIPPED_REAL_SCORE = Path(__file__).parent / "weights" / "reference" / "clip_score.json"
+BATCH_SIZE = 100
+
+
+@dataclass(frozen=True)
+class ClipModel:
+    """Two towers, ready to be asked.
+
+    Attributes:
+        name: "mobilediff-clip", or open_clip's architecture and weights.
+        sha256: of the weights.
+        resize: what is done to a 32 x 32 image on its way in.
+        embed_images: uint8 [B, 3, H, W] -> [B, P], not normalised.
+        embed_texts: B strings -> [B, P], not normalised.
+    """
+
+    name: str
+    sha256: str
+    resize: str
+    embed_images: Callable[[torch.Tensor], torch.Tensor]
+    embed_texts: Callable[[list[str]], torch.Tensor]
+
+    def protocol(self) -> dict:
+        """The model's part of a protocol."""
+        return {"clip_model": self.name, "clip_sha256": self.sha256, "resize": self.resize}
+
+
+def bundled_clip(folder: str | Path | None = None, device: torch.device | str = "cpu") -> ClipModel:
+    """The project's own CLIP.
+
+    Raises:
+        FileNotFoundError: there are no weights in `folder`.
+        ValueError: the weights are corrupt or truncated.
+    """
+    folder = Path(folder or CLIP_FOLDER)
+    missing = [part for part in ("image_encoder", "text_encoder", "tokenizer") if not (folder / part).is_dir()]
+    if missing:
+        raise FileNotFoundError(f"{folder} holds no CLIP: {', '.join(missing)} missing")
+    try:
+        image_encoder = ImageEncoder.from_pretrained(folder / "image_encoder").eval().to(device)
+        text_encoder = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder").eval().to(device)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{folder} cannot be loaded, a file is missing, corrupt or truncated: {error}") from error
+
+    def embed_images(images: torch.Tensor) -> torch.Tensor:
+        return image_encoder(images.to(device).float() / 127.5 - 1).image_embeds
+
+    def embed_texts(texts: list[str]) -> torch.Tensor:
+        return encode_text(tokenizer, text_encoder, texts)[1]
+
+    return ClipModel(BUNDLED, folder_sha256(folder), RESIZE, embed_images, embed_texts)
+
+
+def open_clip_model(model: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> ClipModel:
+    """One of open_clip's models, its weights read as tensors alone.
+
+    Args:
+        model: architecture:tag, as "ViT-B-32:laion2b_s34b_b79k"; the tag may be left out beside `weights`.
+        weights: a file to read instead of the tag's download or cache.
+        device: what it runs on.
+
+    Raises:
+        ValueError: an unknown architecture or tag.
+        FileNotFoundError: the weights cannot be had.
+    """
+    import open_clip
+
+    architecture, _, tag = model.partition(":")
+    if architecture not in open_clip.list_models():
+        raise ValueError(
+            f"--clip-model {model!r}: open_clip has no {architecture!r}; open_clip.list_models() has the names"
+        )
+    if weights and not Path(weights).is_file():
+        raise FileNotFoundError(f"--clip-weights {weights} does not exist")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not weights and tag not in tags:
+        raise ValueError(f"--clip-model {model!r}: accepted are {architecture}:TAG with {', '.join(tags) or 'a file'}")
+    try:
+        network, _, preprocess = open_clip.create_model_and_transforms(
+            architecture, pretrained=str(weights or tag), device=str(device), weights_only=True
+        )
+    except Exception as error:  # open_clip, the hub's client and torch raise errors without a common parent
+        raise FileNotFoundError(
+            f"the weights of {model} cannot be had: {error}. --clip-weights FILE takes a file; without "
+            "--clip-model the bundled CLIP is used"
+        ) from error
+    network.eval()
+    tokenizer = open_clip.get_tokenizer(architecture)
+
+    def embed_images(images: torch.Tensor) -> torch.Tensor:
+        pictures = [Image.fromarray(image) for image in images.permute(0, 2, 3, 1).cpu().numpy()]
+        return network.encode_image(torch.stack([preprocess(picture) for picture in pictures]).to(device))
+
+    def embed_texts(texts: list[str]) -> torch.Tensor:
+        return network.encode_text(tokenizer(texts).to(device))
+
+    name = f"open_clip {architecture}:{tag or 'file'}"
+    return ClipModel(name, state_dict_sha256(network), "open_clip's own preprocessing", embed_images, embed_texts)
+
+
+@torch.no_grad()
+def clip_score(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> float:
+    """Mean over the images of 100 x cosine(image, its prompt). Source: Hessel et al., arXiv 2104.08718, unscaled.
+
+    Args:
+        clip: the model.
+        images: uint8 [N, 3, H, W].
+        prompts: N strings.
+
+    Raises:
+        ValueError: no images, or as many prompts as images is not the case.
+    """
+    if not prompts or len(prompts) != len(images):
+        raise ValueError(
+            f"{len(prompts)} prompts for {len(images)} images: one prompt an image is needed, and at least one"
+        )
+    texts = list(dict.fromkeys(prompts))
+    embedded = torch.cat([clip.embed_texts(texts[i : i + BATCH_SIZE]) for i in range(0, len(texts), BATCH_SIZE)])
+    rows = {
+        text: F.normalize(embedding.double(), dim=0) for text, embedding in zip(texts, embedded.cpu(), strict=True)
+    }
+    total = 0.0
+    with tqdm(total=len(images), desc=clip.name, unit="image", leave=False, disable=not progress) as bar:
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = F.normalize(clip.embed_images(images[start : start + BATCH_SIZE]).cpu().double(), dim=1)
+            total += (batch * torch.stack([rows[text] for text in prompts[start : start + BATCH_SIZE]])).sum().item()
+            bar.update(len(batch))
+    return 100 * total / len(images)
+
+
+def score_real_images(clip: ClipModel, template: str, data: str | Path | None, n: int | None = None) -> dict:
+    """The CLIP score of CIFAR-10's test images with their classes in `template`.
+
+    Args:
+        n: the first n images, None for all.
+    """
+    images = real_images(data, "test")
+    images = images.first(min(n or len(images), len(images)))
+    prompts = [fill_template(template, CLASS_NAMES[label]) for label in images.class_labels.tolist()]
+    score = clip_score(clip, images.images, prompts)
+    return {"clip_score_real": score, "real_n": len(images), "template": template} | clip.protocol()
+
+
+def real_score(clip: ClipModel, template: str, data: str | Path | None, n: int) -> dict:
+    """The score of real images: measured where there is data, else the one that ships with the bundled CLIP.
+
+    Raises:
+        ValueError: there is no data, and no shipped score for this model and template.
+    """
+    if data or os.environ.get(DATA_VARIABLE):
+        return score_real_images(clip, template, data, n)
+    shipped = read_json(SHIPPED_REAL_SCORE) if SHIPPED_REAL_SCORE.exists() else {}
+    if shipped.get("clip_sha256") != clip.sha256 or shipped.get("template") != template:
+        raise ValueError(
+            f"no score of real images for {clip.name} with {template!r}: pass CIFAR-10 (--data DIR) to measure it"
+        )
+    return shipped
+
+
+def measure_clip_score(
+    images: ImageSet, clip: ClipModel, data: str | Path | None = None, device: torch.device | str = "cpu"
+) -> dict:
+    """CLIP score of samples whose prompts are known, beside that of real images.
+
+    Returns:
+        `clip_score`, `clip_score_real`, `n`, `real_n`, `protocol`, `samples`.
+
+    Raises:
+        ValueError: the images have no prompts, or there is no score of real images.
+    """
+    if images.prompts is None:
+        raise ValueError("the images have no prompts: CLIP score needs a folder or npz file made by eval.generate")
+    real = real_score(clip, images.protocol["template"], data, len(images))
+    score = clip_score(clip, images.images, images.prompts)
+    result = {
+        "clip_score": score,
+        "clip_score_real": real["clip_score_real"],
+        "n": len(images),
+        "real_n": real["real_n"],
+    }
+    protocol = clip.protocol() | {"template": images.protocol["template"], "scale": "cosine x 100"}
+    return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m eval.clip_score", description=__doc__.splitlines()[0])
+    add_input_arguments(parser)
+    parser.add_argument("--clip-model", help="an open_clip architecture:tag (default: the bundled CLIP)")
+    parser.add_argument("--clip-weights", help="a file of that model's weights")
+    args = parser.parse_args(argv)
+    if args.clip_weights and not args.clip_model:
+        raise ValueError("--clip-weights needs --clip-model ARCHITECTURE")
+    device = PartialState().device
+    if args.clip_model:
+        clip = open_clip_model(args.clip_model, args.clip_weights, device)
+    else:
+        clip = bundled_clip(device=device)
+    result = measure_clip_score(images_from_arguments(args), clip, args.data, device)
+    show_result(result, args.json)
+    print(f"CLIP score ({clip.name}, n = {result['n']}): {result['clip_score']:.2f}")
+    print(f"real images (n = {result['real_n']}): {result['clip_score_real']:.2f}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,96 @@
+"""A grid of samples as a lossless PNG: rows are prompts, columns are seeds, pixels enlarged without smoothing.
+
+python -m eval.grid --model checkpoints/student-8step --output docs/grid.png
+python -m eval.grid --model checkpoints/student-8step --output nouns.png --prompts "a fire truck" --seeds 0 1 2
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from PIL import Image, ImageDraw, ImageFont
+
+from eval.protocol import atomic_path
+from eval.sampling import fill_template, load_sampler
+from mobilediff.captions import CLASS_NAMES
+
+MARGIN = 4  # pixels
+FONT_SIZE = 16
+
+
+def draw_grid(
+    pipeline,
+    prompts: list[str],
+    seeds: list[int],
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+) -> list[list[Image.Image]]:
+    """One row of images a prompt, one image a seed; the same seed is the same noise in every row."""
+    return [
+        pipeline(
+            prompt=[prompt] * len(seeds),
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+        ).images
+        for prompt in prompts
+    ]
+
+
+def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str] | None = None) -> Image.Image:
+    """Lay images out, enlarged `scale` times by nearest neighbour, with a label left of each row.
+
+    Raises:
+        ValueError: `scale` is below 1, rows of unequal length, or another number of labels than rows.
+    """
+    if scale < 1:
+        raise ValueError(f"scale is {scale}; accepted is 1 or more")
+    if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
+        raise ValueError(f"rows of {[len(row) for row in rows]} images; accepted are one or more rows of one length")
+    if labels is not None and len(labels) != len(rows):
+        raise ValueError(f"{len(labels)} labels for {len(rows)} rows")
+    font = ImageFont.load_default(FONT_SIZE)
+    left = MARGIN + (int(max(font.getlength(label) for label in labels)) + 2 * MARGIN if labels else 0)
+    width, height = (scale * side + MARGIN for side in rows[0][0].size)
+    grid = Image.new("RGB", (left + width * len(rows[0]), MARGIN + height * len(rows)), "white")
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            enlarged = image.resize((scale * image.width, scale * image.height), Image.NEAREST)
+            grid.paste(enlarged, (left + x * width, MARGIN + y * height))
+    if labels:
+        draw = ImageDraw.Draw(grid)
+        for y, label in enumerate(labels):
+            draw.text((left - 2 * MARGIN, MARGIN + y * height + height // 2), label, "black", font, anchor="rm")
+    return grid
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m eval.grid", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="a checkpoint folder")
+    parser.add_argument("--output", required=True, help="a PNG file")
+    parser.add_argument("--prompts", nargs="+", help="one row each (default: the ten classes)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(8)), help="one column each")
+    parser.add_argument("--steps", type=int, help="inference steps (default: the checkpoint's own)")
+    parser.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's own)")
+    parser.add_argument("--scale", type=int, default=4, help="how many times the pixels are enlarged")
+    parser.add_argument("--no-labels", action="store_true", help="images alone")
+    args = parser.parse_args(argv)
+    if Path(args.output).suffix != ".png":
+        raise ValueError(f"--output is {args.output}; accepted is a file that ends in .png")
+    pipeline = load_sampler(args.model, PartialState().device)
+    prompts = args.prompts or [fill_template(pipeline.config.class_template, name) for name in CLASS_NAMES]
+    rows = draw_grid(pipeline, prompts, args.seeds, args.steps, args.guidance)
+    labels = None if args.no_labels else args.prompts or list(CLASS_NAMES)
+    with atomic_path(args.output) as temporary:
+        compose_grid(rows, args.scale, labels).save(temporary, format="png")
+    print(f"{args.output}: {len(prompts)} prompts, {len(args.seeds)} seeds")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,246 @@
+"""Distances, accuracies and scores against closed forms and against torch-fidelity; bad images refused by name."""
+
+import numpy as np
+import pytest
+import torch
+import torch_fidelity
+from PIL import Image
+
+import eval.clip_score
+import eval.extractors
+from eval.accuracy import accuracies, top_k_accuracy
+from eval.clip_score import ClipModel, clip_score, measure_clip_score
+from eval.extractors import Extractor, choose_extractor, extract_features, inception_extractor, load_inception_weights
+from eval.fid import frechet_distance, measure_distance
+from eval.images import ImageSet, read_images
+from eval.reference import Statistics, feature_statistics, load_reference, reference_file
+from tests.eval_stand_ins import FEATURES, judge, random_images, write_png_folder  # noqa: F401
+
+
+def test_distance_of_a_set_to_itself_is_zero(judge):  # noqa: F811
+    features = extract_features(judge, random_images(300).images, ("features",))["features"]
+    assert features.dtype == torch.float64
+    statistics = feature_statistics(features)
+    assert frechet_distance(statistics, statistics) == pytest.approx(0, abs=1e-9 * statistics.sigma.trace())
+
+
+def test_distance_of_two_gaussians_is_the_closed_form():
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    first, second = rng.uniform(0.5, 3, 6), rng.uniform(0.5, 3, 6)
+    mu = rng.standard_normal((2, 6))
+    # Covariances that commute: tr (S1 S2)^(1/2) is the sum of the roots of the products of their eigenvalues.
+    expected = ((mu[0] - mu[1]) ** 2).sum() + ((np.sqrt(first) - np.sqrt(second)) ** 2).sum()
+    statistics = [Statistics(m, basis @ np.diag(s) @ basis.T, 0, {}) for m, s in zip(mu, (first, second), strict=True)]
+    assert frechet_distance(*statistics) == pytest.approx(expected, rel=1e-10)
+
+
+def test_distance_equals_torch_fidelity_on_the_same_folders(judge, tmp_path):  # noqa: F811
+    sets = [random_images(60, 3), ImageSet(random_images(70, 4).images // 2)]
+    folders = [write_png_folder(tmp_path / str(index), one.images) for index, one in enumerate(sets)]
+    options = {"feature_extractor": judge.name, "feature_extractor_weights_path": str(judge.weights), "cuda": False}
+    options |= {"cache": False, "save_cpu_ram": True, "verbose": False, "fid": True}
+    theirs = torch_fidelity.calculate_metrics(input1=str(folders[0]), input2=str(folders[1]), **options)
+    theirs = theirs["frechet_inception_distance"]
+    read = [extract_features(judge, read_images(folder).images, ("features",))["features"] for folder in folders]
+    ours = frechet_distance(*(feature_statistics(features) for features in read))
+    assert theirs > 0.01 and ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_result_states_its_protocol_floor_and_accuracy(judge):  # noqa: F811
+    images = random_images(100, 5)
+    result = measure_distance(images, judge, "test")
+    assert set(result) >= {"frechet_distance_judge", "floor", "n", "class_accuracy", "protocol", "samples"}
+    assert "frechet_inception_distance" not in result and result["n"] == 100
+    assert result["protocol"]["extractor"] == "mobilediff-judge"
+    assert result["protocol"]["extractor_sha256"] == judge.sha256
+    assert {"reference", "reference_sha256", "resize", "device", "threads", "versions"} <= set(result["protocol"])
+    train, test = (load_reference(reference_file(judge, split), judge) for split in ("train", "test"))
+    assert result["floor"] == pytest.approx(frechet_distance(test, train))
+    features = extract_features(judge, images.images, ("features", "class_logits"), batch_size=7)
+    assert result["frechet_distance_judge"] == pytest.approx(
+        frechet_distance(feature_statistics(features["features"]), test), rel=1e-6
+    )
+    hits = features["class_logits"].argmax(1) == images.class_labels
+    assert result["class_accuracy"] == pytest.approx(hits.double().mean().item())
+
+
+def test_noise_moves_the_distance_up(judge):  # noqa: F811
+    images = random_images(200, 6).images
+    distances = [measure_distance(ImageSet(images // factor), judge)["frechet_distance_judge"] for factor in (1, 2, 4)]
+    assert distances == sorted(distances) and distances[0] < distances[1] / 5
+
+
+@pytest.mark.parametrize("n", [1, 2, FEATURES])
+def test_too_few_images_are_refused(judge, n):  # noqa: F811
+    with pytest.raises(ValueError, match=f"{n} images are too few: the covariance of 8 features needs at least 9"):
+        measure_distance(random_images(n), judge)
+
+
+def test_stale_reference_statistics_are_an_error(judge):  # noqa: F811
+    other = Extractor(judge.name, judge.weights, "f" * 64, judge.layer, judge.result_key, judge.resize)
+    with pytest.raises(ValueError, match="is stale.*python -m eval.reference"):
+        load_reference(reference_file(judge, "train"), other)
+    file = reference_file(judge, "train")
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="train.safetensors is corrupt or truncated"):
+        load_reference(file, judge)
+
+
+def test_top_k_accuracy_and_unknown_nouns():
+    logits = torch.tensor([[3.0, 2, 1], [1, 2, 3], [1, 3, 2]])
+    assert top_k_accuracy(logits, torch.tensor([0, 1, 0])) == pytest.approx(1 / 3)
+    assert top_k_accuracy(logits, torch.tensor([0, 1, 0]), 2) == pytest.approx(2 / 3)
+    images = ImageSet(random_images(3).images, torch.tensor([0, 2, 1]), torch.tensor([5, -1, 395]))
+    noun_logits = torch.zeros(3, 396)
+    noun_logits[0, 5], noun_logits[2, 7], noun_logits[2, 395] = 1, 2, 1
+    result = accuracies({"class_logits": logits, "noun_logits": noun_logits}, images)
+    assert result["class_accuracy"] == 1
+    assert (result["noun_top1"], result["noun_top5"], result["noun_n"]) == (0.5, 1, 2)
+
+
+def test_names_of_distances():
+    inception = Extractor("mobilediff-inception-v3-compat", None, "", "2048", "frechet_inception_distance", "")
+    assert [inception.label(n) for n in (50000, 10000, 2500)] == ["FID", "FID@10k", "FID@2500"]
+    assert "FID" not in Extractor("mobilediff-judge", None, "", "features", "frechet_distance_judge", "").label(50000)
+
+
+def test_without_inception_weights_one_line_says_what_is_used(judge, monkeypatch, capsys, tmp_path):  # noqa: F811
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        eval.extractors, "URL_INCEPTION_V3", "http://127.0.0.1:9/weights-inception-2015-12-05-6726825d.pth"
+    )
+    assert choose_extractor("auto").name == "mobilediff-judge"
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "mobilediff-judge is used" in line and "not FID" in line
+    with pytest.raises(FileNotFoundError, match="--inception-weights FILE"):
+        choose_extractor("inception")
+    with pytest.raises(FileNotFoundError, match="missing.pth"):
+        choose_extractor("auto", tmp_path / "missing.pth")
+
+
+def test_inception_takes_a_weight_file_and_no_pickled_code(tmp_path, monkeypatch):
+    base = eval.extractors.FeatureExtractorInceptionV3
+    with monkeypatch.context() as patch, torch.device("meta"):  # an untrained network, for its shapes
+        patch.setattr("torch.load", lambda *args, **kwargs: {})
+        patch.setattr(base, "load_state_dict", lambda self, weights: None)
+        shapes = base("inception-v3-compat", ["2048"], feature_extractor_weights_path="any").state_dict()
+    file = tmp_path / "weights.pth"
+    torch.save({name: torch.zeros(value.shape, dtype=value.dtype) for name, value in shapes.items()}, file)
+    extractor = inception_extractor(file)
+    features = extract_features(extractor, random_images(2).images, (extractor.layer,), progress=False)
+    assert features["2048"].shape == (2, 2048) and extractor.result_key == "frechet_inception_distance"
+
+    class Harmful:
+        def __reduce__(self):
+            return (print, ("code ran",))
+
+    torch.save({"weights": Harmful()}, file)
+    with pytest.raises(ValueError, match="weights.pth is no whole file of Inception weights"):
+        load_inception_weights(file)
+
+
+def clip_of_brightness() -> ClipModel:
+    """Images embed as (mean, 1), texts as (their length, 1)."""
+
+    def embed_images(images):
+        return torch.stack([images.float().mean(dim=(1, 2, 3)) / 255, torch.ones(len(images))], dim=1)
+
+    def embed_texts(texts):
+        return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+    return ClipModel("stand-in", "0", "none", embed_images, embed_texts)
+
+
+def test_clip_score_is_the_mean_cosine_times_100():
+    images = torch.stack([torch.zeros(3, 32, 32), torch.full((3, 32, 32), 255)]).to(torch.uint8)
+    # (0, 1) and (1, 1): cosine 1/sqrt(2); (1, 1) and (1, 1): 1
+    expected = 100 * (1 / 2**0.5 + 1) / 2
+    assert clip_score(clip_of_brightness(), images, ["a", "b"]) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="1 prompts for 2 images"):
+        clip_score(clip_of_brightness(), images, ["a"])
+
+
+def test_clip_score_stands_beside_that_of_real_images_or_is_refused(monkeypatch, tmp_path):
+    images = random_images(4)
+    images = ImageSet(images.images, images.class_labels, None, ["a cat"] * 4, {"template": "a {}"})
+    monkeypatch.delenv("MOBILEDIFF_DATA", raising=False)
+    monkeypatch.setattr(eval.clip_score, "SHIPPED_REAL_SCORE", tmp_path / "clip_score.json")
+    with pytest.raises(ValueError, match="--data DIR"):
+        measure_clip_score(images, clip_of_brightness())
+    shipped = '{"clip_sha256": "0", "template": "a {}", "clip_score_real": 30.5, "real_n": 10000}'
+    (tmp_path / "clip_score.json").write_text(shipped)
+    result = measure_clip_score(images, clip_of_brightness())
+    assert result["clip_score_real"] == 30.5 and result["protocol"]["template"] == "a {}"
+
+
+def test_unknown_clip_models_are_refused():
+    with pytest.raises(ValueError, match="open_clip has no 'ViT-Z'"):
+        eval.clip_score.open_clip_model("ViT-Z:openai")
+    with pytest.raises(ValueError, match="accepted are ViT-B-32:TAG with openai"):
+        eval.clip_score.open_clip_model("ViT-B-32:nobody")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_png_folder(tmp_path / "images", random_images(3).images)
+
+
+def test_images_are_read_as_they_were_written(folder, tmp_path):
+    assert bool((read_images(folder).images == random_images(3).images).all())
+    np.savez(tmp_path / "set.npz", arr_0=random_images(3).images.permute(0, 2, 3, 1).numpy())
+    assert bool((read_images(tmp_path / "set.npz").images == random_images(3).images).all())
+
+
+def test_empty_and_missing_folders_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty holds no images"):
+        read_images(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        read_images(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("keep", [10, 60, 2000])
+def test_truncated_images_are_refused_by_name(folder, keep):
+    file = folder / "000001.png"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="000001.png is not a whole image"):
+        read_images(folder)
+
+
+def test_corrupted_images_are_refused_by_name(folder):
+    content = bytearray((folder / "000001.png").read_bytes())
+    content[100] ^= 0xFF
+    (folder / "000001.png").write_bytes(content)
+    with pytest.raises(ValueError, match="000001.png is not a whole image"):
+        read_images(folder)
+
+
+def test_mixed_sizes_and_modes_are_refused_by_name(folder):
+    Image.new("RGB", (64, 32)).save(folder / "000002.png")
+    with pytest.raises(ValueError, match="000002.png is 64x32 pixels but 000000.png is 32x32"):
+        read_images(folder)
+    Image.new("L", (32, 32)).save(folder / "000002.png")
+    with pytest.raises(ValueError, match="000002.png has mode L"):
+        read_images(folder)
+
+
+def test_bad_npz_files_are_refused_by_name(tmp_path):
+    file = tmp_path / "set.npz"
+    np.savez(file, images=np.zeros((2, 32, 32, 3), dtype=np.float32))
+    with pytest.raises(ValueError, match="set.npz: images is float32"):
+        read_images(file)
+    np.savez(file, pictures=np.zeros(2))
+    with pytest.raises(ValueError, match="expected the images as 'images' or 'arr_0'"):
+        read_images(file)
+    np.savez(file, images=np.array([object()]))
+    with pytest.raises(ValueError, match="plain arrays"):
+        read_images(file)
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(ValueError, match="set.npz is not a whole npz"):
+        read_images(file)
+
+
+def test_images_of_another_size_are_refused_by_the_judge(judge):  # noqa: F811
+    with pytest.raises(ValueError, match=r"accepted is \[N, 3, 32, 32\]"):
+        measure_distance(ImageSet(torch.zeros(20, 3, 64, 64, dtype=torch.uint8)), judge)

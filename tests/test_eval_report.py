@@ -1,0 +1,218 @@
+"""Latency, the report and the grid on tiny checkpoints: counts add up, nothing is measured twice, tables land."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import eval.clip_score
+import eval.report
+from eval.clip_score import bundled_clip
+from eval.fid import main as fid
+from eval.generate import main as generate
+from eval.grid import compose_grid
+from eval.grid import main as grid
+from eval.images import read_images
+from eval.latency import measure_latency, measure_size, speed_ups, summary
+from eval.protocol import folder_sha256
+from eval.report import DAMAGED, REAL, check_markers, damaged, insert_table, sample_counts
+from eval.report import main as report
+from eval.sampling import load_sampler, resolve_settings
+from mobilediff.model_card import RESULTS_END, RESULTS_START
+from mobilediff.models.image_encoder import ImageEncoder
+from tests.eval_stand_ins import judge, random_images  # noqa: F401
+from tests.tiny import PROJECTION_DIM, tiny_checkpoint, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
+
+KINDS = ("student-8step", "student-1step")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for kind in KINDS:
+        tiny_checkpoint(folder / kind, kind)
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path, monkeypatch):
+    folder = tmp_path / "clip"
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    ImageEncoder(
+        stem_channels=4, block_out_channels=(8,), num_classes=None, projection_dim=PROJECTION_DIM
+    ).save_pretrained(folder / "image_encoder")
+    tiny_text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    monkeypatch.setattr(eval.clip_score, "CLIP_FOLDER", folder)
+
+
+def test_generated_images_do_not_depend_on_the_batch_size(checkpoints, tmp_path):
+    model = str(checkpoints / "student-1step")
+    for batch_size in ("1", "6"):
+        output = str(tmp_path / batch_size)
+        generate(["--model", model, "--output", output, "--n", "12", "--steps", "2", "--batch-size", batch_size])
+    one, six = (read_images(tmp_path / name) for name in ("1", "6"))
+    # The noise is the same; a batched matrix product may round a pixel the other way.
+    assert (one.images.int() - six.images.int()).abs().max() <= 1
+    assert one.protocol["nfe"] == 2 and one.protocol["num_inference_steps"] == 2
+    assert one.protocol["model_sha256"] == folder_sha256(checkpoints / "student-1step")
+
+
+def test_settings_take_the_defaults_of_the_checkpoint_and_refuse_what_it_was_not_made_for(checkpoints):
+    folder = checkpoints / "student-8step"
+    pipeline = load_sampler(folder)
+    settings = resolve_settings(pipeline, folder)
+    assert (settings.num_inference_steps, settings.guidance_scale, settings.nfe) == (8, 1.0, 8)
+    for bad in (
+        {"num_inference_steps": 7},
+        {"guidance_scale": 4.0},
+        {"prompts": "verb"},
+        {"dtype": "fp8"},
+        {"seed": -1},
+    ):
+        with pytest.raises(ValueError, match=str(next(iter(bad.values())))):
+            resolve_settings(pipeline, folder, **bad)
+
+
+def test_the_hash_is_of_the_weights_and_not_of_the_card(checkpoints, tmp_path):
+    folder = tiny_checkpoint(tmp_path / "student-1step", "student-1step")
+    before = folder_sha256(folder)
+    (folder / "README.md").write_text("another card")
+    assert folder_sha256(folder) == before
+    weights = next(folder.glob("unet/*.safetensors"))
+    tensors = load_file(weights)
+    next(iter(tensors.values())).flatten()[0] += 1
+    save_file(tensors, weights)
+    assert folder_sha256(folder) != before
+
+
+def test_macs_and_parameters_add_up(tmp_path):
+    pipeline = tiny_pipeline("teacher")
+    pipeline.save_pretrained(tmp_path)
+    size = measure_size(pipeline, tmp_path)
+    assert size["nfe"] == 100 and size["guidance_scale"] == 3.0
+    assert (
+        size["macs_image"]
+        == 100 * size["macs_network_call"] + size["macs_vae_decoder"] + 2 * size["macs_text_encoder"]
+    )
+    used = [pipeline.unet, pipeline.text_encoder, pipeline.vae.decoder, pipeline.vae.post_quant_conv]
+    assert size["params_total"] == sum(p.numel() for module in used for p in module.parameters())
+    assert size["weights_bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
+
+
+def test_latency_is_of_every_part_with_the_threads_put_back():
+    before = torch.get_num_threads()
+    pipelines = {"one": tiny_pipeline("student-1step"), "eight": tiny_pipeline("student-8step")}
+    measured = measure_latency(pipelines, threads=1, rounds=3)
+    assert torch.get_num_threads() == before and measured["protocol"]["threads"] == 1
+    assert measured["protocol"]["matrix_peak_fp32_gflops"] > 0
+    for parts in measured["models"].values():
+        assert all(0 < part["median_ms"] <= part["p90_ms"] and part["runs"] == 3 for part in parts.values())
+        assert 0 < parts["network_call"]["share_of_peak"] < 1
+    faster = speed_ups(measured["models"], "eight")
+    assert faster["eight"] == 1 and faster["one"] > 1
+    with pytest.raises(ValueError, match="baseline is 'none'"):
+        speed_ups(measured["models"], "none")
+    with pytest.raises(ValueError, match="threads is 0"):
+        measure_latency(pipelines, threads=0)
+
+
+def test_median_and_p90():
+    assert summary([0.01 * i for i in range(1, 11)]) == pytest.approx({"median_ms": 55, "p90_ms": 100, "runs": 10})
+
+
+def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp_path, monkeypatch, capsys):  # noqa: F811
+    readme, results = tmp_path / "README.md", tmp_path / "results.json"
+    readme.write_text(f"# Title\n{RESULTS_START}\nold\n{RESULTS_END}\nrest\n")
+    monkeypatch.setattr(eval.report, "real_images", lambda data, split: random_images(40))
+    monkeypatch.setattr(eval.clip_score, "real_images", lambda data, split: random_images(40))
+    arguments = ["--checkpoints", str(checkpoints), "--readme", str(readme), "--results", str(results)]
+    arguments += ["--samples", str(tmp_path / "samples"), "--n", "20", "student-8step=10", "--data", "stand-in"]
+    arguments += ["--only", "size,distance,clip"]
+    report(arguments)
+    records = json.loads(results.read_text())["records"]
+    assert set(records) == {*KINDS, REAL, DAMAGED}
+    assert records["student-8step"]["distance"]["n"] == 10 and records["student-1step"]["clip"]["n"] == 20
+    assert records[DAMAGED]["distance"]["frechet_distance_judge"] > records[REAL]["distance"]["frechet_distance_judge"]
+    text = readme.read_text()
+    assert text.startswith("# Title\n") and text.endswith("\nrest\n") and "old" not in text
+    assert text.index("| student-8step |") < text.index("| student-1step |") < text.index(f"| {REAL} |")
+    shown = f"{records['student-1step']['distance']['frechet_distance_judge']:.2f} (n = 20)"
+    assert shown in text and "not FID" in text
+    card = (checkpoints / "student-1step" / "README.md").read_text()
+    assert shown in card and "| student-8step |" not in card
+
+    monkeypatch.setattr(eval.report, "kept_samples", lambda *args: pytest.fail("sampled again"))
+    monkeypatch.setattr(eval.report, "real_images", lambda *args: pytest.fail("measured again"))
+    report(arguments)
+    assert readme.read_text() == text
+    with pytest.raises(pytest.fail.Exception, match="sampled again"):
+        report([*arguments, "--n", "30"])
+
+
+def test_markers_are_required_before_any_work(tmp_path, checkpoints):
+    file = tmp_path / "README.md"
+    with pytest.raises(FileNotFoundError, match="README.md does not exist"):
+        check_markers(file)
+    for text in (
+        "no markers",
+        RESULTS_START,
+        f"{RESULTS_END}\n{RESULTS_START}",
+        f"{RESULTS_START}\n" * 2 + RESULTS_END,
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="README.md needs the line"):
+            insert_table(file, "table")
+        assert file.read_text() == text
+    with pytest.raises(ValueError, match="needs the line"):
+        report(["--checkpoints", str(checkpoints), "--readme", str(file)])
+
+
+def test_counts_and_sections_are_checked(checkpoints):
+    assert sample_counts(["teacher=2000", "500"], ["teacher", "student"]) == {"teacher": 2000, "student": 500}
+    for bad in ("1", "x", "techer=5", "-3"):
+        with pytest.raises(ValueError, match=f"--n {bad}"):
+            sample_counts([bad], ["teacher"])
+    with pytest.raises(ValueError, match="--only holds speed"):
+        report(["--checkpoints", str(checkpoints), "--only", "speed"])
+
+
+def test_damaged_images_keep_their_labels_and_differ():
+    images = random_images(10)
+    other = damaged(images)
+    assert bool((other.class_labels == images.class_labels).all()) and "damage" in other.protocol
+    assert 10 < (other.images.float() - images.images.float()).abs().mean() < 30
+
+
+def test_fid_command_draws_and_says_that_it_is_no_fid(checkpoints, judge, tmp_path, capsys):  # noqa: F811
+    arguments = ["--model", str(checkpoints / "student-1step"), "--n", "20", "--samples", str(tmp_path)]
+    fid([*arguments, "--extractor", "judge", "--json", str(tmp_path / "result.json")])
+    printed = capsys.readouterr().out
+    assert "Frechet distance (mobilediff-judge, n = 20)" in printed and "FID" not in printed and "floor" in printed
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["samples"]["model"] == "student-1step" and result["n"] == 20
+
+
+def test_the_bundled_clip_scores_images_between_minus_100_and_100(clip):
+    model = bundled_clip()
+    assert model.name == "mobilediff-clip"
+    score = eval.clip_score.clip_score(model, random_images(6).images, ["a cat", "a dog"] * 3, progress=False)
+    assert -100 <= score <= 100 and score != 0
+
+
+def test_the_grid_repeats_every_pixel(checkpoints, tmp_path):
+    red, blue = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "blue")
+    red.putpixel((0, 1), (0, 255, 0))
+    pixels = np.asarray(compose_grid([[red, blue]], scale=3))
+    assert pixels.shape == (4 + 6 + 4, 2 * (6 + 4) + 4, 3)
+    assert (pixels[4 + 3 : 4 + 6, 4 : 4 + 3] == (0, 255, 0)).all() and (pixels[4:7, 4:10] == (255, 0, 0)).all()
+    output = tmp_path / "grid.png"
+    arguments = ["--model", str(checkpoints / "student-1step"), "--output", str(output), "--prompts", "a cat", "a dog"]
+    grid([*arguments, "--seeds", "0", "1", "2", "--scale", "2", "--no-labels"])
+    assert Image.open(output).size == (4 + 3 * 68, 4 + 2 * 68)
+    with pytest.raises(ValueError, match="accepted is a file that ends in .png"):
+        grid(["--model", "any", "--output", "grid.jpg"])
