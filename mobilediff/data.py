@@ -69,7 +69,9 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
     else:
         images, labels, filenames = _read_hub(str(source), split)
     if resolution != images.shape[1]:
-        images = np.stack([np.asarray(Image.fromarray(image).resize((resolution,) * 2, Image.LANCZOS)) for image in images])
+        images = np.stack(
+            [np.asarray(Image.fromarray(image).resize((resolution,) * 2, Image.LANCZOS)) for image in images]
+        )
     return ImageDataset(
         images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),  # NHWC -> NCHW
         labels=torch.tensor(labels, dtype=torch.int64),
@@ -148,7 +150,7 @@ def _read_hub(name: str, split: str):
 
 
 def _noun_ids(filenames: list[str] | None, count: int) -> torch.Tensor:
-    """"fire_truck_s_000123.png" -> the index of "fire truck"; -1 where the stem is not a known noun."""
+    """ "fire_truck_s_000123.png" -> the index of "fire truck"; -1 where the stem is not a known noun."""
     if filenames is None:
         return torch.full((count,), -1, dtype=torch.int64)
     index = {noun: i for i, noun in enumerate(load_nouns())}

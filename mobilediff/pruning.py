@@ -84,7 +84,14 @@ def _output_weight(conv: nn.Module) -> torch.Tensor:
 def _keep_resnet_channels(weights: dict, name: str, kept: torch.Tensor, block: ResnetBlock) -> None:
     separable = isinstance(block.conv1, SeparableConv2d)
     conv1, conv2 = ("conv1.pointwise", "conv2.depthwise") if separable else ("conv1", "conv2")
-    rows = [f"{conv1}.weight", f"{conv1}.bias", "time_emb_proj.weight", "time_emb_proj.bias", "norm2.weight", "norm2.bias"]
+    rows = [
+        f"{conv1}.weight",
+        f"{conv1}.bias",
+        "time_emb_proj.weight",
+        "time_emb_proj.bias",
+        "norm2.weight",
+        "norm2.bias",
+    ]
     if separable:
         rows.append(f"{conv2}.weight")  # one filter a channel, [C, 1, 3, 3]
         columns = "conv2.pointwise.weight"

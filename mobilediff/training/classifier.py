@@ -1,7 +1,6 @@
-"""Stage `classifier`: an `ImageEncoder` with class and noun heads; two configs give the judge and the perceptual net."""
+"""Stage `classifier`: an `ImageEncoder` with class and noun heads, the judge of the evaluation."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +59,9 @@ def whiten_stem(encoder: ImageEncoder, images: torch.Tensor, epsilon: float = 5e
 
 
 @torch.no_grad()
-def accuracy(encoder: nn.Module, dataset: ImageDataset, device: torch.device, batch_size: int = 500) -> dict[str, float]:
+def accuracy(
+    encoder: nn.Module, dataset: ImageDataset, device: torch.device, batch_size: int = 500
+) -> dict[str, float]:
     """Class accuracy, and noun accuracy where nouns are known, on a whole split, as shares of 1."""
     hits, noun_hits, noun_count = 0, 0, 0
     for start in range(0, len(dataset), batch_size):
@@ -98,7 +99,9 @@ def train(options: ClassifierOptions, limits) -> bool:
             output = module(batch.to(memory_format=torch.channels_last))
         smoothing = options.label_smoothing
         loss_class = F.cross_entropy(output.class_logits, labels[step.indices], label_smoothing=smoothing)
-        loss_noun = F.cross_entropy(output.noun_logits, nouns[step.indices], label_smoothing=smoothing, ignore_index=-1)
+        loss_noun = F.cross_entropy(
+            output.noun_logits, nouns[step.indices], label_smoothing=smoothing, ignore_index=-1
+        )
         trainer.update("encoder", loss_class + options.lambda_noun * loss_noun)
         return {"loss_class": loss_class, "loss_noun": loss_noun}
 

@@ -64,6 +64,15 @@ def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> 
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)
 
 
+def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPTokenizer:
+    """The run's tokenizer, learnt once: ties between merges fall differently in another process."""
+    if not folder.is_dir():
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        train_tokenizer(texts, options.vocabulary_size, options.max_tokens).save_pretrained(temporary)
+        temporary.replace(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
 def contrastive_loss(
     image_embeds: torch.Tensor, text_embeds: torch.Tensor, positives: torch.Tensor, logit_scale: torch.Tensor
 ) -> torch.Tensor:
@@ -113,7 +122,7 @@ def train(options: ClipOptions, limits) -> bool:
     dataset, test = load_cifar10(options.data, "train"), load_cifar10(options.data, "test")
     trainer = Trainer(options, limits, len(dataset))
     bank = CaptionBank()
-    tokenizer = train_tokenizer(bank.texts, options.vocabulary_size, options.max_tokens)
+    tokenizer = run_tokenizer(Path(options.output) / "tokenizer", bank.texts, options)
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=options.max_tokens,

@@ -80,7 +80,9 @@ def train(options: EightStepOptions, limits) -> bool:
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
-        start = 2 * torch.randint(0, options.num_steps, batch.rows.shape, generator=step.generator, device=trainer.device)
+        start = 2 * torch.randint(
+            0, options.num_steps, batch.rows.shape, generator=step.generator, device=trainer.device
+        )
         times = [grid[start], grid[start + 1], grid[start + 2]]
         (alpha, sigma), middle, end = (alpha_sigma(alphas_cumprod, t) for t in times)
         noise = torch.empty_like(batch.latents).normal_(generator=step.generator)

@@ -77,7 +77,10 @@ class Conditioning:
     @torch.no_grad()
     def __init__(self, parts: FrozenParts, bank: CaptionBank, device: torch.device):
         self.bank = bank
-        encoded = [encode_text(parts.tokenizer, parts.text_encoder, bank.texts[i : i + 256]) for i in range(0, len(bank.texts), 256)]
+        encoded = [
+            encode_text(parts.tokenizer, parts.text_encoder, bank.texts[i : i + 256])
+            for i in range(0, len(bank.texts), 256)
+        ]
         self.hidden_states = torch.cat([hidden for hidden, _ in encoded]).to(device)
         self.pooled = torch.cat([pooled for _, pooled in encoded]).to(device)
 
@@ -136,7 +139,10 @@ def cached_latents(vae: AutoencoderKL, dataset: ImageDataset, folder: Path) -> t
         folder.mkdir(parents=True, exist_ok=True)
         encoded = []
         for images in (dataset.images, dataset.images.flip(-1)):
-            batches = (to_float(batch.to(vae.device)).contiguous(memory_format=torch.channels_last) for batch in images.split(500))
+            batches = (
+                to_float(batch.to(vae.device)).contiguous(memory_format=torch.channels_last)
+                for batch in images.split(500)
+            )
             with torch.autocast(vae.device.type, torch.bfloat16):
                 batches = [encode_latents(vae, batch) for batch in batches]
             encoded.append(torch.cat(batches).half().cpu())
@@ -147,7 +153,7 @@ def cached_latents(vae: AutoencoderKL, dataset: ImageDataset, folder: Path) -> t
 
 
 def noise_scheduler() -> DDIMScheduler:
-    """The forward process of the whole family: cosine schedule (arXiv 2102.09672), v-prediction, trailing timesteps."""
+    """The family's forward process: cosine schedule (arXiv 2102.09672), v-prediction, trailing timesteps."""
     return DDIMScheduler(
         num_train_timesteps=NUM_TRAIN_TIMESTEPS,
         beta_schedule="squaredcos_cap_v2",
@@ -163,12 +169,18 @@ def build_network(config_file: str, overrides: dict | None = None) -> ModelMixin
     config = json.loads(Path(config_file).read_text(encoding="utf-8")) | (overrides or {})
     classes = {"UNet2DConditionModel": UNet2DConditionModel, "MobileUNet": MobileUNet}
     if config.get("_class_name") not in classes:
-        raise ValueError(f"{config_file}: _class_name is {config.get('_class_name')!r}; accepted are {sorted(classes)}")
+        raise ValueError(
+            f"{config_file}: _class_name is {config.get('_class_name')!r}; accepted are {sorted(classes)}"
+        )
     return classes[config["_class_name"]].from_config(config)
 
 
 def make_pipeline(
-    parts: FrozenParts, unet: ModelMixin, scheduler: SchedulerMixin, options: GeneratorOptions, guidance_distilled: bool = False
+    parts: FrozenParts,
+    unet: ModelMixin,
+    scheduler: SchedulerMixin,
+    options: GeneratorOptions,
+    guidance_distilled: bool = False,
 ) -> MobileDiffusionPipeline:
     """The pipeline that a stage exports and samples with."""
     return MobileDiffusionPipeline(

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 
 
-def alpha_sigma(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, final: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+def alpha_sigma(
+    alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, final: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """alpha_t and sigma_t, each [B, 1, 1, 1]; a timestep below 0 is the clean end, where alpha is sqrt(`final`)."""
     values = alphas_cumprod.to(timesteps.device)[timesteps.clamp(min=0)]
     values = torch.where(timesteps < 0, torch.full_like(values, final), values)[:, None, None, None]
@@ -28,7 +30,9 @@ def velocity(latents: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, si
     return alpha * noise - sigma * latents
 
 
-def sample_from_velocity(noisy: torch.Tensor, v: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+def sample_from_velocity(
+    noisy: torch.Tensor, v: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
     """x = alpha_t z_t - sigma_t v."""
     return alpha * noisy - sigma * v
 
@@ -88,7 +92,11 @@ def truncated_snr_loss(
 
 
 def feature_loss(student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
-    """Mean over stages of the squared error of features over the teacher's mean square (BK-SDM, arXiv 2305.15798, eq. 3,
-    normalised so that no stage dominates)."""
-    terms = [F.mse_loss(s.float(), t.float()) / t.float().square().mean() for s, t in zip(student, teacher, strict=True)]
+    """Mean over stages of the features' squared error (BK-SDM, arXiv 2305.15798, eq. 3).
+
+    Each stage's error is over the mean square of the teacher's features, so that no stage dominates.
+    """
+    terms = [
+        F.mse_loss(s.float(), t.float()) / t.float().square().mean() for s, t in zip(student, teacher, strict=True)
+    ]
     return torch.stack(terms).mean()

@@ -11,6 +11,7 @@ from torch import nn
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers.ufogen import UFOGenScheduler
+from mobilediff.training.eight_step import trailing_timesteps
 from mobilediff.training.generator import (
     Conditioning,
     FrozenParts,
@@ -22,7 +23,6 @@ from mobilediff.training.generator import (
     sampler,
     setup,
 )
-from mobilediff.training.eight_step import trailing_timesteps
 from mobilediff.training.losses import add_noise, alpha_sigma, ddim_step, sample_from_velocity
 from mobilediff.training.options import parse_options
 from mobilediff.training.trainer import Trainer, TrainingStep, derived_seed
@@ -82,7 +82,9 @@ def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer, options: O
         for start in range(0, options.num_pairs, 250):
             count = min(250, options.num_pairs - start)
             images = torch.arange(start, start + count, device=trainer.device) % len(data.labels)
-            rows = data.conditioning.bank.draw(data.labels[images], data.noun_ids[images], generator, options.class_probability)
+            rows = data.conditioning.bank.draw(
+                data.labels[images], data.noun_ids[images], generator, options.class_probability
+            )
             noise = torch.randn(count, *data.latents.shape[2:], generator=generator, device=trainer.device)
             latents = noise.contiguous(memory_format=torch.channels_last)
             for t, next_t in zip(grid[:-1], grid[1:], strict=True):
@@ -169,7 +171,9 @@ def train(options: OneStepOptions, limits) -> bool:
         interval = torch.where(first, 0, interval)
         alpha, sigma = alpha_sigma(alphas_cumprod, grid[interval])
         next_alpha, next_sigma = alpha_sigma(alphas_cumprod, grid[interval + 1])
-        noisy = add_noise(target, pairs.noise[picked].float(), alpha, sigma).contiguous(memory_format=torch.channels_last)
+        noisy = add_noise(target, pairs.noise[picked].float(), alpha, sigma).contiguous(
+            memory_format=torch.channels_last
+        )
         with trainer.autocast():
             prediction = generator_module(noisy, grid[interval], **data.conditioning(rows)).sample
         fake = sample_from_velocity(noisy, prediction.float(), alpha, sigma)

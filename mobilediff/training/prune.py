@@ -60,7 +60,9 @@ def train(options: PruneOptions, limits) -> bool:
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
-        interval = torch.randint(0, options.num_intervals, batch.rows.shape, generator=step.generator, device=trainer.device)
+        interval = torch.randint(
+            0, options.num_intervals, batch.rows.shape, generator=step.generator, device=trainer.device
+        )
         timesteps = grid[interval]
         alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
         noise = torch.empty_like(batch.latents).normal_(generator=step.generator)

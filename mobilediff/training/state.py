@@ -22,7 +22,10 @@ def save_state(folder: Path, tensors: dict[str, torch.Tensor], scalars: dict) ->
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     # clone: tied or sliced tensors may share memory, which safetensors refuses
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, temporary / "tensors.safetensors")
+    save_file(
+        {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
+        temporary / "tensors.safetensors",
+    )
     (temporary / "scalars.json").write_text(json.dumps(scalars), encoding="utf-8")
     older = [path for path in saved_states(folder) if path != target]
     shutil.rmtree(target, ignore_errors=True)
@@ -47,7 +50,9 @@ def saved_states(folder: Path) -> list[Path]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The tensors of an optimiser's state, named <parameter index>.<key>."""
     states = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": torch.as_tensor(value) for index, state in states.items() for key, value in state.items()}
+    return {
+        f"{index}.{key}": torch.as_tensor(value) for index, state in states.items() for key, value in state.items()
+    }
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:

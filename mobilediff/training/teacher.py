@@ -44,7 +44,9 @@ def train(options: TeacherOptions, limits) -> bool:
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
-        timesteps = torch.randint(0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device)
+        timesteps = torch.randint(
+            0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device
+        )
         noise = torch.empty_like(batch.latents).normal_(generator=step.generator)
         alpha, sigma = alpha_sigma(scheduler.alphas_cumprod, timesteps)
         noisy = add_noise(batch.latents, noise, alpha, sigma)

@@ -49,7 +49,9 @@ class TrainingStep:
 class TrainedNetwork:
     """A network with its optimiser and the moving average of its weights."""
 
-    def __init__(self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer, ema_decay: float):
+    def __init__(
+        self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer, ema_decay: float
+    ):
         self.network = network  # the bare module: exports and EMA read it
         self.learning_rates = [group["lr"] for group in optimizer.param_groups]
         self.ema = EMAModel(network.parameters(), decay=ema_decay, foreach=True) if ema_decay else None
@@ -128,7 +130,9 @@ class Trainer:
             weight_decay=options.weight_decay,
             fused=True,
         )
-        trained = TrainedNetwork(self.accelerator, network, optimizer, options.ema_decay if ema_decay is None else ema_decay)
+        trained = TrainedNetwork(
+            self.accelerator, network, optimizer, options.ema_decay if ema_decay is None else ema_decay
+        )
         self.networks[name] = trained
         return torch.compile(trained.module) if options.compile else trained.module
 
@@ -174,7 +178,12 @@ class Trainer:
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
         started = saved = time.perf_counter()
         logged_at, logged_step, totals = started, self.step, {}
-        bar = tqdm(total=self.options.steps, initial=self.step, disable=not self.accelerator.is_local_main_process, mininterval=5)
+        bar = tqdm(
+            total=self.options.steps,
+            initial=self.step,
+            disable=not self.accelerator.is_local_main_process,
+            mininterval=5,
+        )
         while self.step < self.options.steps and not self._out_of_time(started):
             values = step_function(self._draws(self.step))
             for name, value in values.items():  # summed on the device: no sync until the log line
@@ -234,7 +243,9 @@ class Trainer:
     def _save(self, started: float, on_export: Callable[[Path], None]) -> None:
         if not self.accelerator.is_main_process:
             return
-        tensors = {f"{name}/{key}": value for name, net in self.networks.items() for key, value in net.tensors().items()}
+        tensors = {
+            f"{name}/{key}": value for name, net in self.networks.items() for key, value in net.tensors().items()
+        }
         minutes = self.minutes_before + (time.perf_counter() - started) / 60
         ema_steps = {name: net.ema.optimization_step for name, net in self.networks.items() if net.ema}
         scalars = {"step": self.step, "images": self.images_seen, "minutes": minutes, "ema_steps": ema_steps}

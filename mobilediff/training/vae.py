@@ -34,7 +34,7 @@ class VaeOptions(TrainingOptions):
 
 
 class PerceptualLoss(nn.Module):
-    """Mean squared distance of channel-normalised feature maps, summed over levels (LPIPS, arXiv 1801.03924, eq. 1)."""
+    """Squared distance of channel-normalised feature maps, summed over levels (LPIPS, arXiv 1801.03924, eq. 1)."""
 
     def __init__(self, encoder: ImageEncoder):
         super().__init__()
@@ -60,7 +60,10 @@ def encode_latents(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
         float32 [N, C, H / 2, W / 2].
     """
     latents = vae.encode(images).latent_dist.mean.float()
-    mean, std = (torch.tensor(v, device=latents.device)[:, None, None] for v in (vae.config.latents_mean, vae.config.latents_std))
+    mean, std = (
+        torch.tensor(v, device=latents.device)[:, None, None]
+        for v in (vae.config.latents_mean, vae.config.latents_std)
+    )
     return (latents - mean) / std
 
 
