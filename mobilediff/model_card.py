@@ -91,6 +91,7 @@ def _description(pipeline: MobileDiffusionPipeline) -> str:
 def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int | float]:
     accepted = pipeline.scheduler.config.get("distilled_num_inference_steps")
     upper = pipeline.scheduler.config.num_train_timesteps
+    distilled = pipeline.config.guidance_distilled
     return {
         "network": type(pipeline.unet).__name__,
         "parameters of the network": f"{sum(p.numel() for p in pipeline.unet.parameters()):,}",

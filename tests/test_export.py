@@ -1,0 +1,295 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from mobilediff import export
+from mobilediff.checkpoints import checkpoint_names, load_pipeline
+from mobilediff.export import export_pipeline
+from mobilediff.pipeline import MobileDiffusionPipeline
+from tests.tiny import KINDS, tiny_checkpoint, tiny_pipeline
+
+STEPS = {"teacher": 2, "student": 2}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("checkpoints")
+    for kind in KINDS:
+        tiny_checkpoint(root / kind, kind)
+    return root
+
+
+@pytest.fixture
+def student(checkpoints, tmp_path) -> Path:
+    """A checkpoint that the test may damage."""
+    return Path(shutil.copytree(checkpoints / "student", tmp_path / "student"))
+
+
+def draw(pipeline, steps: int | None = None) -> torch.Tensor:
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    return pipeline("a dog", generator=generator, num_inference_steps=steps, output_type="pt").images
+
+
+def run_elsewhere(code: str, tmp_path: Path, *arguments) -> str:
+    """Run Python in an empty folder, offline, without this project on its path, with an empty modules cache."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_loads_with_the_package_and_gives_the_same_image(checkpoints, kind):
+    original = draw(tiny_pipeline(kind), STEPS.get(kind))
+    for pipeline in (
+        load_pipeline(checkpoints / kind),
+        MobileDiffusionPipeline.from_pretrained(checkpoints / kind),
+        DiffusionPipeline.from_pretrained(checkpoints / kind, trust_remote_code=True),
+    ):
+        assert {module.dtype for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder)} == {torch.float32}
+        torch.testing.assert_close(draw(pipeline, STEPS.get(kind)), original, rtol=0, atol=0.03)
+    in_half = load_pipeline(checkpoints / kind, dtype=torch.bfloat16)
+    assert in_half.unet.dtype == torch.bfloat16
+
+
+def test_the_package_runs_its_own_code_and_not_the_folders(checkpoints, student):
+    code = next(student.glob("unet/*.py"))
+    code.write_text("raise SystemExit('code of the folder was run')")
+    assert type(load_pipeline(student).unet).__module__ == "mobilediff.models.mobile_unet"
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        DiffusionPipeline.from_pretrained(student)
+
+
+ELSEWHERE = """
+import importlib.util, sys, torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import save_file
+
+assert importlib.util.find_spec("mobilediff") is None
+*folders, output = sys.argv[1:]
+pipelines = [DiffusionPipeline.from_pretrained(folder, trust_remote_code=True) for folder in folders]
+images = {}
+for i, pipeline in enumerate(pipelines):
+    assert pipeline.unet.dtype == torch.float32
+    steps = 2 if pipeline.config.default_num_inference_steps == 50 else None
+    generator = torch.Generator().manual_seed(0)
+    images[str(i)] = pipeline("a dog", generator=generator, num_inference_steps=steps, output_type="pt").images
+save_file(images, output)
+"""
+
+
+@pytest.mark.parametrize("order", [("teacher", *KINDS[1:]), (*KINDS[1:], "teacher")])
+def test_checkpoints_load_together_where_the_package_is_not_installed(checkpoints, order, tmp_path):
+    """All are loaded before the first draws, so that a later one's code could disturb an earlier one."""
+    output = tmp_path / "images.safetensors"
+    run_elsewhere(ELSEWHERE, tmp_path, *(checkpoints / kind for kind in order), output)
+    images = load_file(output)
+    for i, kind in enumerate(order):
+        expected = draw(load_pipeline(checkpoints / kind), STEPS.get(kind))
+        torch.testing.assert_close(images[str(i)], expected, rtol=0, atol=1e-4)
+
+
+def with_other_code(pipeline, folder: Path, tmp_path: Path, monkeypatch) -> Path:
+    """Export with a later version of the UNet's code, in which a function of the module returns zeros."""
+    source = Path(sys.modules[type(pipeline.unet).__module__].__file__)
+    later = tmp_path / "later" / source.name
+    later.parent.mkdir()
+    name = "class MobileUNet("
+    changed = "    def forward(self, *args, **kwargs):\n        return (torch.zeros_like(args[0]),)\n\n"
+    text = source.read_text()
+    head, tail = text.split(name)
+    before_forward, after = tail.split("    def forward(", 1)
+    later.write_text(f"{head}{name}{before_forward}{changed}    def _earlier_forward({after}")
+    getsourcefile = export.inspect.getsourcefile
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            export.inspect, "getsourcefile", lambda cls: later if cls is type(pipeline.unet) else getsourcefile(cls)
+        )
+        return export_pipeline(pipeline, folder)
+
+
+@pytest.mark.parametrize("later_first", [False, True])
+def test_two_versions_of_the_code_live_in_one_process(checkpoints, later_first, tmp_path, monkeypatch):
+    later = with_other_code(tiny_pipeline("student-1step"), tmp_path / "changed", tmp_path, monkeypatch)
+    folders = [checkpoints / "student-1step", later]
+    output = tmp_path / "images.safetensors"
+    run_elsewhere(ELSEWHERE, tmp_path, *(folders[::-1] if later_first else folders), output)
+    images = load_file(output)
+    old, new = (images["1"], images["0"]) if later_first else (images["0"], images["1"])
+    expected = draw(load_pipeline(checkpoints / "student-1step"))
+    torch.testing.assert_close(old, expected, rtol=0, atol=1e-4)
+    assert (new - expected).abs().max() > 0.05
+
+
+RE_EXPORT = """
+import sys
+from diffusers import DiffusionPipeline
+pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
+sys.path.insert(0, sys.argv[3])
+from mobilediff.export import export_pipeline
+export_pipeline(pipeline, sys.argv[2])
+"""
+
+
+def test_a_pipeline_that_runs_a_folders_code_is_exported_with_that_code(checkpoints, tmp_path):
+    project = Path(export.__file__).parents[1]
+    run_elsewhere(RE_EXPORT, tmp_path, checkpoints / "student-1step", tmp_path / "again", project)
+    for file in sorted((checkpoints / "student-1step").rglob("*")):
+        again = tmp_path / "again" / file.relative_to(checkpoints / "student-1step")
+        assert file.is_dir() or again.read_bytes() == file.read_bytes(), file.name
+
+
+def test_what_is_in_a_checkpoint(checkpoints):
+    folder = checkpoints / "student-1step"
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["_class_name"][1] == "MobileDiffusionPipeline"
+    assert (folder / f"{index['_class_name'][0]}.py").is_file()
+    for name, cls in (("unet", "MobileUNet"), ("scheduler", "UFOGenScheduler")):
+        assert index[name][1] == cls and (folder / name / f"{index[name][0]}.py").is_file()
+    assert index["vae"] == ["diffusers", "AutoencoderKL"]
+    # diffusers takes any other list for a component and looks for its folder on the hub.
+    assert all((folder / key).is_dir() for key, value in index.items() if isinstance(value, list) and key[0] != "_")
+    suffixes = {file.suffix for file in folder.rglob("*") if file.is_file()}
+    assert suffixes == {".json", ".py", ".safetensors"}
+    for file in folder.rglob("*.safetensors"):
+        assert {t.dtype for t in load_file(file).values() if t.is_floating_point()} == {torch.float16}
+    assert not any("_name_or_path" in file.read_text() for file in folder.rglob("*.json"))
+
+
+def test_exporting_leaves_the_pipeline_as_it_is(tmp_path):
+    pipeline = tiny_pipeline("student-1step")
+    before = {name: tensor.clone() for name, tensor in pipeline.unet.state_dict().items()}
+    export_pipeline(pipeline, tmp_path / "a")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in pipeline.unet.state_dict().items())
+
+
+def test_a_pruned_network_reloads_through_its_config_alone(checkpoints):
+    unet = load_pipeline(checkpoints / "student-1step-pruned").unet
+    assert unet.config.resnet_hidden_channels == {"down_blocks.1.resnets.0": 16}
+    whole = load_pipeline(checkpoints / "student-1step").unet
+    assert sum(p.numel() for p in unet.parameters()) < sum(p.numel() for p in whole.parameters())
+
+
+def test_an_export_replaces_a_checkpoint_in_one_piece(tmp_path, monkeypatch):
+    folder = tiny_checkpoint(tmp_path / "model", "student-1step", seed=0)
+    (folder / "stale.txt").touch()
+    tiny_checkpoint(folder, "student-1step", seed=1)
+    assert not (folder / "stale.txt").exists()
+    torch.testing.assert_close(
+        draw(load_pipeline(folder)), draw(tiny_pipeline("student-1step", seed=1)), rtol=0, atol=0.03
+    )
+
+    monkeypatch.setattr(export, "_ship_code", lambda *args: 1 / 0)
+    before = draw(load_pipeline(folder))
+    with pytest.raises(ZeroDivisionError):
+        tiny_checkpoint(folder, "student-1step", seed=2)
+    assert torch.equal(draw(load_pipeline(folder)), before)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing temporary is left"
+
+
+def test_export_refuses_a_foreign_folder_and_infinite_weights(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(FileExistsError, match="is not a checkpoint"):
+        tiny_checkpoint(tmp_path)
+    pipeline = tiny_pipeline("student-1step")
+    with torch.no_grad():
+        pipeline.unet.conv_in.weight[0] = 1e6
+    with pytest.raises(ValueError, match="conv_in.weight of unet is not finite in torch.float16"):
+        export_pipeline(pipeline, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_checkpoint_is_named_with_those_beside_it(checkpoints):
+    assert checkpoint_names(checkpoints) == sorted(KINDS)
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*studnet.*holds student, student-1step"):
+        load_pipeline(checkpoints / "studnet")
+    with pytest.raises(FileNotFoundError, match="holds none"):
+        load_pipeline(checkpoints / "nowhere" / "at-all")
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("damage", ["truncated", "pointer", "empty", "lacking"])
+def test_damaged_weights_are_named(student, component, damage):
+    file = next((student / component).glob("*.safetensors"))
+    content = file.read_bytes()
+    if damage == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "pointer":
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    elif damage == "empty":
+        file.write_bytes(b"")
+    else:
+        tensors = load_file(file)
+        tensors.pop(sorted(tensors)[0])
+        save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=component):
+        load_pipeline(student)
+
+
+def test_a_missing_weight_file_a_pickle_and_broken_json_are_refused(student):
+    config = student / "unet" / "config.json"
+    text = config.read_text()
+    config.write_text(text[:50])
+    with pytest.raises(ValueError, match="unet/config.json is not valid JSON"):
+        load_pipeline(student)
+    config.write_text(text)
+    file = next((student / "unet").glob("*.safetensors"))
+    tensors = load_file(file)
+    file.unlink()
+    with pytest.raises(OSError, match="unet"):
+        load_pipeline(student)
+    torch.save(tensors, student / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ValueError, match="diffusion_pytorch_model.bin may hold pickled code"):
+        load_pipeline(student)
+
+
+def front_matter(card: str) -> dict:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_the_command_makes_a_folder_for_the_hub(checkpoints, tmp_path, capsys):
+    results = tmp_path / "results.json"
+    output = tmp_path / "hub"
+    arguments = ["--model", str(checkpoints / "student-1step"), "--output", str(output), "--results", str(results)]
+    export.main(arguments)
+    card = (output / "README.md").read_text()
+    metadata = front_matter(card)
+    assert metadata["license"] == "mit" and metadata["library_name"] == "diffusers"
+    assert metadata["datasets"] == ["uoft-cs/cifar10"] and "text-to-image" in metadata["tags"]
+    assert "have not been measured" in card and "1, 2, 4" in card
+    load_pipeline(output)
+
+    results.write_text(json.dumps({"records": {"student-1step": {"figures": {"class accuracy": 0.5}}}}))
+    export.main(arguments)
+    card = (output / "README.md").read_text()
+    assert "| class accuracy | 0.5 |" in card and "have not been measured" not in card
+
+    (tmp_path / "card.md").write_text("mine")
+    export.main([*arguments, "--card", str(tmp_path / "card.md")])
+    assert (output / "README.md").read_text() == "mine"
+
+    results.write_text("[]")
+    for bad in (arguments, ["--model", str(tmp_path / "none"), "--output", str(output)]):
+        with pytest.raises(SystemExit):
+            export.main(bad)
+    assert "holds no records" in capsys.readouterr().err
