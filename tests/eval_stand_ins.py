@@ -58,7 +58,10 @@ def write_png_folder(folder, images: torch.Tensor):
 
 def tiny_judge() -> ImageEncoder:
     torch.manual_seed(0)
-    return ImageEncoder(stem_channels=4, block_out_channels=(6, FEATURES), num_nouns=NUM_NOUNS).eval()
+    encoder = ImageEncoder(stem_channels=4, block_out_channels=(6, FEATURES), num_nouns=NUM_NOUNS).eval()
+    for parameter in encoder.levels.parameters():  # untrained convolutions would shrink every feature to about 0.001
+        parameter.data *= 3
+    return encoder
 
 
 @pytest.fixture

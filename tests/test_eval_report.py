@@ -21,7 +21,7 @@ from eval.protocol import folder_sha256
 from eval.report import DAMAGED, REAL, check_markers, damaged, insert_table, sample_counts
 from eval.report import main as report
 from eval.sampling import load_sampler, resolve_settings
-from mobilediff.model_card import RESULTS_END, RESULTS_START
+from mobilediff.model_card import RESULTS_END, RESULTS_START, model_card
 from mobilediff.models.image_encoder import ImageEncoder
 from tests.eval_stand_ins import judge, random_images  # noqa: F401
 from tests.tiny import PROJECTION_DIM, tiny_checkpoint, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
@@ -34,6 +34,8 @@ def checkpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     for kind in KINDS:
         tiny_checkpoint(folder / kind, kind)
+        card = model_card(kind, tiny_pipeline(kind), folder / "results.json")
+        (folder / kind / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
