@@ -45,8 +45,12 @@ CSS = """
 .card.failed .time { color: var(--error-text-color); }
 .strip { display: grid; gap: 4px; grid-template-columns: repeat(2, 1fr); } .strip.n1 { grid-template-columns: 1fr; }
 .strip img { width: 100%; aspect-ratio: 1; margin: 0; image-rendering: pixelated; }
-#note, #results { padding: 0; } #note { font-weight: 600; }
-@media (max-width: 480px) { .strip { grid-template-columns: repeat(4, 1fr); } .strip.n1 { width: 50%; } }
+.waiting .strip, .running .strip { aspect-ratio: 1; }
+#note .html-container, #results .html-container { padding: 0; } #note { font-weight: 600; }
+@media (max-width: 480px) {
+  .strip { grid-template-columns: repeat(4, 1fr); } .strip.n1 { width: 50%; }
+  .waiting .strip, .running .strip { aspect-ratio: 4; }
+}
 """
 
 
@@ -85,7 +89,7 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict]) ->
         with gr.Row():
             seed = gr.Number(0, label="Seed", min_width=120)
             count = gr.Slider(1, MAX_IMAGES, 4, step=1, label="Images", min_width=160)
-            dice = gr.Button("Random seed", min_width=120, scale=0)
+            dice = gr.Button("Random seed", min_width=160, scale=0)
         chosen = gr.CheckboxGroup(names, value=names, label="Models")
         button = gr.Button("Compare", variant="primary")
         if examples:
@@ -123,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     # System fonts, so that the page fetches nothing from elsewhere.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     demo = build_app(models, problems, load_examples(EXAMPLES))
-    demo.launch(theme=theme, css=CSS, ssr_mode=False, footer_links=["api"])
+    demo.launch(theme=theme, css=CSS, ssr_mode=False, footer_links=["api", "settings"])
 
 
 if __name__ == "__main__":
