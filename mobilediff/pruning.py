@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from mobilediff.models.mobile_unet import GatedFeedForward, MobileUNet, ResnetBlock, SeparableConv2d
+from mobilediff.models.variants import variant
 
 METHODS = ("structured", "unstructured")
 
@@ -45,8 +46,7 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
             count = max(1, round(len(value) * (1 - pruning_ratio)))
             kept[name] = (value + gate).topk(count).indices.sort().values
             ff_widths[name] = count
-    config = {**unet.config, "resnet_hidden_channels": resnet_widths, "ff_hidden_dims": ff_widths}
-    pruned = MobileUNet.from_config(config).to(unet.device)
+    pruned = variant(unet, resnet_hidden_channels=resnet_widths, ff_hidden_dims=ff_widths)
     weights = dict(unet.state_dict())
     for name in resnet_widths:
         _keep_resnet_channels(weights, name, kept[name], unet.get_submodule(name))

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mobilediff.models.mobile_unet import MobileUNet
+from mobilediff.models.variants import variant
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers.ufogen import UFOGenScheduler
 from mobilediff.training.eight_step import trailing_timesteps
@@ -102,7 +103,7 @@ def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer, options: O
 
 def make_discriminator(unet: MobileUNet) -> MobileUNet:
     """The student's network with its weights, and one logit a latent pixel in place of its last layer."""
-    discriminator = MobileUNet.from_config({**unet.config, "out_channels": 1})
+    discriminator = variant(unet, out_channels=1)
     weights = {name: value for name, value in unet.state_dict().items() if not name.startswith("conv_out.")}
     missing, unexpected = discriminator.load_state_dict(weights, strict=False)
     if unexpected or any(not name.startswith("conv_out.") for name in missing):

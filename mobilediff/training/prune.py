@@ -46,15 +46,15 @@ def train(options: PruneOptions, limits) -> bool:
     parts = FrozenParts(source.vae, source.text_encoder, source.tokenizer)
     trainer, data = setup(options, limits, parts)
     teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
-    masks = {}
     if options.method == "structured":
         unet = prune_channels(teacher, options.pruning_ratio)
     else:
         unet = prune_channels(teacher, 0.0)  # a copy
-        masks = prune_weights(unet, options.pruning_ratio)
+        parameters = dict(unet.named_parameters())
+        for name, mask in prune_weights(unet, options.pruning_ratio).items():
+            parameters[name].register_hook(mask.mul)  # without a gradient a pruned weight stays 0
     module = trainer.add("unet", unet)
     pipeline = make_pipeline(parts, unet, source.scheduler, options, guidance_distilled=True)
-    parameters = dict(unet.named_parameters())
     alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
     grid = trailing_timesteps(options.num_intervals, trainer.device)
 
@@ -74,9 +74,6 @@ def train(options: PruneOptions, limits) -> bool:
         samples = [sample_from_velocity(noisy, v.float(), alpha, sigma) for v in (prediction, expected)]
         loss_kd_output = (samples[0] - samples[1]).square().mean()
         trainer.update("unet", loss_kd_output)
-        with torch.no_grad():
-            for name, mask in masks.items():
-                parameters[name].mul_(mask)
         return {"loss_kd_output": loss_kd_output}
 
     return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))

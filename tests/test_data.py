@@ -1,0 +1,117 @@
+"""CIFAR-10 from parquet shards and python batches, and what is refused."""
+
+import io
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from mobilediff.captions import CLASS_NAMES, TEMPLATES, CaptionBank, caption, load_nouns
+from mobilediff.data import load_cifar10
+
+NOUNS = list(load_nouns())
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def parquet_folder(tmp_path, pixels):
+    names = ["fire_truck_s_000123.png", "ostrich_s_000001.png", "unheard_of_s_000002.png"] * 2
+    for shard in range(2):
+        rows = slice(3 * shard, 3 * shard + 3)
+        columns = {
+            "img": [{"bytes": png(image), "path": None} for image in pixels[rows]],
+            "label": [9, 2, 0],
+            "filename": names[rows],
+        }
+        pq.write_table(pa.table(columns), tmp_path / f"train-0000{shard}-of-00002.parquet")
+    return tmp_path
+
+
+def test_parquet_keeps_pixels_labels_and_nouns(parquet_folder, pixels):
+    dataset = load_cifar10(parquet_folder)
+    assert torch.equal(dataset.images, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert dataset.labels.tolist() == [9, 2, 0] * 2
+    assert dataset.noun_ids.tolist() == [NOUNS.index("fire truck"), NOUNS.index("ostrich"), -1] * 2
+
+
+def test_python_batches_keep_pixels_labels_and_nouns(tmp_path, pixels):
+    batch = {
+        b"data": pixels.transpose(0, 3, 1, 2).reshape(6, -1),
+        b"labels": [9] * 6,
+        b"filenames": [b"fire_truck_s_000123.png"] * 6,
+    }
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(batch, protocol=2))
+    dataset = load_cifar10(tmp_path, "test")
+    assert torch.equal(dataset.images, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert dataset.noun_ids.tolist() == [NOUNS.index("fire truck")] * 6
+
+
+def test_python_batches_that_name_other_code_are_refused(tmp_path):
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": io.BytesIO}))
+    with pytest.raises(pickle.UnpicklingError, match="io.BytesIO"):
+        load_cifar10(tmp_path, "test")
+
+
+def test_resolution_64_is_lanczos(parquet_folder, pixels):
+    dataset = load_cifar10(parquet_folder, resolution=64)
+    expected = np.asarray(Image.fromarray(pixels[0]).resize((64, 64), Image.LANCZOS))
+    assert torch.equal(dataset.images[0], torch.from_numpy(expected).permute(2, 0, 1))
+
+
+def test_data_folder_from_the_environment(parquet_folder, monkeypatch):
+    monkeypatch.setenv("MOBILEDIFF_DATA", str(parquet_folder))
+    assert len(load_cifar10(None)) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        ({"split": "validation"}, ValueError, "validation"),
+        ({"resolution": 48}, ValueError, "48"),
+        ({"source": None}, ValueError, "MOBILEDIFF_DATA"),
+        ({"source": "/no/such/folder"}, FileNotFoundError, "/no/such/folder"),
+        ({"split": "test"}, FileNotFoundError, r"test-\*\.parquet"),
+    ],
+)
+def test_bad_sources_are_named(parquet_folder, monkeypatch, arguments, error, named):
+    monkeypatch.delenv("MOBILEDIFF_DATA", raising=False)
+    with pytest.raises(error, match=named):
+        load_cifar10(**{"source": parquet_folder, **arguments})
+
+
+def test_nouns_ship_with_the_package():
+    assert len(NOUNS) == 396
+    assert set(load_nouns().values()) == set(range(10))
+
+
+def test_captions_use_the_right_article():
+    assert caption("fire truck", TEMPLATES[0]) == "a photo of a fire truck"
+    assert caption("ostrich", TEMPLATES[0]) == "a photo of an ostrich"
+
+
+def test_caption_bank_draws_nouns_classes_and_nulls():
+    bank = CaptionBank()
+    labels, nouns = torch.tensor([9, 2] * 500), torch.tensor([NOUNS.index("fire truck"), -1] * 500)
+    generator = torch.Generator().manual_seed(0)
+    texts = [bank.texts[row] for row in bank.draw(labels, nouns, generator).tolist()]
+    assert set(texts[::2]) == {caption("fire truck", template) for template in TEMPLATES}
+    assert set(texts[1::2]) == {caption("bird", template) for template in TEMPLATES}
+    rows = bank.draw(labels, nouns, generator, class_probability=1.0, null_probability=0.25)
+    dropped = (rows == bank.null_index).float().mean().item()
+    assert 0.2 < dropped < 0.3
+    kept = {bank.texts[row] for row in rows[::2].tolist()} - {""}
+    assert kept == {caption(CLASS_NAMES[9], template) for template in TEMPLATES}

@@ -1,0 +1,113 @@
+"""The generators' losses against hand-computed cases and against diffusers."""
+
+import pytest
+import torch
+
+from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
+from mobilediff.training.eight_step import trailing_timesteps
+from mobilediff.training.generator import noise_scheduler
+from mobilediff.training.losses import (
+    add_noise,
+    alpha_sigma,
+    ddim_step,
+    feature_loss,
+    guided,
+    sample_from_velocity,
+    truncated_snr_loss,
+    two_step_target,
+    velocity,
+    velocity_loss,
+)
+
+SCHEDULER = noise_scheduler()
+
+
+@pytest.fixture
+def drawn():
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 3, 4, 4, 4, generator=generator, dtype=torch.float64)
+    timesteps = torch.tensor([10, 500, 998])
+    alpha, sigma = alpha_sigma(SCHEDULER.alphas_cumprod.double(), timesteps)
+    return latents, noise, timesteps, alpha, sigma
+
+
+def test_forward_process_is_that_of_diffusers(drawn):
+    latents, noise, timesteps, alpha, sigma = drawn
+    expected = SCHEDULER.add_noise(latents, noise, timesteps)
+    torch.testing.assert_close(add_noise(latents, noise, alpha, sigma), expected, rtol=1e-5, atol=1e-5)
+    expected = SCHEDULER.get_velocity(latents, noise, timesteps)
+    torch.testing.assert_close(velocity(latents, noise, alpha, sigma), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_velocity_gives_the_sample_back(drawn):
+    latents, noise, _, alpha, sigma = drawn
+    noisy = add_noise(latents, noise, alpha, sigma)
+    v = velocity(latents, noise, alpha, sigma)
+    torch.testing.assert_close(sample_from_velocity(noisy, v, alpha, sigma), latents)
+
+
+def test_the_clean_end_is_alpha_1():
+    alpha, sigma = alpha_sigma(SCHEDULER.alphas_cumprod, torch.tensor([-1, 0]))
+    assert alpha.flatten().tolist()[0] == 1.0
+    assert sigma.flatten().tolist()[0] == 0.0
+    assert alpha.flatten().tolist()[1] < 1.0
+
+
+def test_ddim_steps_and_grid_are_those_of_the_scheduler():
+    scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[8])
+    scheduler.set_timesteps(8)
+    grid = trailing_timesteps(8, torch.device("cpu"))
+    assert grid[:-1].tolist() == scheduler.timesteps.tolist()
+    assert grid[-1] == -1
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(1, 4, 4, 4, generator=generator)
+    for t, next_t in zip(grid[:-1], grid[1:], strict=True):
+        v = torch.randn(latents.shape, generator=generator)
+        here = alpha_sigma(scheduler.alphas_cumprod, t[None])
+        there = alpha_sigma(scheduler.alphas_cumprod, next_t[None])
+        ours = ddim_step(latents, v, *here, *there)
+        latents = scheduler.step(v, t, latents).prev_sample
+        torch.testing.assert_close(ours, latents, rtol=1e-4, atol=1e-4)
+
+
+def test_one_step_to_the_two_step_target_lands_where_two_steps_did():
+    grid = trailing_timesteps(16, torch.device("cpu"))
+    cumprod = SCHEDULER.alphas_cumprod.double()
+    generator = torch.Generator().manual_seed(2)
+    for start in range(0, 16, 2):
+        start_, middle, end = (alpha_sigma(cumprod, grid[start + i][None]) for i in range(3))
+        noisy, v1, v2 = torch.randn(3, 1, 4, 4, 4, generator=generator, dtype=torch.float64)
+        after_two = ddim_step(ddim_step(noisy, v1, *start_, *middle), v2, *middle, *end)
+        target = two_step_target(noisy, after_two, *start_, *end)
+        alpha, sigma = start_
+        v = (alpha * noisy - target) / sigma  # the velocity whose sample is the target
+        torch.testing.assert_close(ddim_step(noisy, v, alpha, sigma, *end), after_two, rtol=1e-6, atol=1e-6)
+
+
+def test_truncated_snr_weight_is_max_of_snr_and_1():
+    alpha, sigma = torch.tensor([0.9, 0.1]).sqrt().view(2, 1, 1, 1), torch.tensor([0.1, 0.9]).sqrt().view(2, 1, 1, 1)
+    error = torch.ones(2, 1, 2, 2)
+    # SNR 9 and 1/9: weights 9 and 1, squared errors 1
+    assert truncated_snr_loss(error, torch.zeros_like(error), alpha, sigma).item() == pytest.approx(5.0, rel=1e-5)
+
+
+def test_min_snr_weight():
+    alpha, sigma = torch.tensor([0.9, 0.5]).sqrt().view(2, 1, 1, 1), torch.tensor([0.1, 0.5]).sqrt().view(2, 1, 1, 1)
+    error, zero = torch.ones(2, 1, 2, 2), torch.zeros(2, 1, 2, 2)
+    assert velocity_loss(error, zero, alpha, sigma, None).item() == pytest.approx(1.0)
+    # SNR 9 and 1 with gamma 5: 5 / 10 and 1 / 2
+    assert velocity_loss(error, zero, alpha, sigma, 5.0).item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_guidance_of_1_is_the_conditional_prediction():
+    conditional, unconditional = torch.tensor([2.0]), torch.tensor([0.5])
+    assert guided(conditional, unconditional, 1.0).item() == 2.0
+    assert guided(conditional, unconditional, 3.0).item() == 5.0
+
+
+def test_feature_loss_does_not_depend_on_the_scale_of_a_stage():
+    generator = torch.Generator().manual_seed(3)
+    teacher = [torch.randn(2, 4, 3, 3, generator=generator) for _ in range(3)]
+    student = [feature + 0.1 for feature in teacher]
+    scaled = feature_loss([student[0] * 100, *student[1:]], [teacher[0] * 100, *teacher[1:]])
+    assert scaled.item() == pytest.approx(feature_loss(student, teacher).item(), rel=1e-5)

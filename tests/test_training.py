@@ -1,0 +1,325 @@
+"""Options, the loop, resuming, and every stage on tiny data and networks."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from mobilediff.captions import load_nouns
+from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.training import classifier, clip, eight_step, one_step, prune, student, teacher, vae
+from mobilediff.training.options import RunLimits, TrainingOptions, build_options, parse_options
+from mobilediff.training.state import load_state, save_state, saved_states
+from mobilediff.training.trainer import Trainer
+from tests.tiny import tiny_checkpoint, tiny_unet
+
+FULL = RunLimits()
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cifar10")
+    generator = np.random.default_rng(0)
+    nouns = list(load_nouns().items())
+    for split in ("train", "test"):
+        images, labels, names = [], [], []
+        for i in range(24):
+            buffer = io.BytesIO()
+            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, format="PNG")
+            noun, label = nouns[i * 16]
+            images.append({"bytes": buffer.getvalue(), "path": None})
+            labels.append(label)
+            names.append(f"{noun.replace(' ', '_')}_s_{i:06d}.png")
+        table = pa.table({"img": images, "label": labels, "filename": names})
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def tiny_options(output, data, **changes) -> dict:
+    return {
+        "output": str(output),
+        "data": str(data),
+        "steps": 3,
+        "batch_size": 4,
+        "warmup_steps": 1,
+        "log_every": 1,
+        **changes,
+    }
+
+
+def test_options_come_from_the_file_and_then_from_the_command_line(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("output: runs/a\nlearning_rate: 1e-4\nbetas: [0.5, 0.9]\nsteps: 7\n")
+    options, limits = parse_options(TrainingOptions, ["--config", str(file), "--max-minutes", "2", "steps=9"])
+    assert (options.output, options.learning_rate, options.betas, options.steps) == ("runs/a", 1e-4, (0.5, 0.9), 9)
+    assert limits == RunLimits(max_minutes=2.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("stepz=9", "stepz"),
+        ("steps=many", "many"),
+        ("steps=1.5", "1.5"),
+        ("compile=1", "compile"),
+        ("steps", "key=value"),
+    ],
+)
+def test_bad_options_are_named(tmp_path, capsys, override, named):
+    file = tmp_path / "run.yaml"
+    file.write_text("output: runs/a\n")
+    with pytest.raises(SystemExit):
+        parse_options(TrainingOptions, ["--config", str(file), override])
+    assert named in capsys.readouterr().err
+
+
+def test_an_option_may_be_none():
+    options = build_options(teacher.TeacherOptions, {"output": "a", "snr_gamma": None, "sample_steps": 4})
+    assert (options.snr_gamma, options.sample_steps) == (None, 4)
+
+
+def test_state_is_replaced_as_one(tmp_path):
+    save_state(tmp_path, {"a": torch.ones(2)}, {"step": 1})
+    save_state(tmp_path, {"a": torch.full((2,), 2.0)}, {"step": 2})
+    assert [path.name for path in saved_states(tmp_path)] == ["state-00000002"]
+    tensors, scalars = load_state(tmp_path)
+    assert tensors["a"].tolist() == [2.0, 2.0]
+    assert scalars == {"step": 2}
+
+
+class Regression:
+    """A network with dropout that learns noise drawn in the step: whatever is not restored changes its weights."""
+
+    def __init__(self, folder, stop_after=None):
+        torch.manual_seed(0)
+        self.network = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+        options = TrainingOptions(output=str(folder), steps=8, batch_size=5, warmup_steps=2, mixed_precision="no")
+        self.trainer = Trainer(options, FULL, data_size=12)
+        self.module = self.trainer.add("network", self.network)
+        self.inputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+        self.stop_after = stop_after
+        self.visited = []
+
+    def step(self, step):
+        self.visited += step.indices.tolist()
+        inputs = self.inputs[step.indices]
+        target = inputs.sum(1, keepdim=True) + torch.randn(len(inputs), 1, generator=step.generator)
+        loss = (self.module(inputs) - target).square().mean()
+        self.trainer.update("network", loss)
+        self.trainer.stop_requested = step.index + 1 == self.stop_after
+        return {"loss": loss}
+
+    def fit(self):
+        return self.trainer.fit(self.step, lambda folder: None)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    whole = Regression(tmp_path / "whole")
+    assert whole.fit()
+    assert not Regression(tmp_path / "parts", stop_after=3).fit()
+    rest = Regression(tmp_path / "parts")
+    assert rest.fit()
+    assert len(rest.visited) == 5 * 5
+    ours, _ = load_state(tmp_path / "parts")
+    expected, _ = load_state(tmp_path / "whole")
+    assert set(ours) == set(expected)
+    for name, value in expected.items():
+        assert torch.equal(ours[name], value), name
+
+
+def test_each_image_is_visited_once_an_epoch(tmp_path):
+    run = Regression(tmp_path)
+    run.fit()
+    assert sorted(run.visited[:12]) == list(range(12))
+    assert sorted(run.visited[12:24]) == list(range(12))
+
+
+def test_the_learning_rate_warms_up_holds_and_decays_to_zero(tmp_path):
+    options = TrainingOptions(output=str(tmp_path), steps=100, warmup_steps=10, decay_fraction=0.5)
+    trainer = Trainer(options, FULL, data_size=1)
+    factors = [trainer.learning_rate_factor(step) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == factors[50] == 1.0
+    assert factors[75] == pytest.approx(0.5)
+    assert factors[100] == 0.0
+
+
+def test_a_time_limit_stops_and_saves(tmp_path):
+    run = Regression(tmp_path)
+    run.trainer.limits = RunLimits(max_minutes=0.0)
+    assert not run.fit()
+    assert load_state(tmp_path)[1]["step"] == 0
+
+
+def test_whitened_stem_decorrelates_patches():
+    encoder = ImageEncoder(stem_channels=24, stem_kernel_size=2, block_out_channels=(8,))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(64, 3, 32, 32, generator=generator).cumsum(-1)
+    classifier.whiten_stem(encoder, images, epsilon=1e-6)
+    responses = encoder.conv_stem(images)[:, :12].permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(responses @ responses.T / responses.shape[1], torch.eye(12), atol=1e-2, rtol=0)
+    with pytest.raises(ValueError, match="24 channels, not 8"):
+        classifier.whiten_stem(ImageEncoder(stem_channels=8, stem_kernel_size=2), images)
+
+
+def test_contrastive_loss_takes_every_positive():
+    embeds = torch.eye(3)
+    one_each = clip.contrastive_loss(embeds, embeds, torch.eye(3, dtype=torch.bool), torch.tensor(0.0))
+    log_partition = torch.logsumexp(torch.tensor([1.0, 0.0, 0.0]), 0)
+    assert one_each.item() == pytest.approx((log_partition - 1).item(), rel=1e-5)
+    all_of_them = clip.contrastive_loss(embeds, embeds, torch.ones(3, 3, dtype=torch.bool), torch.tensor(0.0))
+    assert all_of_them.item() == pytest.approx((log_partition - 1 / 3).item(), rel=1e-5)
+
+
+def test_a_trained_tokenizer_keeps_every_byte():
+    tokenizer = clip.train_tokenizer(["a photo of a fire truck"], 600, 16)
+    assert tokenizer.tokenize("A fire TRUCK")[-1] == "truck</w>"
+    ids = tokenizer("§ zebra ~")["input_ids"]
+    assert tokenizer.eos_token_id not in ids[1:-1]
+
+
+def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_path, data_folder):
+    judge = tiny_options(tmp_path / "judge", data_folder, ema_decay=0.0, network={"block_out_channels": [8, 8]})
+    assert classifier.train(build_options(classifier.ClassifierOptions, judge), FULL)
+    assert ImageEncoder.from_pretrained(tmp_path / "judge" / "export").config.num_nouns == 396
+
+    text_encoder = {
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "projection_dim": 6,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    towers = tiny_options(
+        tmp_path / "clip",
+        data_folder,
+        ema_decay=0.0,
+        sample_every=3,
+        image_encoder={"block_out_channels": [8, 8], "projection_dim": 6},
+        text_encoder=text_encoder,
+    )
+    assert clip.train(build_options(clip.ClipOptions, towers), FULL)
+    records = [json.loads(line) for line in (tmp_path / "clip" / "stats.jsonl").read_text().splitlines()]
+    assert {"zero_shot_noun", "zero_shot_class"} <= set(records[-1])
+
+    autoencoder = tiny_options(
+        tmp_path / "vae",
+        data_folder,
+        perceptual=str(tmp_path / "clip" / "export" / "image_encoder"),
+        network={
+            "block_out_channels": [8, 8],
+            "down_block_types": ["DownEncoderBlock2D"] * 2,
+            "up_block_types": ["UpDecoderBlock2D"] * 2,
+            "norm_num_groups": 4,
+        },
+    )
+    assert vae.train(build_options(vae.VaeOptions, autoencoder), FULL)
+    trained = vae.AutoencoderKL.from_pretrained(tmp_path / "vae" / "export")
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert vae.encode_latents(trained, images).shape == (2, 4, 16, 16)
+    assert len(trained.config.latents_mean) == len(trained.config.latents_std) == 4
+
+    network = tmp_path / "unet.json"
+    network.write_text(
+        json.dumps(
+            {
+                "_class_name": "UNet2DConditionModel",
+                "sample_size": 16,
+                "in_channels": 4,
+                "out_channels": 4,
+                "block_out_channels": [8, 16],
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+                "layers_per_block": 1,
+                "cross_attention_dim": 8,
+                "attention_head_dim": 2,
+                "norm_num_groups": 4,
+                "class_embed_type": "simple_projection",
+                "projection_class_embeddings_input_dim": 6,
+            }
+        )
+    )
+    full = tiny_options(
+        tmp_path / "teacher",
+        data_folder,
+        vae=str(tmp_path / "vae" / "export"),
+        text=str(tmp_path / "clip" / "export"),
+        network=str(network),
+        latent_cache=str(tmp_path / "latents"),
+        sample_every=3,
+        sample_steps=1,
+    )
+    assert teacher.train(build_options(teacher.TeacherOptions, full), FULL)
+    pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "teacher" / "export")
+    images = pipeline("a fire truck", num_inference_steps=2, output_type="pt").images
+    assert images.shape == (1, 3, 32, 32)
+    assert (tmp_path / "teacher" / "samples" / "00000003.png").is_file()
+
+
+def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
+    common = {"latent_cache": str(tmp_path / "latents"), "null_probability": 0.0}
+    start = str(tiny_checkpoint(tmp_path / "teacher", "teacher"))
+    network = tmp_path / "student.json"
+    network.write_text(json.dumps({**tiny_unet("student").config, "_class_name": "MobileUNet"}))
+    options = tiny_options(tmp_path / "student", data_folder, teacher=start, network=str(network), **common)
+    assert student.train(build_options(student.StudentOptions, options), FULL)
+
+    start = str(tmp_path / "student" / "export")
+    options = tiny_options(tmp_path / "eight", data_folder, student=start, default_num_inference_steps=8, **common)
+    assert eight_step.train(build_options(eight_step.EightStepOptions, options), FULL)
+    pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "eight" / "export")
+    assert pipeline.nfe() == 8
+
+    start = str(tmp_path / "eight" / "export")
+    options = tiny_options(
+        tmp_path / "one",
+        data_folder,
+        student=start,
+        num_pairs=6,
+        adversarial_start=1,
+        default_num_inference_steps=1,
+        **common,
+    )
+    assert one_step.train(build_options(one_step.OneStepOptions, options), FULL)
+    records = [json.loads(line) for line in (tmp_path / "one" / "stats.jsonl").read_text().splitlines()]
+    assert "loss_discriminator" not in records[0]
+    assert {"loss_reconstruction", "loss_adversarial", "loss_discriminator", "loss_r1"} <= set(records[-1])
+
+    start = str(tmp_path / "one" / "export")
+    sizes = {}
+    for method in ("structured", "unstructured"):
+        options = tiny_options(
+            tmp_path / method,
+            data_folder,
+            student=start,
+            method=method,
+            pruning_ratio=0.5,
+            default_num_inference_steps=1,
+            **common,
+        )
+        assert prune.train(build_options(prune.PruneOptions, options), FULL)
+        pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / method / "export")
+        assert pipeline.nfe() == 1
+        assert pipeline("an ostrich", output_type="pt").images.shape == (1, 3, 32, 32)
+        sizes[method] = sum(parameter.numel() for parameter in pipeline.unet.parameters())
+    assert sizes["structured"] < sizes["unstructured"]
+    zeros = load_file(tmp_path / "unstructured/export/unet/diffusion_pytorch_model.safetensors")["conv_in.weight"] == 0
+    assert zeros.float().mean().item() == pytest.approx(0.5, abs=0.01)
+    with pytest.raises(ValueError, match="random"):
+        prune.train(build_options(prune.PruneOptions, {**options, "method": "random"}), FULL)
+
+
+def test_student_inherits_what_fits():
+    source, target = tiny_unet("teacher"), tiny_unet("student")
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    names = student.inherit_weights(target, source)
+    assert "conv_in.weight" in names
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name] if name in names else before[name]), name
