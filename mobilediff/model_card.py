@@ -99,9 +99,7 @@ def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int | float]:
         "steps, default": pipeline.config.default_num_inference_steps,
         "steps, accepted": ", ".join(map(str, accepted)) if accepted is not None else f"1 to {upper}",
         "network evaluations an image, default": pipeline.nfe(),
-        "guidance scale": "distilled in"
-        if pipeline.config.guidance_distilled
-        else pipeline.config.default_guidance_scale,
+        "guidance scale": "distilled in" if distilled else pipeline.config.default_guidance_scale,
     }
 
 
