@@ -24,6 +24,8 @@ from mobilediff.model_card import model_card
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 CODE_HASH_LENGTH = 12
+# What diffusers and transformers note in a config when a component is loaded from a folder.
+ORIGIN_KEYS = ("_name_or_path", "is_local", "local_files_only")
 
 
 def export_pipeline(
@@ -43,7 +45,7 @@ def export_pipeline(
     Args:
         pipeline: stays as it is, in its own precision.
         folder: a checkpoint there is replaced; another non-empty folder is refused.
-        card: text of README.md, none if None.
+        card: text of README.md; None for the generated card, which then says that nothing has been measured.
         dtype: of the floating-point weights in the files.
 
     Returns:
@@ -65,8 +67,8 @@ def export_pipeline(
         for file in new.glob("*/*.json"):
             _forget_origin(file)
         _ship_code(pipeline, new)
-        if card is not None:
-            (new / "README.md").write_text(card, encoding="utf-8")
+        card = model_card(folder.name, pipeline) if card is None else card
+        (new / "README.md").write_text(card, encoding="utf-8")
         if folder.exists():
             os.replace(folder, Path(scratch) / "old")
         os.replace(new, folder)
@@ -83,10 +85,11 @@ def _cast_weights(file: Path, dtype: torch.dtype) -> None:
 
 
 def _forget_origin(file: Path) -> None:
-    """Take the path that a component was once loaded from out of its config."""
+    """Take out of a config where its component was once loaded from."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
-        _write_json(file, content)
+    kept = {key: value for key, value in content.items() if key not in ORIGIN_KEYS}
+    if kept != content:
+        _write_json(file, kept)
 
 
 def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:

@@ -51,14 +51,14 @@ with something near, after a warning. The images carry the biases of that data s
 """
 
 
-def model_card(name: str, pipeline: MobileDiffusionPipeline, results: str | Path) -> str:
+def model_card(name: str, pipeline: MobileDiffusionPipeline, results: str | Path | None = None) -> str:
     """The text of README.md.
 
     Args:
         name: of the checkpoint, and of its record in `results`.
         pipeline: its config says what the card states about use.
-        results: JSON of measured figures by record name; without the file or the record the card says that nothing
-            was measured.
+        results: JSON of measured figures by record name, as `eval.report` writes; without the file or the record the
+            card says that nothing has been measured.
 
     Raises:
         ValueError: if `results` exists and is not such JSON.
@@ -76,7 +76,7 @@ def model_card(name: str, pipeline: MobileDiffusionPipeline, results: str | Path
         description=_description(pipeline),
         facts="\n".join(f"| {key} | {value} |" for key, value in _facts(pipeline).items()),
         start=RESULTS_START,
-        figures=_figures(name, Path(results)),
+        figures=_figures(name, results),
         end=RESULTS_END,
     )
 
@@ -103,11 +103,11 @@ def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int | float]:
     }
 
 
-def _figures(name: str, results: Path) -> str:
-    if not results.is_file():
+def _figures(name: str, results: str | Path | None) -> str:
+    if results is None or not Path(results).is_file():
         return NOT_MEASURED
     try:
-        records = json.loads(results.read_text(encoding="utf-8"))["records"]
+        records = json.loads(Path(results).read_text(encoding="utf-8"))["records"]
         figures = records[name]["figures"] if name in records else None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{results} holds no records of measured figures: {error!r}") from error
