@@ -12,7 +12,7 @@ import sys
 
 import gradio as gr
 
-from comparison import (
+from eval.comparison import (
     CHECKPOINTS,
     EXAMPLES,
     MAX_IMAGES,

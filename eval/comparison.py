@@ -19,7 +19,7 @@ from eval.protocol import device_description, read_json, write_json
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.models.macs import count_params_and_macs
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = Path(os.environ.get("MOBILEDIFF_CHECKPOINTS", ROOT / "checkpoints"))
 EXAMPLES = Path(os.environ.get("MOBILEDIFF_EXAMPLES", ROOT / "examples"))
 FAMILY = ("teacher", "student", "student-8step", "student-1step", "student-1step-pruned")
