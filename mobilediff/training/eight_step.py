@@ -17,14 +17,13 @@ from mobilediff.training.generator import (
     setup,
 )
 from mobilediff.training.losses import (
-    add_noise,
     alpha_sigma,
     ddim_step,
+    diffuse,
     guided,
     sample_from_velocity,
     truncated_snr_loss,
     two_step_target,
-    velocity,
     velocity_loss,
 )
 from mobilediff.training.options import parse_options
@@ -61,7 +60,7 @@ def trailing_timesteps(num_steps: int, device: torch.device) -> torch.Tensor:
 def train(options: EightStepOptions, limits) -> bool:
     """Distil sampling into `num_steps` steps; see `Trainer.fit` for the returned value."""
     source = MobileDiffusionPipeline.from_pretrained(options.student)
-    parts = FrozenParts(source.vae, source.text_encoder, source.tokenizer)
+    parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
     teacher = MobileDiffusionPipeline.from_pretrained(options.teacher or options.student).unet
     teacher = teacher.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
@@ -84,18 +83,17 @@ def train(options: EightStepOptions, limits) -> bool:
             0, options.num_steps, batch.rows.shape, generator=step.generator, device=trainer.device
         )
         times = [grid[start], grid[start + 1], grid[start + 2]]
-        (alpha, sigma), middle, end = (alpha_sigma(alphas_cumprod, t) for t in times)
-        noise = torch.empty_like(batch.latents).normal_(generator=step.generator)
-        noisy = add_noise(batch.latents, noise, alpha, sigma)
-        after_one = ddim_step(noisy, guided_velocity(noisy, times[0], batch.rows), alpha, sigma, *middle)
+        z = diffuse(batch.latents, times[0], alphas_cumprod, step.generator)
+        middle, end = (alpha_sigma(alphas_cumprod, t) for t in times[1:])
+        after_one = ddim_step(z.noisy, guided_velocity(z.noisy, times[0], batch.rows), z.alpha, z.sigma, *middle)
         after_two = ddim_step(after_one, guided_velocity(after_one, times[1], batch.rows), *middle, *end)
-        target = two_step_target(noisy, after_two, alpha, sigma, *end)
+        target = two_step_target(z.noisy, after_two, z.alpha, z.sigma, *end)
         with trainer.autocast():
-            prediction = module(noisy, times[0], **data.conditioning(batch.rows)).sample
+            prediction = module(z.noisy, times[0], **data.conditioning(batch.rows)).sample
         prediction = prediction.float()
-        predicted_sample = sample_from_velocity(noisy, prediction, alpha, sigma)
-        loss_distill = truncated_snr_loss(predicted_sample, target, alpha, sigma)
-        loss_task = velocity_loss(prediction, velocity(batch.latents, noise, alpha, sigma), alpha, sigma, None)
+        predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
+        loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)
+        loss_task = velocity_loss(prediction, z.velocity, z.alpha, z.sigma, None)
         trainer.update("unet", options.lambda_distill * loss_distill + options.lambda_task * loss_task)
         return {"loss_distill": loss_distill, "loss_task": loss_task}
 

@@ -60,15 +60,16 @@ class FrozenParts:
     tokenizer: CLIPTokenizer
 
     @classmethod
+    def of(cls, pipeline: MobileDiffusionPipeline) -> "FrozenParts":
+        return cls(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer)
+
+    @classmethod
     def load(cls, vae: str, text: str) -> "FrozenParts":
-        parts = cls(
+        return cls(
             AutoencoderKL.from_pretrained(vae),
             CLIPTextModelWithProjection.from_pretrained(text, subfolder="text_encoder"),
             CLIPTokenizer.from_pretrained(text, subfolder="tokenizer"),
         )
-        parts.vae.requires_grad_(False).eval()
-        parts.text_encoder.requires_grad_(False).eval()
-        return parts
 
 
 class Conditioning:
@@ -202,8 +203,8 @@ def setup(options: GeneratorOptions, limits, frozen: FrozenParts) -> tuple[Train
     if limits.dry_run:
         dataset = dataset.head(256)
     trainer = Trainer(options, limits, len(dataset))
-    frozen.vae.to(trainer.device)
-    frozen.text_encoder.to(trainer.device)
+    for part in (frozen.vae, frozen.text_encoder):
+        part.to(trainer.device).requires_grad_(False).eval()
     return trainer, LatentData(trainer, options, frozen, dataset)
 
 

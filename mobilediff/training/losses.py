@@ -7,6 +7,8 @@
 #   v        alpha_t eps - sigma_t x (arXiv 2202.00512, section 4)
 #   alpha_t  sqrt(alphas_cumprod[t]), sigma_t = sqrt(1 - alphas_cumprod[t])
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
@@ -28,6 +30,26 @@ def add_noise(latents: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, s
 def velocity(latents: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """v of a clean sample and its noise."""
     return alpha * noise - sigma * latents
+
+
+@dataclass
+class Diffused:
+    """Latents at a timestep each: z_t as `noisy`, the velocity there, and alpha_t and sigma_t, [B, 1, 1, 1]."""
+
+    noisy: torch.Tensor
+    velocity: torch.Tensor
+    alpha: torch.Tensor
+    sigma: torch.Tensor
+
+
+def diffuse(
+    latents: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor, generator: torch.Generator
+) -> Diffused:
+    """Draw noise for latents [B, C, H, W] and take them to their timesteps [B]."""
+    noise = torch.empty_like(latents).normal_(generator=generator)
+    alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
+    noisy = add_noise(latents, noise, alpha, sigma)
+    return Diffused(noisy, velocity(latents, noise, alpha, sigma), alpha, sigma)
 
 
 def sample_from_velocity(

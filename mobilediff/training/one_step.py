@@ -142,7 +142,7 @@ class Critic:
 def train(options: OneStepOptions, limits) -> bool:
     """Train generator and discriminator; see `Trainer.fit` for the returned value."""
     source = MobileDiffusionPipeline.from_pretrained(options.student)
-    parts = FrozenParts(source.vae, source.text_encoder, source.tokenizer)
+    parts = FrozenParts.of(source)
     if limits.dry_run:
         options.num_pairs, options.adversarial_start = 16, 1
     trainer, data = setup(options, limits, parts)

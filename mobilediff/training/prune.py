@@ -16,7 +16,7 @@ from mobilediff.training.generator import (
     sampler,
     setup,
 )
-from mobilediff.training.losses import add_noise, alpha_sigma, sample_from_velocity
+from mobilediff.training.losses import diffuse, sample_from_velocity
 from mobilediff.training.options import parse_options
 from mobilediff.training.trainer import TrainingStep
 
@@ -43,7 +43,7 @@ def train(options: PruneOptions, limits) -> bool:
     if options.method not in METHODS:
         raise ValueError(f"method is {options.method!r}; accepted are {', '.join(METHODS)}")
     source = MobileDiffusionPipeline.from_pretrained(options.student)
-    parts = FrozenParts(source.vae, source.text_encoder, source.tokenizer)
+    parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
     teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
     if options.method == "structured":
@@ -64,14 +64,13 @@ def train(options: PruneOptions, limits) -> bool:
             0, options.num_intervals, batch.rows.shape, generator=step.generator, device=trainer.device
         )
         timesteps = grid[interval]
-        alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
-        noise = torch.empty_like(batch.latents).normal_(generator=step.generator)
-        noisy, conditioning = add_noise(batch.latents, noise, alpha, sigma), data.conditioning(batch.rows)
+        z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
+        conditioning = data.conditioning(batch.rows)
         with trainer.autocast():
             with torch.no_grad():
-                expected = teacher(noisy, timesteps, **conditioning).sample
-            prediction = module(noisy, timesteps, **conditioning).sample
-        samples = [sample_from_velocity(noisy, v.float(), alpha, sigma) for v in (prediction, expected)]
+                expected = teacher(z.noisy, timesteps, **conditioning).sample
+            prediction = module(z.noisy, timesteps, **conditioning).sample
+        samples = [sample_from_velocity(z.noisy, v.float(), z.alpha, z.sigma) for v in (prediction, expected)]
         loss_kd_output = (samples[0] - samples[1]).square().mean()
         trainer.update("unet", loss_kd_output)
         return {"loss_kd_output": loss_kd_output}

@@ -18,7 +18,7 @@ from mobilediff.training.generator import (
     sampler,
     setup,
 )
-from mobilediff.training.losses import add_noise, alpha_sigma, feature_loss, velocity, velocity_loss
+from mobilediff.training.losses import diffuse, feature_loss, velocity_loss
 from mobilediff.training.options import parse_options
 from mobilediff.training.trainer import TrainingStep
 
@@ -49,13 +49,17 @@ class FeatureTap:
         self.features: list[torch.Tensor] = []
         stages = (*unet.down_blocks, unet.mid_block, *unet.up_blocks)
         self.num_stages = len(stages)
-        for stage in stages:
-            stage.register_forward_hook(self._keep)
+        self.hooks = [stage.register_forward_hook(self._keep) for stage in stages]
 
     def _keep(self, module: nn.Module, inputs, output) -> None:
         if len(self.features) == self.num_stages:  # left by a call that nobody asked the features of
             self.features = []
         self.features.append(output[0] if isinstance(output, tuple) else output)
+
+    def close(self) -> None:
+        """Take the hooks off."""
+        for hook in self.hooks:
+            hook.remove()
 
     def pop(self) -> list[torch.Tensor]:
         """The features of the last forward pass, each [B, C_i, H_i, W_i]."""
@@ -95,13 +99,14 @@ def stage_widths(unet: ModelMixin, conditioning: dict[str, torch.Tensor]) -> lis
     tap = FeatureTap(unet)
     size = unet.config.sample_size
     unet(torch.zeros(1, unet.config.in_channels, size, size, device=unet.device), 0, **conditioning)
+    tap.close()
     return [feature.shape[1] for feature in tap.pop()]
 
 
 def train(options: StudentOptions, limits) -> bool:
     """Distil the teacher into the student; see `Trainer.fit` for the returned value."""
     source = MobileDiffusionPipeline.from_pretrained(options.teacher)
-    parts = FrozenParts(source.vae, source.text_encoder, source.tokenizer)
+    parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
     scheduler = noise_scheduler()
     teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
@@ -109,8 +114,8 @@ def train(options: StudentOptions, limits) -> bool:
     inherited = inherit_weights(unet, teacher)
     trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")
     probe = data.conditioning(torch.zeros(1, dtype=torch.int64, device=trainer.device))
-    widths = stage_widths(build_network(options.network).to(trainer.device), probe)
-    student = DistilledStudent(unet, widths, stage_widths(teacher, probe))
+    widths = stage_widths(unet, probe), stage_widths(teacher, probe)
+    student = DistilledStudent(unet, *widths)
     module, tap = trainer.add("student", student), FeatureTap(teacher)
     pipeline = make_pipeline(parts, unet, scheduler, options)
 
@@ -119,16 +124,14 @@ def train(options: StudentOptions, limits) -> bool:
         timesteps = torch.randint(
             0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device
         )
-        noise = torch.empty_like(batch.latents).normal_(generator=step.generator)
-        alpha, sigma = alpha_sigma(scheduler.alphas_cumprod, timesteps)
-        noisy = add_noise(batch.latents, noise, alpha, sigma)
+        z = diffuse(batch.latents, timesteps, scheduler.alphas_cumprod, step.generator)
         conditioning = data.conditioning(batch.rows)
         with trainer.autocast():
             with torch.no_grad():
-                expected = teacher(noisy, timesteps, **conditioning).sample
-            prediction, features = module(noisy, timesteps, **conditioning)
-        loss_task = velocity_loss(prediction.float(), velocity(batch.latents, noise, alpha, sigma), alpha, sigma, None)
-        loss_kd_output = velocity_loss(prediction.float(), expected.float(), alpha, sigma, None)
+                expected = teacher(z.noisy, timesteps, **conditioning).sample
+            prediction, features = module(z.noisy, timesteps, **conditioning)
+        loss_task = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, None)
+        loss_kd_output = velocity_loss(prediction.float(), expected.float(), z.alpha, z.sigma, None)
         loss_kd_feat = feature_loss(features, tap.pop())
         trainer.update(
             "student",

@@ -15,7 +15,7 @@ from mobilediff.training.generator import (
     sampler,
     setup,
 )
-from mobilediff.training.losses import add_noise, alpha_sigma, velocity, velocity_loss
+from mobilediff.training.losses import diffuse, velocity_loss
 from mobilediff.training.options import parse_options
 from mobilediff.training.trainer import TrainingStep
 
@@ -47,13 +47,10 @@ def train(options: TeacherOptions, limits) -> bool:
         timesteps = torch.randint(
             0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device
         )
-        noise = torch.empty_like(batch.latents).normal_(generator=step.generator)
-        alpha, sigma = alpha_sigma(scheduler.alphas_cumprod, timesteps)
-        noisy = add_noise(batch.latents, noise, alpha, sigma)
+        z = diffuse(batch.latents, timesteps, scheduler.alphas_cumprod, step.generator)
         with trainer.autocast():
-            prediction = module(noisy, timesteps, **data.conditioning(batch.rows)).sample
-        target = velocity(batch.latents, noise, alpha, sigma)
-        loss = velocity_loss(prediction.float(), target, alpha, sigma, options.snr_gamma)
+            prediction = module(z.noisy, timesteps, **data.conditioning(batch.rows)).sample
+        loss = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, options.snr_gamma)
         trainer.update("unet", loss)
         return {"loss_task": loss}
 
