@@ -82,13 +82,13 @@ def load_models(folder: Path) -> tuple[list[Model], list[str]]:
         The models, the cheapest image (NFE x MACs) first, and the problems as sentences.
     """
     found = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
-    problems = [f"{folder / name} is missing." for name in FAMILY if name not in found]
+    problems = [f"{folder.name}/{name} is missing." for name in FAMILY if name not in found]
     models, device = [], torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     for name in found:
         try:
             models.append(load_model(folder / name, device))
         except Exception as error:  # a broken folder can raise anything
-            problems.append(f"{folder / name} is left out: {error}")
+            problems.append(f"{folder.name}/{name} is left out: {error}")
     return sorted(models, key=lambda model: (model.nfe * model.macs, model.name)), problems
 
 

@@ -67,8 +67,8 @@ def test_problems_are_named_and_the_others_start(loaded, checkpoints):
     models, problems = loaded
     assert sorted(model.name for model in models) == sorted([*ORDER, "twin"])
     assert len(problems) == 2
-    assert any(problem == f"{checkpoints / 'student'} is missing." for problem in problems)
-    assert any(problem.startswith(f"{checkpoints / 'student-1step-pruned'} is left out: ") for problem in problems)
+    assert any(problem == f"{checkpoints.name}/student is missing." for problem in problems)
+    assert any(problem.startswith(f"{checkpoints.name}/student-1step-pruned is left out: ") for problem in problems)
     page = app.describe(models, problems, [])
     assert all(problem in page for problem in problems)
     assert "--precompute" in page
