@@ -94,23 +94,33 @@ def test_state_is_replaced_as_one(tmp_path):
     assert scalars == {"step": 2}
 
 
-class Regression:
-    """A network with dropout that learns noise drawn in the step: whatever is not restored changes its weights."""
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, fused=True)
 
-    def __init__(self, folder, stop_after=None):
+
+class Regression:
+    """A network with dropout that learns noise drawn in the step: whatever is not restored changes its weights.
+
+    Its convolutions are channels_last, so optimiser state that comes back in another memory format shows.
+    """
+
+    def __init__(self, folder, stop_after=None, optimizer=None, **changes):
         torch.manual_seed(0)
-        self.network = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
-        options = TrainingOptions(output=str(folder), steps=8, batch_size=5, warmup_steps=2, mixed_precision="no")
-        self.trainer = Trainer(options, FULL, data_size=12)
-        self.module = self.trainer.add("network", self.network)
-        self.inputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+        self.network = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3), torch.nn.Dropout(0.5), torch.nn.Conv2d(8, 1, 3), torch.nn.Flatten()
+        )
+        values = {"steps": 8, "batch_size": 5, "warmup_steps": 2, "mixed_precision": "no", "log_every": 1, **changes}
+        self.trainer = Trainer(TrainingOptions(output=str(folder), **values), FULL, data_size=12)
+        made = optimizer(self.network.parameters()) if optimizer else None
+        self.module = self.trainer.add("network", self.network, optimizer=made)
+        self.inputs = torch.randn(12, 3, 5, 5, generator=torch.Generator().manual_seed(1))
         self.stop_after = stop_after
         self.visited = []
 
     def step(self, step):
         self.visited += step.indices.tolist()
         inputs = self.inputs[step.indices]
-        target = inputs.sum(1, keepdim=True) + torch.randn(len(inputs), 1, generator=step.generator)
+        target = inputs.mean((1, 2, 3))[:, None] + torch.randn(len(inputs), 1, generator=step.generator)
         loss = (self.module(inputs) - target).square().mean()
         self.trainer.update("network", loss)
         self.trainer.stop_requested = step.index + 1 == self.stop_after
@@ -120,11 +130,12 @@ class Regression:
         return self.trainer.fit(self.step, lambda folder: None)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    whole = Regression(tmp_path / "whole")
+@pytest.mark.parametrize("optimizer", [None, sgd])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, optimizer):
+    whole = Regression(tmp_path / "whole", optimizer=optimizer)
     assert whole.fit()
-    assert not Regression(tmp_path / "parts", stop_after=3).fit()
-    rest = Regression(tmp_path / "parts")
+    assert not Regression(tmp_path / "parts", stop_after=3, optimizer=optimizer).fit()
+    rest = Regression(tmp_path / "parts", optimizer=optimizer)
     assert rest.fit()
     assert len(rest.visited) == 5 * 5
     ours, _ = load_state(tmp_path / "parts")
@@ -132,6 +143,38 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert set(ours) == set(expected)
     for name, value in expected.items():
         assert torch.equal(ours[name], value), name
+
+
+def test_a_run_is_not_gone_on_with_under_other_options(tmp_path):
+    Regression(tmp_path, stop_after=3).fit()
+    with pytest.raises(ValueError, match="learning_rate was 0.0003 and is now 0.1"):
+        Regression(tmp_path, learning_rate=0.1).fit()
+    longer = Regression(tmp_path, steps=9)
+    assert longer.fit()
+    assert longer.trainer.step == 9
+
+
+def test_records_after_the_saved_state_are_dropped(tmp_path):
+    Regression(tmp_path, stop_after=3).fit()
+    with (tmp_path / "stats.jsonl").open("a") as stream:
+        stream.write(json.dumps({"step": 4, "loss": 1.0}) + "\n")
+    Regression(tmp_path).fit()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 9))
+
+
+def test_a_dry_run_starts_anew(tmp_path):
+    Regression(tmp_path).fit()
+    options = TrainingOptions(output=str(tmp_path))
+    Trainer(options, RunLimits(dry_run=True), data_size=12)
+    assert load_state(tmp_path) is None
+
+
+def test_noun_loss_without_nouns_is_0():
+    logits = torch.randn(3, 5, requires_grad=True)
+    assert classifier.noun_cross_entropy(logits, torch.full((3,), -1)).item() == 0
+    mixed = classifier.noun_cross_entropy(logits, torch.tensor([-1, 2, 4]))
+    assert mixed.item() == pytest.approx(torch.nn.functional.cross_entropy(logits[1:], torch.tensor([2, 4])).item())
 
 
 def test_each_image_is_visited_once_an_epoch(tmp_path):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mobilediff.captions import load_nouns
-from mobilediff.data import ImageDataset, load_cifar10
+from mobilediff.data import SPLITS, ImageDataset, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.augment import random_flip, random_translate, to_float
 from mobilediff.training.options import TrainingOptions, parse_options
@@ -58,6 +58,12 @@ def whiten_stem(encoder: ImageEncoder, images: torch.Tensor, epsilon: float = 5e
     encoder.conv_stem.requires_grad_(False)
 
 
+def noun_cross_entropy(logits: torch.Tensor, noun_ids: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Mean cross-entropy over the images whose noun is known (not -1), and 0 where none is."""
+    total = F.cross_entropy(logits, noun_ids, label_smoothing=label_smoothing, ignore_index=-1, reduction="sum")
+    return total / (noun_ids >= 0).sum().clamp(min=1)
+
+
 @torch.no_grad()
 def accuracy(
     encoder: nn.Module, dataset: ImageDataset, device: torch.device, batch_size: int = 500
@@ -76,7 +82,7 @@ def accuracy(
 
 def train(options: ClassifierOptions, limits) -> bool:
     """Train the classifier; see `Trainer.fit` for the returned value."""
-    dataset, test = load_cifar10(options.data, "train"), load_cifar10(options.data, "test")
+    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
     trainer = Trainer(options, limits, len(dataset))
     encoder = ImageEncoder(num_nouns=len(load_nouns()), **options.network)
     if options.whiten_stem:
@@ -99,9 +105,7 @@ def train(options: ClassifierOptions, limits) -> bool:
             output = module(batch.to(memory_format=torch.channels_last))
         smoothing = options.label_smoothing
         loss_class = F.cross_entropy(output.class_logits, labels[step.indices], label_smoothing=smoothing)
-        loss_noun = F.cross_entropy(
-            output.noun_logits, nouns[step.indices], label_smoothing=smoothing, ignore_index=-1
-        )
+        loss_noun = noun_cross_entropy(output.noun_logits, nouns[step.indices], smoothing)
         trainer.update("encoder", loss_class + options.lambda_noun * loss_noun)
         return {"loss_class": loss_class, "loss_noun": loss_noun}
 

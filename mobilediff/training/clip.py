@@ -10,11 +10,11 @@ from tokenizers import pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from mobilediff.captions import CaptionBank, load_nouns
-from mobilediff.data import load_cifar10
+from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
+from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.augment import random_flip, random_translate, to_float
-from mobilediff.training.classifier import accuracy
+from mobilediff.training.classifier import accuracy, noun_cross_entropy
 from mobilediff.training.options import TrainingOptions, parse_options
 from mobilediff.training.trainer import Trainer, TrainingStep
 
@@ -119,10 +119,11 @@ def zero_shot_accuracy(towers: TwoTowers, bank_ids: torch.Tensor, test, device: 
 
 def train(options: ClipOptions, limits) -> bool:
     """Train both towers; see `Trainer.fit` for the returned value."""
-    dataset, test = load_cifar10(options.data, "train"), load_cifar10(options.data, "test")
+    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
     trainer = Trainer(options, limits, len(dataset))
     bank = CaptionBank()
-    tokenizer = run_tokenizer(Path(options.output) / "tokenizer", bank.texts, options)
+    with trainer.accelerator.main_process_first():
+        tokenizer = run_tokenizer(Path(options.output) / "tokenizer", bank.texts, options)
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=options.max_tokens,
@@ -137,6 +138,7 @@ def train(options: ClipOptions, limits) -> bool:
     module = trainer.add("towers", towers)
     encoded = tokenizer(bank.texts, padding="max_length", truncation=True, return_tensors="pt")
     bank_ids = encoded.input_ids.to(trainer.device)
+    names_class = torch.tensor([name in CLASS_NAMES for name in load_nouns()], device=trainer.device)
     images, labels, nouns = (t.to(trainer.device) for t in (dataset.images, dataset.labels, dataset.noun_ids))
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
@@ -146,14 +148,15 @@ def train(options: ClipOptions, limits) -> bool:
         rows = bank.draw(label, noun, step.generator, options.class_probability)
         with trainer.autocast():
             output, text_embeds = module(batch.to(memory_format=torch.channels_last), bank_ids[rows])
-        by_class = rows >= bank.num_nouns * bank.num_templates
+        # "a cat" is a caption of every cat, whether it was drawn as the class or as one of the nouns
+        by_class = (rows >= bank.num_nouns * bank.num_templates) | (names_class[noun] & (noun >= 0))
         same_class, same_noun = label[:, None] == label, (noun[:, None] == noun) & (noun >= 0)
         positives = torch.where(by_class[:, None], same_class, same_noun)
         loss_contrastive = contrastive_loss(
             F.normalize(output.image_embeds, dim=-1), F.normalize(text_embeds, dim=-1), positives, towers.logit_scale
         )
         loss_class = F.cross_entropy(output.class_logits, label)
-        loss_noun = F.cross_entropy(output.noun_logits, noun, ignore_index=-1)
+        loss_noun = noun_cross_entropy(output.noun_logits, noun)
         trainer.update("towers", loss_contrastive + options.lambda_class * (loss_class + 0.5 * loss_noun))
         return {"loss_contrastive": loss_contrastive, "loss_class": loss_class, "loss_noun": loss_noun}
 

@@ -107,7 +107,8 @@ class LatentData:
     def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
         self.options, self.device = options, trainer.device
         self.conditioning = Conditioning(parts, CaptionBank(), trainer.device)
-        latents = cached_latents(parts.vae, dataset, Path(options.latent_cache))
+        with trainer.accelerator.main_process_first():
+            latents = cached_latents(parts.vae, dataset, Path(options.latent_cache))
         self.latents = latents.to(trainer.device)  # [2, N, C, H, W]
         self.labels, self.noun_ids = dataset.labels.to(trainer.device), dataset.noun_ids.to(trainer.device)
 
@@ -199,7 +200,7 @@ def make_pipeline(
 
 def setup(options: GeneratorOptions, limits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
     """The trainer and the data of a generator's stage."""
-    dataset = load_cifar10(options.data, "train")
+    dataset = load_cifar10(options.data, "train", options.resolution)
     if limits.dry_run:
         dataset = dataset.head(256)
     trainer = Trainer(options, limits, len(dataset))

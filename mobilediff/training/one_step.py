@@ -73,8 +73,9 @@ class Pairs:
 
 
 @torch.no_grad()
-def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer, options: OneStepOptions, file: Path) -> Pairs:
+def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer, options: OneStepOptions) -> Pairs:
     """Draw the reconstruction targets with the distilled student, or read them from an earlier start of this run."""
+    file = Path(options.output) / "pairs.safetensors"
     if not file.is_file():
         generator = torch.Generator(device=trainer.device).manual_seed(derived_seed(options.seed, "pairs"))
         alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
@@ -117,23 +118,28 @@ class Critic:
     def __init__(self, module: nn.Module, network: nn.Module, conditioning: Conditioning, trainer: Trainer):
         self.module, self.network, self.conditioning, self.trainer = module, network, conditioning, trainer
 
-    def logits(self, noisy: torch.Tensor, timesteps: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def _logits(self, network: nn.Module, noisy, timesteps, rows) -> torch.Tensor:
         with self.trainer.autocast():
-            return self.module(noisy, timesteps.clamp(min=0), **self.conditioning(rows)).sample.float()
+            return network(noisy, timesteps.clamp(min=0), **self.conditioning(rows)).sample.float()
 
     def generator_loss(self, noisy_fake: torch.Tensor, timesteps: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """-log D on forward-noised predictions; no gradient reaches the discriminator's weights."""
         self.network.requires_grad_(False)
-        loss = F.softplus(-self.logits(noisy_fake, timesteps, rows)).mean()
+        # the bare network: a distributed wrapper would wait for gradients that never come
+        loss = F.softplus(-self._logits(self.network, noisy_fake, timesteps, rows)).mean()
         self.network.requires_grad_(True)
         return loss
 
     def losses(self, noisy_real, rows_real, noisy_fake, rows_fake, timesteps, deviation: float, generator) -> tuple:
-        """The discriminator's loss and the approximated R1 penalty (arXiv 2501.08316, eq. 2)."""
+        """The discriminator's loss, the approximated R1 penalty, and the shares of real and fake it tells right.
+
+        The penalty (arXiv 2501.08316) is here over the deviation squared, so that it estimates the squared gradient
+        whatever the deviation.
+        """
         noise = torch.empty_like(noisy_real).normal_(generator=generator)
         stacked = torch.cat([noisy_real, noisy_fake, noisy_real + deviation * noise])
         times, rows = torch.cat([timesteps] * 3), torch.cat([rows_real, rows_fake, rows_real])
-        real, fake, perturbed = self.logits(stacked, times, rows).chunk(3)
+        real, fake, perturbed = self._logits(self.module, stacked, times, rows).chunk(3)
         loss = F.softplus(-real).mean() + F.softplus(fake).mean()
         penalty = (real.mean((1, 2, 3)) - perturbed.mean((1, 2, 3))).square().mean() / deviation**2
         return loss, penalty, (real > 0).float().mean(), (fake < 0).float().mean()
@@ -147,7 +153,8 @@ def train(options: OneStepOptions, limits) -> bool:
         options.num_pairs, options.adversarial_start = 16, 1
     trainer, data = setup(options, limits, parts)
     unet = source.unet.to(trainer.device, memory_format=torch.channels_last)
-    pairs = sample_pairs(unet, data, trainer, options, Path(options.output) / "pairs.safetensors")
+    with trainer.accelerator.main_process_first():
+        pairs = sample_pairs(unet, data, trainer, options)
     discriminator = make_discriminator(unet)
     generator_module = trainer.add("generator", unet)
     discriminator_module = trainer.add(

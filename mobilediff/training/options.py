@@ -9,6 +9,19 @@ from pathlib import Path
 
 import yaml
 
+OPTIONS_FILE = "options.yaml"
+# What a resumed run may have otherwise than the run that it goes on with.
+MAY_CHANGE = (
+    "data",
+    "steps",
+    "log_every",
+    "sample_every",
+    "sample_steps",
+    "save_every_minutes",
+    "compile",
+    "latent_cache",
+)
+
 
 @dataclass
 class TrainingOptions:
@@ -17,6 +30,7 @@ class TrainingOptions:
     Attributes:
         output: the run folder; the same command on the same folder resumes.
         data: where CIFAR-10 is (see `mobilediff.data.load_cifar10`); None reads the variable MOBILEDIFF_DATA.
+        resolution: of the images, 32 or 64.
         steps: optimiser steps of the whole run; the learning rate is planned over them.
         batch_size: images a step and process.
         warmup_steps: steps of linear warm-up.
@@ -31,6 +45,7 @@ class TrainingOptions:
 
     output: str
     data: str | None = None
+    resolution: int = 32
     seed: int = 0
     steps: int = 1000
     batch_size: int = 64
@@ -99,8 +114,17 @@ def build_options(options_class: type, values: dict) -> TrainingOptions:
 
 def save_options(options: TrainingOptions, folder: Path) -> None:
     """Write the resolved options beside the run."""
-    text = yaml.safe_dump(_plain(dataclasses.asdict(options)), sort_keys=False)
-    (folder / "options.yaml").write_text(text, encoding="utf-8")
+    (folder / OPTIONS_FILE).write_text(yaml.safe_dump(plain_options(options), sort_keys=False), encoding="utf-8")
+
+
+def saved_options(folder: Path) -> dict:
+    """What `save_options` wrote."""
+    return yaml.safe_load((folder / OPTIONS_FILE).read_text(encoding="utf-8"))
+
+
+def plain_options(options: TrainingOptions) -> dict:
+    """The options as YAML has them: dictionaries, lists, numbers and strings."""
+    return _plain(dataclasses.asdict(options))
 
 
 def _field_types(options_class: type) -> dict[str, type]:

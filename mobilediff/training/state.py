@@ -14,10 +14,14 @@ STATE = "state"
 def save_state(folder: Path, tensors: dict[str, torch.Tensor], scalars: dict) -> None:
     """Write `folder`/state-<step>, then drop the older ones; a crash in between leaves the older one whole.
 
+    A state of that step that is already there is kept: a run is deterministic, so it is the same.
+
     Args:
         scalars: JSON values; `step` is required.
     """
     target = folder / f"{STATE}-{scalars['step']:08d}"
+    if target.is_dir():
+        return
     temporary = folder / f".{target.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -27,8 +31,7 @@ def save_state(folder: Path, tensors: dict[str, torch.Tensor], scalars: dict) ->
         temporary / "tensors.safetensors",
     )
     (temporary / "scalars.json").write_text(json.dumps(scalars), encoding="utf-8")
-    older = [path for path in saved_states(folder) if path != target]
-    shutil.rmtree(target, ignore_errors=True)
+    older = saved_states(folder)
     os.replace(temporary, target)
     for path in older:
         shutil.rmtree(path)
@@ -56,10 +59,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """The inverse of `optimizer_tensors`; hyper-parameters stay as they are."""
+    """The inverse of `optimizer_tensors`; hyper-parameters stay as they are.
+
+    Each tensor takes the memory format of its parameter: fused kernels walk both in memory order, not by strides.
+    """
     state_dict = optimizer.state_dict()
     state_dict["state"] = {}
     for name, value in tensors.items():
         index, key = name.split(".", 1)
         state_dict["state"].setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(state_dict)
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter).copy_(value)

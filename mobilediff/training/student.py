@@ -119,12 +119,14 @@ def train(options: StudentOptions, limits) -> bool:
     module, tap = trainer.add("student", student), FeatureTap(teacher)
     pipeline = make_pipeline(parts, unet, scheduler, options)
 
+    alphas_cumprod = scheduler.alphas_cumprod.to(trainer.device)
+
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
         timesteps = torch.randint(
             0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device
         )
-        z = diffuse(batch.latents, timesteps, scheduler.alphas_cumprod, step.generator)
+        z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         conditioning = data.conditioning(batch.rows)
         with trainer.autocast():
             with torch.no_grad():

@@ -42,12 +42,14 @@ def train(options: TeacherOptions, limits) -> bool:
     module = trainer.add("unet", unet)
     pipeline = make_pipeline(parts, unet, scheduler, options)
 
+    alphas_cumprod = scheduler.alphas_cumprod.to(trainer.device)
+
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
         timesteps = torch.randint(
             0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device
         )
-        z = diffuse(batch.latents, timesteps, scheduler.alphas_cumprod, step.generator)
+        z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         with trainer.autocast():
             prediction = module(z.noisy, timesteps, **data.conditioning(batch.rows)).sample
         loss = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, options.snr_gamma)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -16,8 +17,15 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from mobilediff.training.options import RunLimits, TrainingOptions, save_options
-from mobilediff.training.state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
+from mobilediff.training.options import (
+    MAY_CHANGE,
+    RunLimits,
+    TrainingOptions,
+    plain_options,
+    save_options,
+    saved_options,
+)
+from mobilediff.training.state import load_optimizer_tensors, load_state, optimizer_tensors, save_state, saved_states
 
 
 def derived_seed(*words: int | str) -> int:
@@ -96,6 +104,9 @@ class Trainer:
         self.minutes_before = 0.0
         self.stop_requested = False
         torch.manual_seed(options.seed)
+        if limits.dry_run and self.accelerator.is_main_process:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
 
     @property
     def device(self) -> torch.device:
@@ -168,11 +179,13 @@ class Trainer:
         Args:
             step_function: one step; returns the values to log, each a scalar tensor.
             on_export: writes the EMA export under the given folder, at every saved state.
-            on_sample: called every `sample_every` steps with the tensorboard writer; may return figures to log.
+            on_sample: called on the main process every `sample_every` steps with the tensorboard writer; may return
+                figures to log.
 
         Returns:
             Whether the planned last step was reached.
         """
+        self._check_same_options()
         self._resume()
         writer = self._open_logs()
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
@@ -198,18 +211,28 @@ class Trainer:
                 bar.set_postfix_str(f"{rate:.0f} images/s " + " ".join(f"{k} {v:.4g}" for k, v in means.items()))
                 logged_at, logged_step, totals = now, self.step, {}
             if on_sample and self.options.sample_every and self.step % self.options.sample_every == 0:
-                self._log(writer, on_sample(writer) or {})
-                logged_at += 0 if logged_step != self.step else time.perf_counter() - logged_at
+                paused = time.perf_counter()
+                if writer is not None:
+                    self._log(writer, on_sample(writer) or {})
+                self.accelerator.wait_for_everyone()
+                logged_at += time.perf_counter() - paused
             if time.perf_counter() - saved > 60 * self.options.save_every_minutes:
+                paused = time.perf_counter()
                 self._save(started, on_export)
                 saved = time.perf_counter()
+                logged_at += saved - paused
         bar.close()
         self._save(started, on_export)
         return self.step >= self.options.steps
 
     def _out_of_time(self, started: float) -> bool:
         limit = self.limits.max_minutes
-        return self.stop_requested or (limit is not None and time.perf_counter() - started > 60 * limit)
+        stop = self.stop_requested or (limit is not None and time.perf_counter() - started > 60 * limit)
+        if self.accelerator.num_processes == 1:
+            return stop
+        # all processes leave the loop at the same step, or those left behind wait for gradients for ever
+        flag = torch.tensor(float(stop), device=self.device)
+        return self.accelerator.reduce(flag, reduction="sum").item() > 0
 
     def _draws(self, step: int) -> TrainingStep:
         options, rank, world = self.options, self.accelerator.process_index, self.accelerator.num_processes
@@ -229,7 +252,31 @@ class Trainer:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
         save_options(self.options, self.folder)
-        return SummaryWriter(str(self.folder / "tensorboard"))
+        self._drop_later_records()
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
+
+    def _check_same_options(self) -> None:
+        """Refuse to go on with a run under options that would make it another one."""
+        if not saved_states(self.folder):
+            return
+        before, now = saved_options(self.folder), plain_options(self.options)
+        changed = sorted(key for key in now if key not in MAY_CHANGE and before.get(key, now[key]) != now[key])
+        if changed:
+            raise ValueError(
+                f"{self.folder} holds a run with other options: {changed[0]} was {before[changed[0]]!r} and is now "
+                f"{now[changed[0]]!r}. Give another output, or change only {', '.join(MAY_CHANGE)}"
+            )
+
+    def _drop_later_records(self) -> None:
+        """Take out of stats.jsonl what an interrupted run logged after the state that is gone on with."""
+        file = self.folder / "stats.jsonl"
+        if not file.is_file():
+            return
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(file)
 
     def _log(self, writer: SummaryWriter | None, values: dict[str, float]) -> None:
         if writer is None or not values:

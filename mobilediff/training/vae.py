@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torchvision.utils import make_grid
 
-from mobilediff.data import load_cifar10
+from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.augment import random_flip, to_float
 from mobilediff.training.options import TrainingOptions, parse_options
@@ -50,6 +50,20 @@ class PerceptualLoss(nn.Module):
         )
 
 
+class Autoencoding(nn.Module):
+    """One pass through a VAE with given noise, as a single call that compiles and runs on several devices."""
+
+    def __init__(self, vae: AutoencoderKL):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reconstructions [N, 3, H, W], and the KL divergence to N(0, 1) in nats a latent value, a scalar."""
+        posterior = self.vae.encode(images).latent_dist
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        return decoded, posterior.kl().mean() / noise[0].numel()
+
+
 def encode_latents(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     """The normalised latents that the generators learn: (posterior mean - latents_mean) / latents_std.
 
@@ -88,13 +102,13 @@ def reconstruction_psnr(vae: AutoencoderKL, images: torch.Tensor) -> float:
 
 def train(options: VaeOptions, limits) -> bool:
     """Train the autoencoder; see `Trainer.fit` for the returned value."""
-    dataset, test = load_cifar10(options.data, "train"), load_cifar10(options.data, "test")
+    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
     trainer = Trainer(options, limits, len(dataset))
     perceptual = PerceptualLoss(ImageEncoder.from_pretrained(options.perceptual)).to(
         trainer.device, memory_format=torch.channels_last
     )
     vae = AutoencoderKL(**options.network)
-    module = trainer.add("vae", vae)
+    module = trainer.add("vae", Autoencoding(vae))
     images, test_images = dataset.images.to(trainer.device), test.images[:1000].to(trainer.device)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
@@ -103,11 +117,9 @@ def train(options: VaeOptions, limits) -> bool:
             (len(batch), *latent_shape), generator=step.generator, device=trainer.device
         ).to(memory_format=torch.channels_last)  # fmt: skip
         with trainer.autocast():
-            posterior = module.encode(batch).latent_dist
-            decoded = module.decode(posterior.mean + posterior.std * noise).sample
+            decoded, loss_kl = module(batch, noise)
             loss_perceptual = perceptual(decoded, batch)
         loss_reconstruction = F.l1_loss(decoded.float(), batch)
-        loss_kl = posterior.kl().mean() / noise[0].numel()
         loss = loss_reconstruction + options.lambda_kl * loss_kl + options.lambda_perceptual * loss_perceptual
         trainer.update("vae", loss)
         return {
