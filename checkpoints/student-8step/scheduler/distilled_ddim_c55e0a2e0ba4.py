@@ -1,0 +1,122 @@
+"""Deterministic DDIM for progressively distilled students (arXiv 2202.00512)."""
+
+from typing import Literal
+
+import torch
+from diffusers import DDIMScheduler
+from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+
+# diffusers finds out how to load a component by looking for its base class in the component's own module.
+from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
+
+
+class DistilledDDIMScheduler(DDIMScheduler):
+    """DDIM (arXiv 2010.02502) with eta = 0 on trailing timesteps, for the step counts of a distilled student only.
+
+    A student learns to land on given timesteps and not on those in between, so other counts are refused.
+    Two things differ from diffusers' class: that refusal, and that a step leads exactly to the next timestep where
+    the count does not divide `num_train_timesteps` (diffusers' own can be one timestep off).
+
+    Args:
+        num_train_timesteps: length of the diffusion.
+        beta_start: first beta of the "linear" and "scaled_linear" schedules.
+        beta_end: last beta of these two.
+        beta_schedule: "squaredcos_cap_v2", "linear" or "scaled_linear", as diffusers names them.
+        prediction_type: what the network returns: "v_prediction", "sample" (x_0) or "epsilon".
+        distilled_num_inference_steps: the step counts that `set_timesteps` accepts.
+
+    Raises:
+        ValueError: for an unknown `prediction_type`, or step counts outside 1..`num_train_timesteps`.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "squaredcos_cap_v2",
+        prediction_type: Literal["v_prediction", "sample", "epsilon"] = "v_prediction",
+        distilled_num_inference_steps: list[int] | tuple[int, ...] = (8,),
+    ):
+        if prediction_type not in ("sample", "v_prediction", "epsilon"):
+            raise ValueError(f"prediction_type is {prediction_type!r}, accepted: sample, v_prediction, epsilon")
+        if not distilled_num_inference_steps or not all(
+            1 <= steps <= num_train_timesteps for steps in distilled_num_inference_steps
+        ):
+            raise ValueError(
+                f"distilled_num_inference_steps is {distilled_num_inference_steps}, "
+                f"accepted: counts from 1 to {num_train_timesteps}"
+            )
+        super().__init__(
+            num_train_timesteps=num_train_timesteps,
+            beta_start=beta_start,
+            beta_end=beta_end,
+            beta_schedule=beta_schedule,
+            prediction_type=prediction_type,
+            clip_sample=False,
+            set_alpha_to_one=True,
+            timestep_spacing="trailing",
+        )
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """Trailing timesteps, from `num_train_timesteps` - 1 downwards.
+
+        Raises:
+            ValueError: if the student was not distilled for this count.
+        """
+        accepted = self.config.distilled_num_inference_steps
+        if num_inference_steps not in accepted:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}, this scheduler accepts {list(accepted)}")
+        super().set_timesteps(num_inference_steps, device=device)
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: int | torch.Tensor,
+        sample: torch.Tensor,
+        return_dict: bool = True,
+    ) -> DDIMSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
+        """From x_t and the network's output to x_s at the next timestep s < t, or to x_0 after the last one.
+
+        Args:
+            model_output: the network's prediction at `timestep`, [B, C, H, W].
+            timestep: t, one of `timesteps`.
+            sample: x_t, [B, C, H, W].
+            return_dict: whether to return a `DDIMSchedulerOutput` or a tuple.
+
+        Raises:
+            ValueError: if `set_timesteps` was not called, or `timestep` is not one of its timesteps.
+        """
+        # Legend, symbol -> name (arXiv 2202.00512: z_t, alpha_t, sigma_t, v; arXiv 2010.02502, eq. 12 with sigma = 0)
+        #   z_t               -> sample
+        #   alpha_t, sigma_t  -> alpha_t, sigma_t, with alpha_t^2 + sigma_t^2 = 1
+        #   x_hat             -> pred_original_sample
+        #   eps_hat           -> pred_epsilon
+        #   z_s               -> prev_sample = alpha_s x_hat + sigma_s eps_hat
+        timesteps = self.timesteps.tolist()
+        if self.num_inference_steps is None or int(timestep) not in timesteps:
+            raise ValueError(f"timestep is {int(timestep)}; call set_timesteps first, then pass one of its timesteps")
+        next_index = timesteps.index(int(timestep)) + 1
+        alpha_prod_t = self.alphas_cumprod[int(timestep)]
+        alpha_prod_s = (
+            self.alphas_cumprod[timesteps[next_index]] if next_index < len(timesteps) else self.final_alpha_cumprod
+        )
+        alpha_t, sigma_t = alpha_prod_t**0.5, (1 - alpha_prod_t) ** 0.5
+        alpha_s, sigma_s = alpha_prod_s**0.5, (1 - alpha_prod_s) ** 0.5
+
+        if self.config.prediction_type == "v_prediction":
+            pred_original_sample = alpha_t * sample - sigma_t * model_output
+            pred_epsilon = alpha_t * model_output + sigma_t * sample
+        elif self.config.prediction_type == "sample":
+            pred_original_sample = model_output
+            pred_epsilon = (sample - alpha_t * model_output) / sigma_t
+        else:
+            pred_original_sample = (sample - sigma_t * model_output) / alpha_t
+            pred_epsilon = model_output
+
+        prev_sample = alpha_s * pred_original_sample + sigma_s * pred_epsilon
+        if not return_dict:
+            return prev_sample, pred_original_sample
+        return DDIMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=pred_original_sample)
