@@ -163,6 +163,17 @@ def test_records_after_the_saved_state_are_dropped(tmp_path):
     assert steps == list(range(1, 9))
 
 
+def test_a_value_that_is_not_in_every_step_is_averaged_over_those_it_is_in(tmp_path):
+    run = Regression(tmp_path, log_every=8)
+
+    def step(draws):
+        values = run.step(draws)
+        return values | ({"rare": torch.tensor(6.0)} if draws.index % 2 else {})
+
+    run.trainer.fit(step, lambda folder: None)
+    assert json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])["rare"] == 6.0
+
+
 def test_a_dry_run_starts_anew(tmp_path):
     Regression(tmp_path).fit()
     options = TrainingOptions(output=str(tmp_path))

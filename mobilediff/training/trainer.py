@@ -200,12 +200,13 @@ class Trainer:
         while self.step < self.options.steps and not self._out_of_time(started):
             values = step_function(self._draws(self.step))
             for name, value in values.items():  # summed on the device: no sync until the log line
-                totals[name] = totals.get(name, 0) + value.detach()
+                total, times = totals.get(name, (0, 0))  # a loss may not be there in every step
+                totals[name] = total + value.detach(), times + 1
             self.step += 1
             bar.update()
             if self.step % self.options.log_every == 0 or self.step == self.options.steps:
                 now, count = time.perf_counter(), self.step - logged_step
-                means = {name: float(total) / count for name, total in totals.items()}
+                means = {name: float(total) / times for name, (total, times) in totals.items()}
                 rate = count * self.options.batch_size * self.accelerator.num_processes / (now - logged_at)
                 self._log(writer, {**means, "images_per_second": rate})
                 bar.set_postfix_str(f"{rate:.0f} images/s " + " ".join(f"{k} {v:.4g}" for k, v in means.items()))
