@@ -1,0 +1,438 @@
+"""From a prompt to CIFAR-10-sized images with any checkpoint of the family: teacher, students, pruned ones.
+
+This file ships inside every checkpoint, so it imports nothing of the package it is part of.
+"""
+
+import difflib
+import importlib
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import logging
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+logger = logging.get_logger(__name__)
+
+# CIFAR-10's classes in the order of its labels.
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+# Where the package that this file belongs to keeps the classes that a checkpoint may carry a copy of.
+PACKAGE_MODULES = {
+    "MobileUNet": "models.mobile_unet",
+    "UFOGenScheduler": "schedulers.ufogen",
+    "DistilledDDIMScheduler": "schedulers.distilled_ddim",
+}
+
+
+def encode_text(
+    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModelWithProjection, prompts: list[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The conditioning of all networks, in training and sampling alike.
+
+    Args:
+        tokenizer: pads and cuts every prompt to L = `tokenizer.model_max_length` tokens.
+        text_encoder: hidden size D, projection size P.
+        prompts: B strings.
+
+    Returns:
+        hidden_states: for cross-attention, [B, L, D].
+        pooled: the projected embedding of the end token, [B, P].
+    """
+    tokens = tokenizer(
+        prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    )
+    output = text_encoder(tokens.input_ids.to(text_encoder.device))
+    return output.last_hidden_state, output.text_embeds
+
+
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"[\w'-]+", prompt.lower())
+
+
+def nearest_names(prompt: str, names: Sequence[str], count: int = 3) -> list[str]:
+    """The `count` names most like any one to three neighbouring words of the prompt, best first."""
+    words = _words(prompt)
+    phrases = {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
+    scores = {}
+    for phrase in phrases:
+        # get_close_matches discards hopeless candidates early, which makes 396 nouns quick enough.
+        for name in difflib.get_close_matches(phrase, names, n=count, cutoff=0.5):
+            scores[name] = max(scores.get(name, 0.0), difflib.SequenceMatcher(None, phrase, name).ratio())
+    return sorted(scores, key=lambda name: (-scores[name], name))[:count]
+
+
+class MobileDiffusionPipeline(DiffusionPipeline):
+    """Text-to-image and class-to-image generation in the latent space of a small VAE.
+
+    Args:
+        vae: `AutoencoderKL` whose config holds `latents_mean` and `latents_std`, one number a latent channel.
+        text_encoder: frozen `CLIPTextModelWithProjection`.
+        tokenizer: its tokenizer.
+        unet: `UNet2DConditionModel` or `MobileUNet`; takes the text's hidden states as `encoder_hidden_states` and
+            its pooled embedding as `class_labels`.
+        scheduler: diffusers' `DDIMScheduler`, or one with `distilled_num_inference_steps` in its config.
+        nouns: the nouns of the training captions and their class index; None switches the warning about unknown
+            prompts off.
+        null_prompt: the prompt of the unconditional branch of classifier-free guidance.
+        class_template: makes a prompt of a class name; `{noun}` (or `{}`) and, if wanted, `{article}`.
+        default_num_inference_steps: steps this checkpoint was made for.
+        default_guidance_scale: guidance this checkpoint was made for; not used if `guidance_distilled`.
+        guidance_distilled: whether guidance is folded into the weights, so that none may be asked for.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+    _callback_tensor_inputs = ("latents",)
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModelWithProjection,
+        tokenizer: CLIPTokenizer,
+        unet: ModelMixin,
+        scheduler: SchedulerMixin,
+        nouns: dict[str, int] | None = None,
+        null_prompt: str = "",
+        class_template: str = "a photo of {article} {noun}",
+        default_num_inference_steps: int = 50,
+        default_guidance_scale: float = 3.0,
+        guidance_distilled: bool = False,
+    ):
+        super().__init__()
+        if vae.config.latents_mean is None or vae.config.latents_std is None:
+            raise ValueError("the VAE's config holds no latents_mean and latents_std; both are needed to decode")
+        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
+        self.register_to_config(
+            nouns=nouns,
+            null_prompt=null_prompt,
+            class_template=class_template,
+            default_num_inference_steps=default_num_inference_steps,
+            default_guidance_scale=float(default_guidance_scale),
+            guidance_distilled=guidance_distilled,
+        )
+        self.image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1))
+
+    @classmethod
+    def load_config(cls, *args, **kwargs):
+        """The index of a checkpoint, as `from_pretrained` reads it.
+
+        `DiffusionPipeline.from_pretrained(..., trust_remote_code=True)` runs the code inside the checkpoint. Called on
+        this class of the installed package, the package's own classes stand in for that code, so nothing of the
+        folder is executed and no trust is asked for.
+        """
+        config = super().load_config(*args, **kwargs)
+        package, _, module = __name__.rpartition(".")
+        if module != "pipeline":  # a checkpoint's copy of this file has no package around it
+            return config
+        index = config[0] if isinstance(config, tuple) else config
+        if isinstance(index.get("_class_name"), (list, tuple)):
+            index["_class_name"] = index["_class_name"][-1]
+        for name, value in index.items():
+            if isinstance(value, (list, tuple)) and value[-1] in PACKAGE_MODULES:
+                module_name = f"{package}.{PACKAGE_MODULES[value[-1]]}"
+                importlib.import_module(module_name)  # diffusers takes component classes from loaded modules only
+                index[name] = [module_name, value[-1]]
+        return config
+
+    def nfe(self, num_inference_steps: int | None = None, guidance_scale: float | None = None) -> int:
+        """Network evaluations an image costs; a guided step counts as two.
+
+        Raises:
+            ValueError: for steps or guidance that this checkpoint was not made for.
+        """
+        steps, scale = self._resolve_steps(num_inference_steps), self._resolve_guidance(guidance_scale)
+        return steps * (2 if scale > 1 else 1)
+
+    def _resolve_steps(self, num_inference_steps: int | None) -> int:
+        if num_inference_steps is None:
+            return self.config.default_num_inference_steps
+        is_count = isinstance(num_inference_steps, Integral) and not isinstance(num_inference_steps, bool)
+        distilled_for = self.scheduler.config.get("distilled_num_inference_steps")
+        if distilled_for is not None:
+            if not is_count or num_inference_steps not in distilled_for:
+                raise ValueError(
+                    f"num_inference_steps is {num_inference_steps!r}, this checkpoint was distilled for "
+                    f"{' or '.join(map(str, distilled_for))}"
+                )
+        elif not is_count or not 1 <= num_inference_steps <= self.scheduler.config.num_train_timesteps:
+            raise ValueError(
+                f"num_inference_steps is {num_inference_steps!r}, accepted: whole numbers from 1 to "
+                f"{self.scheduler.config.num_train_timesteps}"
+            )
+        return int(num_inference_steps)
+
+    def _resolve_guidance(self, guidance_scale: float | None) -> float:
+        is_number = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
+        if self.config.guidance_distilled:
+            if guidance_scale is not None and not (is_number and guidance_scale == 1):
+                raise ValueError(
+                    f"guidance_scale is {guidance_scale!r}, but guidance is distilled into this checkpoint: "
+                    "accepted are None and 1"
+                )
+            return 1.0
+        if guidance_scale is None:
+            return self.config.default_guidance_scale
+        if not is_number or not math.isfinite(guidance_scale) or guidance_scale < 0:
+            raise ValueError(
+                f"guidance_scale is {guidance_scale!r}, accepted: finite numbers from 0; up to 1 means no guidance"
+            )
+        return float(guidance_scale)
+
+    def _latent_shape(self, batch_size: int) -> tuple[int, int, int, int]:
+        size = self.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return batch_size, self.unet.config.in_channels, height, width
+
+    def check_inputs(
+        self,
+        prompt,
+        class_labels,
+        num_images_per_prompt,
+        num_inference_steps,
+        guidance_scale,
+        generator,
+        latents,
+        output_type,
+        callback_on_step_end_tensor_inputs,
+    ) -> tuple[list[str], int, float]:
+        """Refuse what `__call__` cannot do, before any work.
+
+        Returns:
+            The prompts (one a row, not yet repeated), the number of steps and the guidance scale.
+
+        Raises:
+            ValueError: naming the argument, its value and what is accepted.
+        """
+        if (prompt is None) == (class_labels is None):
+            given = "neither" if prompt is None else "both"
+            raise ValueError(f"pass either prompt or class_labels, not {given}")
+        prompts = self._check_prompt(prompt) if class_labels is None else self._prompts_of_classes(class_labels)
+        if (
+            not isinstance(num_images_per_prompt, Integral)
+            or isinstance(num_images_per_prompt, bool)
+            or num_images_per_prompt < 1
+        ):
+            raise ValueError(f"num_images_per_prompt is {num_images_per_prompt!r}, accepted: whole numbers from 1")
+        steps, scale = self._resolve_steps(num_inference_steps), self._resolve_guidance(guidance_scale)
+        batch_size = len(prompts) * num_images_per_prompt
+
+        if isinstance(generator, (list, tuple)):
+            if len(generator) != batch_size:
+                raise ValueError(f"generator is a list of {len(generator)}, but {batch_size} images are asked for")
+        generators = generator if isinstance(generator, (list, tuple)) else [generator]
+        if not all(isinstance(g, torch.Generator) for g in generators if generator is not None):
+            raise ValueError(f"generator is {generator!r}, accepted: a torch.Generator, or a list of one an image")
+
+        if latents is not None:
+            expected = self._latent_shape(batch_size)
+            if not isinstance(latents, torch.Tensor) or tuple(latents.shape) != expected:
+                got = tuple(latents.shape) if isinstance(latents, torch.Tensor) else type(latents).__name__
+                raise ValueError(f"latents is {got}, accepted: a tensor of shape {expected}")
+            if not torch.isfinite(latents).all():
+                raise ValueError("latents holds NaN or infinite values")
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type is {output_type!r}, accepted: {', '.join(OUTPUT_TYPES)}")
+        unknown = [k for k in callback_on_step_end_tensor_inputs if k not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs holds {unknown}, accepted: {list(self._callback_tensor_inputs)}"
+            )
+        return prompts, steps, scale
+
+    def _check_prompt(self, prompt: str | list[str]) -> list[str]:
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        if not isinstance(prompts, (list, tuple)) or not prompts or not all(isinstance(p, str) for p in prompts):
+            raise ValueError(f"prompt is {prompt!r}, accepted: a string or a list of at least one string")
+        return list(prompts)
+
+    def _prompts_of_classes(self, class_labels) -> list[str]:
+        if isinstance(class_labels, (str, Integral)):
+            class_labels = [class_labels]
+        elif hasattr(class_labels, "tolist"):  # a tensor or an array
+            class_labels = class_labels.reshape(-1).tolist()
+        if not isinstance(class_labels, (list, tuple)) or not class_labels:
+            raise ValueError(f"class_labels is {class_labels!r}, accepted: a class or a list of at least one class")
+        prompts = []
+        for label in class_labels:
+            if isinstance(label, str) and label.strip().lower() in CLASS_NAMES:
+                name = label.strip().lower()
+            elif isinstance(label, Integral) and not isinstance(label, bool) and 0 <= label < len(CLASS_NAMES):
+                name = CLASS_NAMES[label]
+            else:
+                raise ValueError(
+                    f"class_labels holds {label!r}, accepted: {', '.join(CLASS_NAMES)}, or 0 to {len(CLASS_NAMES) - 1}"
+                )
+            article = "an" if name[0] in "aeiou" else "a"
+            prompts.append(self.config.class_template.format(name, noun=name, article=article))
+        return prompts
+
+    def _warn_about_unknown_prompts(self, prompts: list[str]) -> None:
+        if self.config.nouns is None:
+            return
+        names = sorted({*self.config.nouns, *CLASS_NAMES})
+        for prompt in dict.fromkeys(prompts):
+            words = " ".join(["", *_words(prompt), ""])
+            known = any(f" {name} " in words or f" {name}s " in words for name in names)
+            if prompt != self.config.null_prompt and not known:
+                nearest = nearest_names(prompt, names) or list(CLASS_NAMES)
+                logger.warning(
+                    f"The prompt {prompt!r} names nothing that the model was trained on, so the image may show "
+                    f"anything. Nearest known names: {', '.join(nearest)}."
+                )
+
+    def encode_prompt(
+        self, prompts: list[str], num_images_per_prompt: int, guided: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Conditioning for `len(prompts) * num_images_per_prompt` images, images of one prompt side by side.
+
+        Returns:
+            hidden_states [B, L, D] and pooled [B, P]; if `guided` the null prompt's B rows stand in front of them.
+        """
+        texts = [self.config.null_prompt, *prompts] if guided else prompts
+        hidden_states, pooled = encode_text(self.tokenizer, self.text_encoder, texts)
+        batch_size = len(prompts) * num_images_per_prompt
+
+        def arrange(embeds: torch.Tensor) -> torch.Tensor:
+            embeds = embeds.to(device=self._execution_device, dtype=self.unet.dtype)
+            if not guided:
+                return embeds.repeat_interleave(num_images_per_prompt, dim=0)
+            null = embeds[:1].expand(batch_size, *embeds.shape[1:])
+            return torch.cat([null, embeds[1:].repeat_interleave(num_images_per_prompt, dim=0)])
+
+        return arrange(hidden_states), arrange(pooled)
+
+    def prepare_latents(self, batch_size: int, generator, latents: torch.Tensor | None) -> torch.Tensor:
+        """Initial noise at the scheduler's scale, [B, C, H, W]; drawn in float32, whatever the network's precision."""
+        device = self._execution_device
+        if latents is None:
+            shape = self._latent_shape(batch_size)
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        return latents.to(device=device, dtype=self.unet.dtype) * self.scheduler.init_noise_sigma
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Normalised latents [B, C, H, W] to images in [-1, 1], float32 [B, 3, H', W'].
+
+        Raises:
+            ValueError: if the latents are not finite, as after an overflow in half precision.
+        """
+        if not torch.isfinite(latents).all():
+            raise ValueError(
+                "the latents hold NaN or infinite values, so there is no image to decode; "
+                f"the network ran in {self.unet.dtype}"
+            )
+        mean = torch.tensor(self.vae.config.latents_mean, device=latents.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.vae.config.latents_std, device=latents.device).view(1, -1, 1, 1)
+        latents = latents.float() * std + mean
+        # A VAE's activations may overflow in float16, which its config says by diffusers' `force_upcast`.
+        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+            self.vae.to(torch.float32)
+            images = self.vae.decode(latents, return_dict=False)[0]
+            self.vae.to(torch.float16)
+        else:
+            images = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
+        return images.float()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        class_labels: str | int | Sequence[str | int] | torch.Tensor | None = None,
+        num_images_per_prompt: int = 1,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[["MobileDiffusionPipeline", int, torch.Tensor, dict], dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> ImagePipelineOutput | tuple:
+        """Generate images.
+
+        Args:
+            prompt: one or several descriptions; give this or `class_labels`.
+            class_labels: class names ("airplane", ...) or indices 0..9, one or several.
+            num_images_per_prompt: images for each of them; they stand side by side in the result.
+            num_inference_steps: defaults to what the checkpoint was made for.
+            guidance_scale: weight of classifier-free guidance (arXiv 2207.12598), each guided step costing one network
+                call at twice the batch; up to 1 means none. Defaults to what the checkpoint was made for.
+            generator: one for the whole batch, or a list of one an image: then an image does not depend on the batch
+                that it is drawn in.
+            latents: initial noise instead of drawing it, standard normal, [B, C, H, W].
+            output_type: "pil", "np" (float [B, H, W, 3] in [0, 1]), "pt" (float [B, 3, H, W] in [0, 1]) or "latent"
+                (normalised, [B, C, H, W]).
+            return_dict: whether to return an `ImagePipelineOutput` or a tuple of the images.
+            callback_on_step_end: called as (pipeline, step index, timestep, tensors); may return new tensors.
+            callback_on_step_end_tensor_inputs: names of the tensors that it gets; only "latents" exists.
+
+        Returns:
+            The images, as `output_type` says.
+
+        Raises:
+            ValueError: for bad arguments, before any work; or if sampling ends in NaN.
+        """
+        prompts, steps, scale = self.check_inputs(
+            prompt,
+            class_labels,
+            num_images_per_prompt,
+            num_inference_steps,
+            guidance_scale,
+            generator,
+            latents,
+            output_type,
+            callback_on_step_end_tensor_inputs,
+        )
+        self._warn_about_unknown_prompts(prompts)
+        guided = scale > 1
+        generator = list(generator) if isinstance(generator, tuple) else generator
+        timesteps = self._prepare_timesteps(steps)
+
+        latents = self.prepare_latents(len(prompts) * num_images_per_prompt, generator, latents)
+        hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, guided)
+        # Only schedulers that draw noise take a generator.
+        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+        step_kwargs = {"generator": generator} if takes_generator else {}
+
+        with self.progress_bar(total=len(timesteps)) as progress_bar:
+            for i, t in enumerate(timesteps):
+                sample = torch.cat([latents, latents]) if guided else latents
+                sample = self.scheduler.scale_model_input(sample, t)
+                model_output = self.unet(
+                    sample, t, encoder_hidden_states=hidden_states, class_labels=pooled, return_dict=False
+                )[0]
+                if guided:
+                    null_output, text_output = model_output.chunk(2)
+                    model_output = null_output + scale * (text_output - null_output)
+                latents = self.scheduler.step(model_output, t, latents, return_dict=False, **step_kwargs)[0]
+
+                if callback_on_step_end is not None:
+                    outputs = callback_on_step_end(self, i, t, {"latents": latents})
+                    latents = (outputs or {}).get("latents", latents)
+                progress_bar.update()
+
+        images = latents
+        if output_type != "latent":
+            images = self.image_processor.postprocess(self.decode_latents(latents), output_type=output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _prepare_timesteps(self, num_inference_steps: int) -> torch.Tensor:
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        timesteps = self.scheduler.timesteps
+        # diffusers lays out one timestep too many, the last below 0, for a few counts that do not divide 1000.
+        if len(timesteps) != num_inference_steps:
+            raise ValueError(
+                f"num_inference_steps is {num_inference_steps}, for which {type(self.scheduler).__name__} lays out "
+                f"{len(timesteps)} timesteps; take a number near it"
+            )
+        return timesteps

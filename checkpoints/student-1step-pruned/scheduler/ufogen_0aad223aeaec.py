@@ -1,0 +1,155 @@
+"""UFOGen's sampler (arXiv 2311.09257): predict the clean sample, noise it forward to the next timestep."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers import DDPMScheduler
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+
+
+@dataclass
+class UFOGenSchedulerOutput(BaseOutput):
+    """Output of `UFOGenScheduler.step`.
+
+    Attributes:
+        prev_sample: the network's next input; after the last step the clean sample itself, [B, C, H, W].
+        pred_original_sample: the predicted clean sample, [B, C, H, W].
+    """
+
+    prev_sample: torch.Tensor
+    pred_original_sample: torch.Tensor
+
+
+class UFOGenScheduler(SchedulerMixin, ConfigMixin):
+    """Sampling in 1, 2 or 4 steps from a generator that was trained to predict x_0 at several noise levels.
+
+    Unlike DDIM the noise between two steps is drawn anew from the forward kernel q(x_t | x_0), the one that the
+    discriminator saw in training, and not carried over from the prediction.
+
+    Args:
+        num_train_timesteps: length of the diffusion.
+        beta_start: first beta of the "linear" and "scaled_linear" schedules.
+        beta_end: last beta of these two.
+        beta_schedule: "squaredcos_cap_v2", "linear" or "scaled_linear", as diffusers names them.
+        prediction_type: what the network returns: "sample" (x_0), "v_prediction" or "epsilon".
+        distilled_num_inference_steps: the step counts that `set_timesteps` accepts.
+
+    Raises:
+        ValueError: for an unknown `prediction_type`, or step counts outside 1..`num_train_timesteps`.
+    """
+
+    order = 1
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "squaredcos_cap_v2",
+        prediction_type: Literal["sample", "v_prediction", "epsilon"] = "v_prediction",
+        distilled_num_inference_steps: list[int] | tuple[int, ...] = (1, 2, 4),
+    ):
+        if prediction_type not in ("sample", "v_prediction", "epsilon"):
+            raise ValueError(f"prediction_type is {prediction_type!r}, accepted: sample, v_prediction, epsilon")
+        if not distilled_num_inference_steps or not all(
+            1 <= steps <= num_train_timesteps for steps in distilled_num_inference_steps
+        ):
+            raise ValueError(
+                f"distilled_num_inference_steps is {distilled_num_inference_steps}, "
+                f"accepted: counts from 1 to {num_train_timesteps}"
+            )
+        # q(x_t | x_0) is that of DDPM, whatever the sampler.
+        self._forward_process = DDPMScheduler(
+            num_train_timesteps, beta_start=beta_start, beta_end=beta_end, beta_schedule=beta_schedule
+        )
+        self.alphas_cumprod = self._forward_process.alphas_cumprod
+        self.init_noise_sigma = 1.0
+        self.num_inference_steps = None
+        self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1)
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """Space the timesteps evenly from the last one downwards ("trailing"), so that one step starts at pure noise.
+
+        Raises:
+            ValueError: if the generator was not made for this count.
+        """
+        accepted = self.config.distilled_num_inference_steps
+        if num_inference_steps not in accepted:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}, this scheduler accepts {list(accepted)}")
+        self.num_inference_steps = num_inference_steps
+        remaining = torch.arange(num_inference_steps, 0, -1, dtype=torch.float64) / num_inference_steps
+        self.timesteps = ((remaining * self.config.num_train_timesteps).round().long() - 1).to(device)
+
+    def scale_model_input(self, sample: torch.Tensor, timestep: int | torch.Tensor | None = None) -> torch.Tensor:
+        """The network takes x_t as it is."""
+        return sample
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: int | torch.Tensor,
+        sample: torch.Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> UFOGenSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
+        """From x_t and the network's output to x_s at the next timestep s < t, or to x_0 after the last one.
+
+        Args:
+            model_output: the network's prediction at `timestep`, [B, C, H, W].
+            timestep: t, one of `timesteps`.
+            sample: x_t, [B, C, H, W].
+            generator: one, or one an image, for the fresh noise.
+            return_dict: whether to return a `UFOGenSchedulerOutput` or a tuple.
+
+        Raises:
+            ValueError: if `set_timesteps` was not called, or `timestep` is not one of its timesteps.
+        """
+        # Legend, symbol -> name (arXiv 2311.09257, sections 3 and 4.1)
+        #   x_t      -> sample
+        #   x_0_hat  -> pred_original_sample, G(x_t, t) of the paper once the network's output is read as x_0
+        #   abar_t   -> alpha_prod_t, the product of (1 - beta) up to t
+        #   s        -> prev_timestep, the next smaller timestep (t - delta in training)
+        #   eps      -> noise, fresh and standard normal
+        #   x_s      -> prev_sample = sqrt(abar_s) x_0_hat + sqrt(1 - abar_s) eps, a draw from q(x_s | x_0_hat)
+        timesteps = self.timesteps.tolist()
+        if self.num_inference_steps is None or int(timestep) not in timesteps:
+            raise ValueError(f"timestep is {int(timestep)}; call set_timesteps first, then pass one of its timesteps")
+        next_index = timesteps.index(int(timestep)) + 1
+
+        alpha_prod_t = self.alphas_cumprod[int(timestep)]
+        if self.config.prediction_type == "sample":
+            pred_original_sample = model_output
+        elif self.config.prediction_type == "v_prediction":
+            pred_original_sample = alpha_prod_t**0.5 * sample - (1 - alpha_prod_t) ** 0.5 * model_output
+        else:
+            pred_original_sample = (sample - (1 - alpha_prod_t) ** 0.5 * model_output) / alpha_prod_t**0.5
+
+        if next_index == len(timesteps):
+            prev_sample = pred_original_sample
+        else:
+            # Drawn in float32 so that a seed means the same noise in every precision.
+            noise = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=torch.float32)
+            prev_timestep = self.timesteps[next_index].expand(len(sample))
+            prev_sample = self.add_noise(pred_original_sample, noise.to(sample.dtype), prev_timestep)
+
+        if not return_dict:
+            return prev_sample, pred_original_sample
+        return UFOGenSchedulerOutput(prev_sample=prev_sample, pred_original_sample=pred_original_sample)
+
+    def add_noise(
+        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.IntTensor
+    ) -> torch.Tensor:
+        """A draw from q(x_t | x_0): sqrt(abar_t) `original_samples` + sqrt(1 - abar_t) `noise`, timesteps [B]."""
+        return self._forward_process.add_noise(original_samples, noise, timesteps)
+
+    def get_velocity(self, sample: torch.Tensor, noise: torch.Tensor, timesteps: torch.IntTensor) -> torch.Tensor:
+        """The target of v-prediction (arXiv 2202.00512): sqrt(abar_t) `noise` - sqrt(1 - abar_t) `sample`."""
+        return self._forward_process.get_velocity(sample, noise, timesteps)
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
