@@ -291,7 +291,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 )
 
     def encode_prompt(
-        self, prompts: list[str], num_images_per_prompt: int, guided: bool
+        self, prompts: list[str], num_images_per_prompt: int, guided: bool, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Conditioning for `len(prompts) * num_images_per_prompt` images, images of one prompt side by side.
 
@@ -303,7 +303,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         batch_size = len(prompts) * num_images_per_prompt
 
         def arrange(embeds: torch.Tensor) -> torch.Tensor:
-            embeds = embeds.to(device=self._execution_device, dtype=self.unet.dtype)
+            embeds = embeds.to(device=device, dtype=self.unet.dtype)
             if not guided:
                 return embeds.repeat_interleave(num_images_per_prompt, dim=0)
             null = embeds[:1].expand(batch_size, *embeds.shape[1:])
@@ -311,9 +311,10 @@ class MobileDiffusionPipeline(DiffusionPipeline):
 
         return arrange(hidden_states), arrange(pooled)
 
-    def prepare_latents(self, batch_size: int, generator, latents: torch.Tensor | None) -> torch.Tensor:
+    def prepare_latents(
+        self, batch_size: int, generator, latents: torch.Tensor | None, device: torch.device
+    ) -> torch.Tensor:
         """Initial noise at the scheduler's scale, [B, C, H, W]; drawn in float32, whatever the network's precision."""
-        device = self._execution_device
         if latents is None:
             shape = self._latent_shape(batch_size)
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
@@ -395,10 +396,11 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         self._warn_about_unknown_prompts(prompts)
         guided = scale > 1
         generator = list(generator) if isinstance(generator, tuple) else generator
-        timesteps = self._prepare_timesteps(steps)
+        device = self._execution_device  # once: diffusers looks through every module for it
+        timesteps = self._prepare_timesteps(steps, device)
 
-        latents = self.prepare_latents(len(prompts) * num_images_per_prompt, generator, latents)
-        hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, guided)
+        latents = self.prepare_latents(len(prompts) * num_images_per_prompt, generator, latents, device)
+        hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, guided, device)
         # Only schedulers that draw noise take a generator.
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         step_kwargs = {"generator": generator} if takes_generator else {}
@@ -426,8 +428,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _prepare_timesteps(self, num_inference_steps: int) -> torch.Tensor:
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+    def _prepare_timesteps(self, num_inference_steps: int, device: torch.device) -> torch.Tensor:
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
         timesteps = self.scheduler.timesteps
         # diffusers lays out one timestep too many, the last below 0, for a few counts that do not divide 1000.
         if len(timesteps) != num_inference_steps:
