@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -119,8 +120,8 @@ def test_macs_are_of_one_evaluation_guided_or_not(loaded):
     teacher.pipeline(class_labels=0, num_inference_steps=1, guidance_scale=1.0)
     hook.remove()
     assert rows == [2, 1]
-    hidden_states, pooled = teacher.pipeline.encode_prompt(["a cat"], 1, False)
-    inputs = {"sample": teacher.pipeline.prepare_latents(1, None, None), "timestep": 1}
+    hidden_states, pooled = teacher.pipeline.encode_prompt(["a cat"], 1, False, torch.device("cpu"))
+    inputs = {"sample": teacher.pipeline.prepare_latents(1, None, None, torch.device("cpu")), "timestep": 1}
     inputs |= {"encoder_hidden_states": hidden_states, "class_labels": pooled}
     _, unguided = comparison.count_params_and_macs(teacher.pipeline.unet, inputs)
     assert teacher.macs == unguided

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+COLUMNS = 4
 HIDDEN = ("step", "images", "images_per_second")
 
 
@@ -36,13 +37,17 @@ def plot(runs: list[Path], output: Path) -> None:
 
     stats = {run.name: read_stats(run) for run in runs}
     names = sorted({name for curves in stats.values() for name in curves})
-    figure, axes = pyplot.subplots(1, len(names), figsize=(4 * len(names), 3), squeeze=False, layout="constrained")
-    for axis, name in zip(axes[0], names, strict=True):
+    rows, columns = -(-len(names) // COLUMNS), min(COLUMNS, len(names))
+    figure, axes = pyplot.subplots(rows, columns, figsize=(4 * columns, 3 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, names, strict=False):
         for run, curves in stats.items():
             if name in curves:
                 axis.plot(*curves[name], label=run, linewidth=1)
         axis.set(title=name, xlabel="images seen")
-    axes[0][0].legend()
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+        axis.legend()
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=100)
 
