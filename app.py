@@ -1,7 +1,7 @@
 """The comparison app: one prompt and one noise through every checkpoint, the fastest first.
 
-    python app.py                 serve it
-    python app.py --precompute    make the examples that it shows without running a model
+python app.py                 serve it
+python app.py --precompute    make the examples that it shows without running a model
 """
 
 import argparse
@@ -22,6 +22,7 @@ from eval.comparison import (
     load_examples,
     load_models,
     precompute,
+    stale_examples,
 )
 from eval.protocol import device_description
 
@@ -59,6 +60,9 @@ def describe(models: list[Model], problems: list[str], examples: list[dict]) -> 
     machine = device_description(models[0].pipeline.device if models else "cpu")
     if not examples:
         problems = [*problems, "There are no precomputed examples; `python app.py --precompute` makes them."]
+    if stale := stale_examples(examples, models):
+        names = ", ".join(stale)
+        problems = [*problems, f"The examples of {names} show older weights; `python app.py --precompute` mends that."]
     return "\n".join([
         "# mobilediff",
         "Tiny pictures of CIFAR-10's world, drawn from the same prompt and the same noise by each model in turn, the "

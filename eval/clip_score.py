@@ -24,11 +24,12 @@ from eval.extractors import RESIZE
 from eval.images import ImageSet, real_images
 from eval.inputs import add_input_arguments, images_from_arguments, show_result
 from eval.protocol import folder_sha256, measured_with, read_json, state_dict_sha256
-from eval.sampling import fill_template
-from mobilediff.captions import CLASS_NAMES
+from mobilediff.captions import CLASS_NAMES, caption
+from mobilediff.checkpoints import load_component
 from mobilediff.data import DATA_VARIABLE
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import encode_text
+from mobilediff.training.augment import to_float
 
 BUNDLED = "mobilediff-clip"
 CLIP_FOLDER = Path(__file__).parent / "weights" / "clip"
@@ -64,21 +65,18 @@ def bundled_clip(folder: str | Path | None = None, device: torch.device | str = 
 
     Raises:
         FileNotFoundError: there are no weights in `folder`.
-        ValueError: the weights are corrupt or truncated.
+        ValueError: the weights are corrupt, truncated or not all there.
     """
     folder = Path(folder or CLIP_FOLDER)
     missing = [part for part in ("image_encoder", "text_encoder", "tokenizer") if not (folder / part).is_dir()]
     if missing:
         raise FileNotFoundError(f"{folder} holds no CLIP: {', '.join(missing)} missing")
-    try:
-        image_encoder = ImageEncoder.from_pretrained(folder / "image_encoder").eval().to(device)
-        text_encoder = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder").eval().to(device)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder} cannot be loaded, a file is missing, corrupt or truncated: {error}") from error
+    image_encoder = load_component(ImageEncoder, folder / "image_encoder").to(device)
+    text_encoder = load_component(CLIPTextModelWithProjection, folder / "text_encoder").to(device)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
 
     def embed_images(images: torch.Tensor) -> torch.Tensor:
-        return image_encoder(images.to(device).float() / 127.5 - 1).image_embeds
+        return image_encoder(to_float(images.to(device))).image_embeds
 
     def embed_texts(texts: list[str]) -> torch.Tensor:
         return encode_text(tokenizer, text_encoder, texts)[1]
@@ -171,7 +169,7 @@ def score_real_images(clip: ClipModel, template: str, data: str | Path | None, n
     """
     images = real_images(data, "test")
     images = images.first(min(n or len(images), len(images)))
-    prompts = [fill_template(template, CLASS_NAMES[label]) for label in images.class_labels.tolist()]
+    prompts = [caption(CLASS_NAMES[label], template) for label in images.class_labels.tolist()]
     score = clip_score(clip, images.images, prompts)
     return {"clip_score_real": score, "real_n": len(images), "template": template} | clip.protocol()
 
@@ -184,11 +182,23 @@ def real_score(clip: ClipModel, template: str, data: str | Path | None, n: int) 
     """
     if data or os.environ.get(DATA_VARIABLE):
         return score_real_images(clip, template, data, n)
-    shipped = read_json(SHIPPED_REAL_SCORE) if SHIPPED_REAL_SCORE.exists() else {}
-    if shipped.get("clip_sha256") != clip.sha256 or shipped.get("template") != template:
+    shipped = shipped_real_score(clip)
+    if shipped["template"] != template:
         raise ValueError(
             f"no score of real images for {clip.name} with {template!r}: pass CIFAR-10 (--data DIR) to measure it"
         )
+    return shipped
+
+
+def shipped_real_score(clip: ClipModel) -> dict:
+    """The score of real images that ships with the bundled CLIP.
+
+    Raises:
+        ValueError: it is of another model than `clip`.
+    """
+    shipped = read_json(SHIPPED_REAL_SCORE) if SHIPPED_REAL_SCORE.exists() else {}
+    if shipped.get("clip_sha256") != clip.sha256:
+        raise ValueError(f"no score of real images for {clip.name}: pass CIFAR-10 (--data DIR) to measure it")
     return shipped
 
 
@@ -231,6 +241,8 @@ def main(argv: list[str] | None = None) -> None:
         clip = open_clip_model(args.clip_model, args.clip_weights, device)
     else:
         clip = bundled_clip(device=device)
+    if not (args.data or os.environ.get(DATA_VARIABLE)):
+        shipped_real_score(clip)  # before samples are drawn for nothing
     result = measure_clip_score(images_from_arguments(args), clip, args.data, device)
     show_result(result, args.json)
     print(f"CLIP score ({clip.name}, n = {result['n']}): {result['clip_score']:.2f}")

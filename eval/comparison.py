@@ -1,7 +1,6 @@
 """The same prompt and the same noise through every checkpoint of a folder, the cheapest first; what the app shows."""
 
 import base64
-import inspect
 import io
 import json
 import logging
@@ -15,9 +14,9 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 
-from eval.protocol import device_description, read_json, write_json
-from mobilediff.checkpoints import load_pipeline
-from mobilediff.models.macs import count_params_and_macs
+from eval.latency import measure_size
+from eval.protocol import device_description, folder_sha256, read_json, write_json
+from eval.sampling import load_sampler
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = Path(os.environ.get("MOBILEDIFF_CHECKPOINTS", ROOT / "checkpoints"))
@@ -26,14 +25,16 @@ FAMILY = ("teacher", "student", "student-8step", "student-1step", "student-1step
 EXAMPLE_PROMPTS = ("a fire truck", "a stealth bomber", "a tabby", "a bullfrog", "a red deer", "a container ship")
 EXAMPLE_SEED, EXAMPLE_IMAGES = 0, 4
 MAX_IMAGES, MAX_CHARACTERS, MAX_SEED = 8, 200, 2**32 - 1
+EXAMPLES_FILE = "examples.json"
 PNG_URI = "data:image/png;base64,"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded checkpoint with its figures: NFE an image, parameters of all parts, MACs of one network evaluation."""
+    """A loaded checkpoint with its hash and figures: NFE an image, parameters in use, MACs of one network call."""
 
     name: str
+    sha256: str
     pipeline: DiffusionPipeline
     nfe: int
     params: int
@@ -60,19 +61,13 @@ class WarningCollector(logging.Handler):
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
-    """Load a checkpoint, warm it up with one image, and count what its network was called with for that image."""
-    pipeline, calls = load_pipeline(folder).to(device), []
-    pipeline.set_progress_bar_config(disable=True)
-    hook = pipeline.unet.register_forward_pre_hook(
-        lambda network, args, kwargs: calls.append(inspect.signature(network.forward).bind(*args, **kwargs).arguments),
-        with_kwargs=True,
-    )
+    """Load a checkpoint, warm it up with one image, and count."""
+    pipeline = load_sampler(folder, device)
     pipeline(class_labels=0, generator=torch.Generator().manual_seed(0))
-    hook.remove()
-    _, macs = count_params_and_macs(pipeline.unet, calls[-1])
-    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    params = sum(parameter.numel() for part in parts for parameter in part.parameters())
-    return Model(folder.name, pipeline, pipeline.nfe(), params, macs // len(calls[-1]["sample"]))
+    size = measure_size(pipeline, folder)
+    return Model(
+        folder.name, folder_sha256(folder), pipeline, size["nfe"], size["params_total"], size["macs_network_call"]
+    )
 
 
 def load_models(folder: Path) -> tuple[list[Model], list[str]]:
@@ -152,6 +147,7 @@ def compare(models: list[Model], prompt: str, seed: float, count: float) -> Iter
     records = [
         {
             "name": model.name,
+            "model_sha256": model.sha256,
             "status": "waiting",
             "time": "waiting",
             "latency_ms": None,
@@ -173,7 +169,13 @@ def compare(models: list[Model], prompt: str, seed: float, count: float) -> Iter
 
 
 def precompute(models: list[Model], folder: Path) -> None:
-    """Draw the examples into PNG files and `examples.json`; they take the folder's place once all are there."""
+    """Draw the examples into PNG files and `examples.json`; they take the folder's place once all are there.
+
+    Raises:
+        FileExistsError: the folder holds something else.
+    """
+    if folder.exists() and not (folder / EXAMPLES_FILE).exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds no {EXAMPLES_FILE} but other files; take another folder for examples")
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     examples = []
@@ -187,19 +189,26 @@ def precompute(models: list[Model], folder: Path) -> None:
             record["images"] = files
         examples.append({"prompt": prompt, "seed": EXAMPLE_SEED, "count": EXAMPLE_IMAGES, "records": records})
     machine = device_description(models[0].pipeline.device)
-    write_json(new / "examples.json", {"machine": machine, "examples": examples})
+    write_json(new / EXAMPLES_FILE, {"machine": machine, "examples": examples})
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
 
 
 def load_examples(folder: Path) -> list[dict]:
     """The precomputed examples with their images as data URIs; an empty list where there are none."""
-    if not (folder / "examples.json").exists():
+    if not (folder / EXAMPLES_FILE).exists():
         return []
-    content = read_json(folder / "examples.json")
+    content = read_json(folder / EXAMPLES_FILE)
     for example in content["examples"]:
         for record in example["records"]:
             pngs = [(folder / file).read_bytes() for file in record["images"]]
             record["images"] = [PNG_URI + base64.b64encode(png).decode() for png in pngs]
             record["figures"].append(f"precomputed on {content['machine']['device_name']}")
     return content["examples"]
+
+
+def stale_examples(examples: list[dict], models: list[Model]) -> list[str]:
+    """Names of loaded models whose example pictures were drawn with other weights."""
+    current = {model.name: model.sha256 for model in models}
+    records = [record for example in examples for record in example["records"]]
+    return sorted({r["name"] for r in records if current.get(r["name"], r["model_sha256"]) != r["model_sha256"]})

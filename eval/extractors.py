@@ -5,6 +5,7 @@ import pickle
 import socket
 import sys
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -16,7 +17,9 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_featur
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
 from eval.protocol import file_sha256, folder_sha256
+from mobilediff.checkpoints import load_component
 from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.training.augment import to_float
 
 JUDGE = "mobilediff-judge"
 INCEPTION = "mobilediff-inception-v3-compat"
@@ -61,7 +64,7 @@ class JudgeFeatureExtractor(FeatureExtractorBase):
             raise ValueError(f"images are {getattr(input, 'dtype', type(input))}; accepted is a uint8 tensor")
         if input.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(f"images are {tuple(input.shape)}; accepted is [N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}]")
-        output = self.encoder(input.float() / 127.5 - 1)
+        output = self.encoder(to_float(input))
         features = {"features": output.features.double()}
         features |= {"class_logits": output.class_logits, "noun_logits": output.noun_logits}
         return tuple(features[name] for name in self.features_list)
@@ -135,19 +138,13 @@ def load_judge(folder: str | Path) -> ImageEncoder:
     """The judge in evaluation mode.
 
     Raises:
-        FileNotFoundError: there are no weights in `folder`.
-        ValueError: the weights are corrupt, or lack the class or the noun head.
+        FileNotFoundError: there is no such folder.
+        ValueError: the weights are corrupt or not all there, or lack the class or the noun head.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no judge: expected what ImageEncoder.save_pretrained writes")
-    try:
-        encoder = ImageEncoder.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder} cannot be loaded, its weights are corrupt or truncated: {error}") from error
+    encoder = load_component(ImageEncoder, folder)
     if encoder.class_head is None or encoder.noun_head is None:
         raise ValueError(f"{folder} is no judge: it lacks the class head or the noun head")
-    return encoder.eval().requires_grad_(False)
+    return encoder.requires_grad_(False)
 
 
 def judge_extractor() -> Extractor:
@@ -167,7 +164,7 @@ def inception_extractor(weights: str | Path | None = None) -> Extractor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: there is no file in the cache and the download failed.
+        OSError: there is no file in the cache and the download failed or brought another file.
     """
     weights = Path(weights) if weights else inception_cache()
     if not weights.is_file():
@@ -205,6 +202,8 @@ def _download_inception(target: Path) -> None:
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         torch.hub.download_url_to_file(URL_INCEPTION_V3, str(target), hash_prefix=prefix)
+    except (RuntimeError, HTTPException) as error:  # the hash is not the file's, as behind a proxy; or half an answer
+        raise OSError(f"the download of {URL_INCEPTION_V3} failed: {error}") from error
     finally:
         socket.setdefaulttimeout(timeout)
 

@@ -27,9 +27,9 @@ from eval.extractors import (
     say_judge_is_used,
 )
 from eval.images import ImageSet
-from eval.inputs import add_input_arguments, images_from_arguments, show_result
+from eval.inputs import add_input_arguments, images_from_arguments, planned_count, show_result
 from eval.protocol import measured_with
-from eval.reference import Statistics, feature_statistics, reference_file, reference_statistics
+from eval.reference import Statistics, check_count, feature_statistics, reference_file, reference_statistics
 from mobilediff.data import DATA_VARIABLE, SPLITS
 
 
@@ -71,8 +71,7 @@ def measure_distance(
     """
     reference = reference_statistics(extractor, split, data, device)
     floor = frechet_distance(*(reference_statistics(extractor, name, data, device) for name in SPLITS))
-    if len(images) <= len(reference.mu):
-        feature_statistics(torch.empty(len(images), len(reference.mu)))  # refuses before any work
+    check_count(len(images), len(reference.mu))
     logits = ("class_logits", "noun_logits") if images.class_labels is not None else ()
     if extractor.name == JUDGE:
         features = extract_features(extractor, images.images, (extractor.layer, *logits), device=device)
@@ -111,9 +110,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--inception-weights", help="a file of torch-fidelity's Inception weights")
     parser.add_argument("--reference", choices=SPLITS, default="train", help="the split of CIFAR-10 compared with")
     args = parser.parse_args(argv)
-    extractor = extractor_from_arguments(args)
+    extractor, device = extractor_from_arguments(args), PartialState().device
+    reference = reference_statistics(extractor, args.reference, args.data, device)
+    if args.model:  # before samples are drawn for nothing
+        check_count(planned_count(args), len(reference.mu))
     images = images_from_arguments(args)
-    result = measure_distance(images, extractor, args.reference, args.data, PartialState().device)
+    result = measure_distance(images, extractor, args.reference, args.data, device)
     show_result(result, args.json)
     print(f"{extractor.label(len(images))} to CIFAR-10 {args.reference}: {result[extractor.result_key]:.4f}")
     print(f"floor (CIFAR-10 test against train): {result['floor']:.4f}")

@@ -13,8 +13,8 @@ from accelerate import PartialState
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.protocol import atomic_path
-from eval.sampling import fill_template, load_sampler
-from mobilediff.captions import CLASS_NAMES
+from eval.sampling import load_sampler
+from mobilediff.captions import CLASS_NAMES, caption
 
 MARGIN = 4  # pixels
 FONT_SIZE = 16
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     if Path(args.output).suffix != ".png":
         raise ValueError(f"--output is {args.output}; accepted is a file that ends in .png")
     pipeline = load_sampler(args.model, PartialState().device)
-    prompts = args.prompts or [fill_template(pipeline.config.class_template, name) for name in CLASS_NAMES]
+    prompts = args.prompts or [caption(name, pipeline.config.class_template) for name in CLASS_NAMES]
     rows = draw_grid(pipeline, prompts, args.seeds, args.steps, args.guidance)
     labels = None if args.no_labels else args.prompts or list(CLASS_NAMES)
     with atomic_path(args.output) as temporary:

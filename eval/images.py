@@ -44,10 +44,10 @@ class ImageSet:
         """The first `n` images.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: there are fewer, or `n` is below 1.
         """
-        if n > len(self):
-            raise ValueError(f"{n} images asked for, but there are {len(self)}")
+        if not 1 <= n <= len(self):
+            raise ValueError(f"n is {n}; accepted is 1 to {len(self)}, the number of images there")
         if n == len(self):
             return self
         return ImageSet(

@@ -14,6 +14,7 @@ from eval.protocol import read_json, write_json
 from eval.sampling import SamplingSettings, load_sampler, plan_samples
 
 DEFAULT_SAMPLES = Path("outputs/samples")
+DEFAULT_COUNT = 10000
 
 
 def kept_samples(pipeline, settings: SamplingSettings, n: int, batch_size: int, folder: str | Path) -> ImageSet:
@@ -42,12 +43,17 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", help="also write the result to this file")
 
 
+def planned_count(args: argparse.Namespace) -> int:
+    """How many samples of a checkpoint are asked for."""
+    return DEFAULT_COUNT if args.n is None else args.n
+
+
 def images_from_arguments(args: argparse.Namespace) -> ImageSet:
-    """The images that the options of `add_input_arguments` name; --n is 10,000 samples, or all images on disk."""
+    """The images that the options of `add_input_arguments` name; without --n all images, `DEFAULT_COUNT` samples."""
     if args.images:
         images = read_images(args.images)
-        return images.first(args.n) if args.n else images
-    n = args.n or 10000
+        return images if args.n is None else images.first(args.n)
+    n = planned_count(args)
     plan_samples(n, args.prompts, "{}")  # a bad n is refused before the checkpoint is loaded
     pipeline = load_sampler(args.model, PartialState().device)
     return kept_samples(pipeline, settings_from_arguments(pipeline, args), n, args.batch_size, args.samples)

@@ -210,12 +210,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--max-seconds", type=float, default=60, help="a part that took longer in all sits out")
     parser.add_argument("--json", help="also write the result to this file")
     args = parser.parse_args(argv)
-    folders = dict.fromkeys(Path(folder) for folder in [*args.model, *([args.baseline] if args.baseline else [])])
-    folders = {folder.resolve().name: folder for folder in folders}
-    pipelines = {name: load_sampler(folder, PartialState().device) for name, folder in folders.items()}
+    named = [*args.model, *([args.baseline] if args.baseline else [])]
+    folders = dict.fromkeys(Path(folder).resolve() for folder in named)
+    by_name = {folder.name: folder for folder in folders}
+    if len(by_name) < len(folders):
+        raise ValueError(f"two of {', '.join(map(str, folders))} have one name; accepted are different names")
+    pipelines = {name: load_sampler(folder, PartialState().device) for name, folder in by_name.items()}
     result = measure_latency(pipelines, args.threads, args.rounds, args.max_seconds)
     for name, pipeline in pipelines.items():
-        sizes = {"model_sha256": folder_sha256(folders[name])} | measure_size(pipeline, folders[name])
+        sizes = {"model_sha256": folder_sha256(by_name[name])} | measure_size(pipeline, by_name[name])
         result["models"][name] = sizes | result["models"][name]
     if args.baseline:
         baseline = Path(args.baseline).resolve().name

@@ -45,19 +45,27 @@ class Statistics:
     metadata: dict[str, str]
 
 
+def check_count(n: int, dim: int) -> None:
+    """Refuse too few images for a Gaussian of `dim` features.
+
+    Raises:
+        ValueError: fewer than `dim` + 1, whose covariance cannot have full rank.
+    """
+    if n < max(2, dim + 1):
+        raise ValueError(f"{n} images are too few: the covariance of {dim} features needs at least {dim + 1}")
+
+
 def feature_statistics(features: torch.Tensor, **metadata: str) -> Statistics:
     """Fit a Gaussian to features [N, F] in float64, by torch-fidelity's own function.
 
     Raises:
         ValueError: fewer than F + 1 rows, whose covariance cannot have full rank, or a value that is not finite.
     """
-    n, dim = features.shape
-    if n < max(2, dim + 1):
-        raise ValueError(f"{n} images are too few: the covariance of {dim} features needs at least {dim + 1}")
+    check_count(*features.shape)
     if not torch.isfinite(features).all():
         raise ValueError("a feature is not finite")
     fitted = fid_features_to_statistics(features.double())
-    return Statistics(fitted["mu"], fitted["sigma"], n, metadata)
+    return Statistics(fitted["mu"], fitted["sigma"], len(features), metadata)
 
 
 def compute_reference(
@@ -119,11 +127,18 @@ def reference_statistics(
     """Statistics of a split: shipped, cached, or computed from `data` and cached.
 
     Raises:
-        FileNotFoundError, ValueError: as in `load_reference` and `load_cifar10`.
+        FileNotFoundError, ValueError: as in `load_reference` and `load_cifar10`; or the cache is of other images than
+            those of `data`.
     """
     file = reference_file(extractor, split)
     if file.parent == SHIPPED or file.exists():
-        return load_reference(file, extractor)
+        statistics = load_reference(file, extractor)
+        if data and statistics.metadata["images_sha256"] != real_images(data, split).protocol["images_sha256"]:
+            raise ValueError(
+                f"{file} is of other images than {data}, split {split}; take the CIFAR-10 that it was made from, or "
+                "move the file away to have it made again"
+            )
+        return statistics
     statistics = compute_reference(extractor, split, data, device)
     save_reference(statistics, file)
     return statistics

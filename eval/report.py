@@ -2,13 +2,16 @@
 
     python -m eval.report --data DIR
     python -m eval.report --models teacher student-1step --n 10000 teacher=2000 --only distance,clip
+    python -m eval.report --models student-1step-pruned-unstructured=runs/prune-unstructured/export
 
 A section of a record whose model hash and protocol still hold is not measured again. The tables hold two rows for
-scale beside the models: CIFAR-10's test set, and the same images with Gaussian noise.
+scale beside the models: CIFAR-10's test set, and the same images with Gaussian noise. NAME=FOLDER measures a model
+that is no folder of the checkpoints; its row stays in the tables, and says so, until it is measured again.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,8 +24,9 @@ from eval.images import ImageSet, real_images
 from eval.inputs import DEFAULT_SAMPLES, kept_samples
 from eval.latency import measure_latency, measure_size, speed_ups
 from eval.protocol import atomic_path, folder_sha256, library_versions, read_json, write_json
-from eval.sampling import fill_template, load_sampler, resolve_settings
-from mobilediff.captions import CLASS_NAMES
+from eval.reference import check_count, reference_statistics
+from eval.sampling import DTYPES, SamplingSettings, load_sampler, resolve_settings
+from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.checkpoints import checkpoint_names
 from mobilediff.model_card import RESULTS_END, RESULTS_START
 
@@ -30,6 +34,25 @@ SECTIONS = ("size", "latency", "distance", "clip")
 NOISE_STD = 0.1  # of the range 0..1; what "damaged" means
 REAL, DAMAGED = "CIFAR-10 test", f"CIFAR-10 test, noise {NOISE_STD}"
 BASELINE = "teacher"
+
+
+def model_folders(models: list[str] | None, checkpoints: str | Path) -> dict[str, Path]:
+    """--models as given (names in `checkpoints`, or NAME=FOLDER) to a folder for each name; all names by default.
+
+    Raises:
+        ValueError: NAME=FOLDER with the name of a checkpoint, or without a name.
+        FileNotFoundError: there is no checkpoint at all.
+    """
+    names = checkpoint_names(checkpoints)
+    folders = {}
+    for model in models or names:
+        name, separator, folder = model.partition("=")
+        if separator and (not name or not folder or name in names):
+            raise ValueError(f"--models {model}: accepted are NAME=FOLDER, NAME other than {', '.join(names)}")
+        folders[name] = Path(folder) if separator else Path(checkpoints) / name
+    if not folders:
+        raise FileNotFoundError(f"{checkpoints} holds no checkpoints")
+    return folders
 
 
 def sample_counts(values: list[str], models: list[str]) -> dict[str, int]:
@@ -61,23 +84,26 @@ class Report:
     Args:
         file: docs/results.json.
         checkpoints: the folder of checkpoints.
-        models: names in it.
+        folders: of the models, by name, as from `model_folders`.
         counts: samples of each model.
         data: CIFAR-10, or None for the variable MOBILEDIFF_DATA.
         samples: folder that keeps samples.
         batch_size: samples drawn at once.
+        dtype: samples are drawn in, "fp32" or "bf16".
     """
 
-    def __init__(self, file, checkpoints, models, counts, data=None, samples=DEFAULT_SAMPLES, batch_size=100):
-        self.file, self.checkpoints, self.counts = Path(file), Path(checkpoints), counts
-        self.data, self.samples, self.batch_size = data, samples, batch_size
+    def __init__(
+        self, file, checkpoints, folders, counts, data=None, samples=DEFAULT_SAMPLES, batch_size=100, dtype="fp32"
+    ):
+        self.file, self.checkpoints, self.folders, self.counts = Path(file), Path(checkpoints), folders, counts
+        self.data, self.samples, self.batch_size, self.dtype = data, samples, batch_size, dtype
         self.device = PartialState().device
-        self.pipelines = {name: load_sampler(self.checkpoints / name, self.device) for name in models}
+        self.pipelines = {name: load_sampler(folder, self.device) for name, folder in folders.items()}
         self.results = read_json(self.file) if self.file.exists() else {"schema": 1, "records": {}}
-        for name in models:
-            sha256 = folder_sha256(self.checkpoints / name)
+        for name, folder in folders.items():
+            sha256, shipped = folder_sha256(folder), folder.parent == self.checkpoints
             if self.record(name).get("model_sha256") != sha256:
-                self.results["records"][name] = {"model": name, "model_sha256": sha256}
+                self.results["records"][name] = {"model": name, "model_sha256": sha256, "shipped": shipped}
 
     def record(self, name: str) -> dict:
         """The record of a model, of the real or of the damaged images."""
@@ -91,7 +117,7 @@ class Report:
     def size(self) -> None:
         """Parameters, multiply-accumulates and file size; takes no time, so it is always done."""
         for name, pipeline in self.pipelines.items():
-            self.save(name, "size", measure_size(pipeline, self.checkpoints / name))
+            self.save(name, "size", measure_size(pipeline, self.folders[name]))
 
     def latency(self, threads: int) -> None:
         """Latency of all models in one run, because they are compared; again when one of them lacks it."""
@@ -110,24 +136,27 @@ class Report:
             ratio = {"times_faster": faster[name], "baseline": BASELINE} if faster else {}
             self.save(name, "latency", parts | ratio | {"protocol": measured["protocol"]})
 
+    def _settings(self, name: str) -> SamplingSettings:
+        settings = resolve_settings(self.pipelines[name], self.folders[name], dtype=self.dtype)
+        return replace(settings, model=name)
+
     def _samples(self, name: str) -> ImageSet:
-        pipeline = self.pipelines[name]
-        settings = resolve_settings(pipeline, self.checkpoints / name)
-        return kept_samples(pipeline, settings, self.counts[name], self.batch_size, self.samples)
+        settings = self._settings(name)
+        return kept_samples(self.pipelines[name], settings, self.counts[name], self.batch_size, self.samples)
 
     def _sampled_section_holds(self, name: str, section: str, protocol: dict) -> bool:
         """Whether a section was measured on the samples that would be drawn now, by the same extractor."""
         there = self.record(name).get(section)
         if there is None:
             return False
-        settings = resolve_settings(self.pipelines[name], self.checkpoints / name).protocol(self.counts[name])
+        settings = self._settings(name).protocol(self.counts[name])
         samples = {key: there["samples"].get(key) for key in settings}
         return samples == settings and all(there["protocol"].get(key) == value for key, value in protocol.items())
 
     def _real(self) -> dict[str, ImageSet]:
         real = real_images(self.data, "test")
         template = next(iter(self.pipelines.values())).config.class_template
-        prompts = [fill_template(template, CLASS_NAMES[label]) for label in real.class_labels.tolist()]
+        prompts = [caption(CLASS_NAMES[label], template) for label in real.class_labels.tolist()]
         real = ImageSet(real.images, real.class_labels, None, prompts, real.protocol | {"template": template})
         return {REAL: real, DAMAGED: damaged(real)}
 
@@ -137,6 +166,8 @@ class Report:
         names = [
             name for name in self.pipelines if not self._sampled_section_holds(name, "distance", judge.protocol())
         ]
+        for name in names:
+            check_count(self.counts[name], len(reference_statistics(judge, "train").mu))
         for name in names:
             self.save(name, "distance", measure_distance(self._samples(name), judge, device=self.device))
         if not all(self._scale_holds(name, "distance", judge.protocol()) for name in (REAL, DAMAGED)):
@@ -159,18 +190,28 @@ class Report:
         return all(there.get(key) == value for key, value in protocol.items())
 
     def finish(self) -> dict:
-        """Drop the records of models that changed or went, write the rows of the tables, and return the results."""
+        """Drop what other models or extractors than those here gave, write the rows of the tables; the results."""
         for name in list(self.results["records"]):
             record, folder = self.results["records"][name], self.checkpoints / name
-            if name in (REAL, DAMAGED):
+            if name in (REAL, DAMAGED) or not record.get("shipped", True):
                 continue
             if not folder.is_dir() or folder_sha256(folder) != record["model_sha256"]:
                 print(f"{name}: the checkpoint changed or went, its old record is dropped", file=sys.stderr)
                 del self.results["records"][name]
         for record in self.results["records"].values():
+            self._drop_stale_sections(record)
             record["figures"] = figures(record)
         write_json(self.file, self.results)
         return self.results
+
+    def _drop_stale_sections(self, record: dict) -> None:
+        current = {"distance": judge_extractor().protocol(), "clip": bundled_clip(device=self.device).protocol()}
+        for section, protocol in current.items():
+            there = record.get(section, {"protocol": protocol})["protocol"]
+            if any(there.get(key) != value for key, value in protocol.items()):
+                name = record.get("model", "real images")
+                print(f"{name}: {section} was measured with another extractor, it is dropped", file=sys.stderr)
+                del record[section]
 
 
 def figures(record: dict) -> dict[str, str]:
@@ -208,10 +249,9 @@ def table(records: dict[str, dict]) -> str:
     )
     columns = list(dict.fromkeys(title for name in rows for title in records[name]["figures"]))
     lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
-    lines += [
-        f"| {name} | " + " | ".join(records[name]["figures"].get(title, "") for title in columns) + " |"
-        for name in rows
-    ]
+    for name in rows:
+        note = "" if records[name].get("shipped", True) else " (its weights are not in `checkpoints/`)"
+        lines.append(f"| {name}{note} | " + " | ".join(records[name]["figures"].get(t, "") for t in columns) + " |")
     return "\n".join([*lines, "", *legend([records[name] for name in rows])])
 
 
@@ -234,6 +274,10 @@ def legend(records: list[dict]) -> list[str]:
             f"{protocol['reference']} (n = {protocol['reference_n']:,}); lower is better, the floor (test set against "
             f"training set) is {measured[0]['floor']:.2f}. Class accuracy: of the same classifier."
         )
+    drawn = {record["distance"]["samples"].get("dtype") for record in records if "distance" in record} - {None}
+    if drawn:
+        dtypes = " and ".join(sorted(drawn))
+        lines.append(f"Samples: the classes' prompts in turn, one seed an image, drawn in {dtypes}.")
     if scored := [record["clip"] for record in records if "clip" in record]:
         protocol, template = scored[0]["protocol"], scored[0]["samples"]["template"]
         lines.append(f'CLIP score: {protocol["clip_model"]}, cosine x 100, prompts "{template}".')
@@ -275,12 +319,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoints", default="checkpoints", help="the folder of checkpoints")
-    parser.add_argument("--models", nargs="+", help="names in that folder (default: all)")
+    parser.add_argument("--models", nargs="+", help="names in that folder, or NAME=FOLDER (default: all names)")
     parser.add_argument("--n", nargs="+", default=["10000"], help="samples, N or MODEL=N")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)}")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU, for latency")
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="bf16 samples under autocast")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
     parser.add_argument("--results", default="docs/results.json", help="where the records are")
     parser.add_argument("--readme", default="README.md", help="the file that gets the whole table")
@@ -289,21 +334,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args.only = args.only.split(",")
     if unknown := set(args.only) - set(SECTIONS):
         raise ValueError(f"--only holds {', '.join(sorted(unknown))}; accepted are {', '.join(SECTIONS)}")
-    args.models = args.models or checkpoint_names(args.checkpoints)
-    if not args.models:
-        raise FileNotFoundError(f"{args.checkpoints} holds no checkpoints")
-    args.n = sample_counts(args.n, args.models)
+    args.models = model_folders(args.models, args.checkpoints)
+    args.n = sample_counts(args.n, list(args.models))
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     args = parse_arguments(argv)
-    cards = {name: Path(args.checkpoints) / name / "README.md" for name in args.models}
+    cards = {name: folder / "README.md" for name, folder in args.models.items()}
     if not args.no_insert:
         for file in (args.readme, *cards.values()):
             check_markers(file)
-    report = Report(args.results, args.checkpoints, args.models, args.n, args.data, args.samples, args.batch_size)
+    report = Report(
+        args.results, args.checkpoints, args.models, args.n, args.data, args.samples, args.batch_size, args.dtype
+    )
     for section in SECTIONS:
         if section == "latency" and section in args.only:
             report.latency(args.threads)

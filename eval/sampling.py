@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from eval.protocol import SAMPLING_LIBRARIES, folder_sha256, library_versions
-from mobilediff.captions import CLASS_NAMES, load_nouns
+from mobilediff.captions import CLASS_NAMES, caption, load_nouns
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -116,17 +116,12 @@ def plan_samples(n: int, prompts: str, template: str) -> SamplePlan:
         raise ValueError(f"n is {n}; accepted is 1 to {MAX_IMAGES}")
     labels = [index % len(CLASS_NAMES) for index in range(n)]
     if prompts == "class":
-        return SamplePlan([fill_template(template, CLASS_NAMES[label]) for label in labels], labels, None)
+        return SamplePlan([caption(CLASS_NAMES[label], template) for label in labels], labels, None)
     nouns = list(load_nouns())
     by_class = {label: [i for i, noun in enumerate(nouns) if load_nouns()[noun] == label] for label in set(labels)}
     rounds = [index // len(CLASS_NAMES) for index in range(n)]
     noun_ids = [by_class[label][turn % len(by_class[label])] for label, turn in zip(labels, rounds, strict=True)]
-    return SamplePlan([fill_template(template, nouns[noun_id]) for noun_id in noun_ids], labels, noun_ids)
-
-
-def fill_template(template: str, name: str) -> str:
-    """Put a class or noun into a sentence with `{noun}` (or `{}`) and maybe `{article}`, as the pipeline does."""
-    return template.format(name, noun=name, article="an" if name[0] in "aeiou" else "a")
+    return SamplePlan([caption(nouns[noun_id], template) for noun_id in noun_ids], labels, noun_ids)
 
 
 def draw_samples(

@@ -17,8 +17,8 @@ def load_nouns() -> dict[str, int]:
 
 
 def caption(noun: str, template: str) -> str:
-    """Fill one of `TEMPLATES` with a noun and the article that fits it."""
-    return template.format(article="an" if noun[0] in "aeiou" else "a", noun=noun)
+    """Fill a template with a noun, as `{noun}` or `{}`, and the article that fits it, as `{article}`."""
+    return template.format(noun, noun=noun, article="an" if noun[0] in "aeiou" else "a")
 
 
 class CaptionBank:

@@ -56,6 +56,24 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
     return pipeline
 
 
+def load_component(cls: type, folder: str | Path):
+    """A network of the class `cls` (diffusers' or transformers') from its folder, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file of it is missing or damaged, or lacks tensors, which the libraries fill with random numbers.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder} does not exist: expected what {cls.__name__}.save_pretrained writes")
+    try:
+        network, loading = cls.from_pretrained(folder, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder} cannot be loaded, a file is missing, corrupt or truncated: {error}") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(f"the weights in {folder} lack {missing[0]} ({len(missing)} tensors in all)")
+    return network.eval()
+
+
 def _check_json(file: Path) -> None:
     try:
         json.loads(file.read_text(encoding="utf-8"))

@@ -144,6 +144,9 @@ def _read_hub(name: str, split: str):
 
     table = datasets.load_dataset(name, split=split)
     image_column = "img" if "img" in table.column_names else "image"
+    missing = {image_column, "label"} - set(table.column_names)
+    if missing:
+        raise ValueError(f"{name} lacks the columns {sorted(missing)}; it has {table.column_names}")
     images = np.stack([np.asarray(image.convert("RGB")) for image in table[image_column]])
     filenames = list(table["filename"]) if "filename" in table.column_names else None
     return images, np.asarray(table["label"]), filenames

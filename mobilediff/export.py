@@ -1,6 +1,6 @@
 """Write a pipeline as a folder that loads anywhere: weights in float16, configs, and the code that they need.
 
-    python -m mobilediff.export --model checkpoints/student-1step --output exports/mobilediff-student-1step
+    python -m mobilediff.export --model runs/one-step/export --output checkpoints/student-1step
 
 makes a folder ready for the hub, with a model card.
 """
@@ -34,7 +34,9 @@ def export_pipeline(
     card: str | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> Path:
-    """Write `pipeline` to `folder`, which afterwards is either the old one or complete.
+    """Write `pipeline` to `folder`, which takes the place of an older one once it is complete.
+
+    A kill between the last two renames leaves no folder, never half of one.
 
     The folder loads with `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` where this package is
     not installed, and with `MobileDiffusionPipeline.from_pretrained(folder)` where it is.
@@ -124,12 +126,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--model", required=True, help="checkpoint folder, such as checkpoints/student-8step")
     parser.add_argument("--output", required=True, help="folder to write; a checkpoint there is replaced")
+    parser.add_argument("--name", help="of the model, on its card and in the results (default: the output folder's)")
     parser.add_argument("--card", help="file to use as README.md instead of the generated model card")
     parser.add_argument("--results", default="docs/results.json", help="measured figures for the generated card")
     args = parser.parse_args(argv)
     try:
         pipeline = load_pipeline(args.model)
-        name = Path(args.model).resolve().name
+        name = args.name or Path(args.output).resolve().name
         if args.card is not None:
             card = Path(args.card).read_text(encoding="utf-8")
         else:

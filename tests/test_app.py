@@ -6,7 +6,6 @@ import json
 import shutil
 
 import pytest
-import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -101,7 +100,8 @@ def test_a_record_states_what_was_measured_and_counted(client, loaded):
     records, note = run(client, count=3, models=["teacher"])
     teacher = next(model for model in loaded[0] if model.name == "teacher")
     (record,) = records
-    parts = (teacher.pipeline.unet, teacher.pipeline.vae, teacher.pipeline.text_encoder)
+    vae = teacher.pipeline.vae
+    parts = (teacher.pipeline.unet, vae.decoder, vae.post_quant_conv, teacher.pipeline.text_encoder)
     assert note == ""
     assert record["nfe"] == 100  # 50 guided steps
     assert record["params"] == sum(parameter.numel() for part in parts for parameter in part.parameters())
@@ -109,22 +109,6 @@ def test_a_record_states_what_was_measured_and_counted(client, loaded):
     assert record["batch_size"] == len(record["images"]) == 3
     assert record["latency_ms"] > 0
     assert f"{record['latency_ms']:,.0f} ms for 3 images" == record["time"]
-
-
-def test_macs_are_of_one_evaluation_guided_or_not(loaded):
-    # The guided teacher calls its network with two rows an image; the count is of one.
-    teacher = next(model for model in loaded[0] if model.name == "teacher")
-    rows = []
-    hook = teacher.pipeline.unet.register_forward_pre_hook(lambda network, args: rows.append(len(args[0])))
-    teacher.pipeline(class_labels=0, num_inference_steps=1)
-    teacher.pipeline(class_labels=0, num_inference_steps=1, guidance_scale=1.0)
-    hook.remove()
-    assert rows == [2, 1]
-    hidden_states, pooled = teacher.pipeline.encode_prompt(["a cat"], 1, False, torch.device("cpu"))
-    inputs = {"sample": teacher.pipeline.prepare_latents(1, None, None, torch.device("cpu")), "timestep": 1}
-    inputs |= {"encoder_hidden_states": hidden_states, "class_labels": pooled}
-    _, unguided = comparison.count_params_and_macs(teacher.pipeline.unet, inputs)
-    assert teacher.macs == unguided
 
 
 def test_same_seed_same_pictures_whatever_the_count(client):
@@ -197,6 +181,22 @@ def test_examples_are_shown_without_running_a_model(client, examples, monkeypatc
         assert pictures(record) == files
         assert len(files) == 4
         assert record["figures"][-1].startswith("precomputed on ")
+
+
+def test_examples_of_other_weights_are_named(loaded, examples):
+    shown = comparison.load_examples(examples)
+    assert comparison.stale_examples(shown, loaded[0]) == []
+    shown[0]["records"][0]["model_sha256"] = "other"
+    name = shown[0]["records"][0]["name"]
+    assert comparison.stale_examples(shown, loaded[0]) == [name]
+    assert f"The examples of {name} show older weights" in app.describe(*loaded, shown)
+
+
+def test_another_folder_is_not_replaced_by_examples(loaded, tmp_path):
+    (tmp_path / "holiday.png").write_bytes(b"")
+    with pytest.raises(FileExistsError, match="holds no examples.json but other files"):
+        comparison.precompute(loaded[0], tmp_path)
+    assert (tmp_path / "holiday.png").exists()
 
 
 def test_missing_examples_are_no_error(tmp_path):

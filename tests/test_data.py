@@ -3,6 +3,7 @@
 import io
 import pickle
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -91,6 +92,20 @@ def test_bad_sources_are_named(parquet_folder, monkeypatch, arguments, error, na
     monkeypatch.delenv("MOBILEDIFF_DATA", raising=False)
     with pytest.raises(error, match=named):
         load_cifar10(**{"source": parquet_folder, **arguments})
+
+
+def test_the_hub_is_read_by_name_and_lacking_columns_are_named(monkeypatch, pixels):
+    table = datasets.Dataset.from_dict(
+        {"img": [Image.fromarray(image) for image in pixels[:2]], "label": [9, 3]},
+        features=datasets.Features({"img": datasets.Image(), "label": datasets.Value("int64")}),
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: table)
+    loaded = load_cifar10("uoft-cs/cifar10")
+    np.testing.assert_array_equal(loaded.images.permute(0, 2, 3, 1).numpy(), pixels[:2])
+    assert loaded.labels.tolist() == [9, 3] and loaded.noun_ids.tolist() == [-1, -1]
+    table = table.rename_column("label", "class")
+    with pytest.raises(ValueError, match=r"uoft-cs/cifar10 lacks the columns \['label'\]"):
+        load_cifar10("uoft-cs/cifar10")
 
 
 def test_nouns_ship_with_the_package():

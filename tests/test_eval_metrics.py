@@ -2,19 +2,23 @@
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch_fidelity
 from PIL import Image
 
 import eval.clip_score
 import eval.extractors
+import eval.reference
 from eval.accuracy import accuracies, top_k_accuracy
 from eval.clip_score import ClipModel, clip_score, measure_clip_score
 from eval.extractors import Extractor, choose_extractor, extract_features, inception_extractor, load_inception_weights
 from eval.fid import frechet_distance, measure_distance
 from eval.images import ImageSet, read_images
 from eval.reference import Statistics, feature_statistics, load_reference, reference_file
+from mobilediff.models.image_encoder import ImageEncoder
 from tests.eval_stand_ins import FEATURES, judge, random_images, write_png_folder  # noqa: F401
+from tests.tiny import PROJECTION_DIM, tiny_text_encoder, tiny_tokenizer
 
 
 def test_distance_of_a_set_to_itself_is_zero(judge):  # noqa: F811
@@ -65,7 +69,7 @@ def test_result_states_its_protocol_floor_and_accuracy(judge):  # noqa: F811
     assert result["class_accuracy"] == pytest.approx(hits.double().mean().item())
 
 
-def test_noise_moves_the_distance_up(judge):  # noqa: F811
+def test_darker_images_are_farther_away(judge):  # noqa: F811
     images = random_images(200, 6).images
     distances = [measure_distance(ImageSet(images // factor), judge)["frechet_distance_judge"] for factor in (1, 2, 4)]
     assert distances == sorted(distances) and distances[0] < distances[1] / 5
@@ -117,6 +121,50 @@ def test_without_inception_weights_one_line_says_what_is_used(judge, monkeypatch
         choose_extractor("inception")
     with pytest.raises(FileNotFoundError, match="missing.pth"):
         choose_extractor("auto", tmp_path / "missing.pth")
+
+
+def test_a_download_of_something_else_is_no_inception(judge, monkeypatch, tmp_path, capsys):  # noqa: F811
+    def download(url, target, hash_prefix):
+        raise RuntimeError('invalid hash value (expected "6726825d", got "0")')
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    assert choose_extractor("auto").name == "mobilediff-judge"
+    with pytest.raises(FileNotFoundError, match="invalid hash value"):
+        choose_extractor("inception")
+
+
+def test_cached_statistics_of_other_images_are_an_error(judge, monkeypatch, tmp_path):  # noqa: F811
+    other = Extractor("other", judge.weights, judge.sha256, judge.layer, judge.result_key, judge.resize)
+    cached = eval.reference.reference_file(other, "train")
+    eval.reference.save_reference(load_reference(reference_file(judge, "train"), judge), cached)
+    others = ImageSet(torch.empty(0), protocol={"images_sha256": "1"})
+    monkeypatch.setattr(eval.reference, "real_images", lambda data, split: others)
+    assert eval.reference.reference_statistics(other, "train").n == 200
+    with pytest.raises(ValueError, match="is of other images than elsewhere, split train"):
+        eval.reference.reference_statistics(other, "train", "elsewhere")
+
+
+def test_damaged_weights_of_judge_and_clip_are_named(judge, tmp_path):  # noqa: F811
+    folder = tmp_path / "clip"
+    tokenizer = tiny_tokenizer()
+    ImageEncoder(block_out_channels=(8,), num_classes=None, projection_dim=PROJECTION_DIM).save_pretrained(
+        folder / "image_encoder"
+    )
+    tiny_text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    eval.clip_score.bundled_clip(folder)
+    for root, load in ((judge.weights, eval.extractors.load_judge), (folder, eval.clip_score.bundled_clip)):
+        file = next(path for path in root.rglob("*.safetensors") if "image_encoder" not in path.parts)
+        whole = file.read_bytes()
+        tensors = safetensors.torch.load(whole)  # not load_file, which maps the file that is cut below
+        file.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match=f"{file.parent.name} cannot be loaded"):
+            load(root)
+        tensors.pop(sorted(tensors)[0])
+        safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=f"{file.parent.name} lack"):
+            load(root)
 
 
 def test_inception_takes_a_weight_file_and_no_pickled_code(tmp_path, monkeypatch):

@@ -9,13 +9,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import eval.clip_score
+import eval.inputs
 import eval.report
+from eval.accuracy import main as accuracy
 from eval.clip_score import bundled_clip
 from eval.fid import main as fid
 from eval.generate import main as generate
 from eval.grid import compose_grid
 from eval.grid import main as grid
 from eval.images import read_images
+from eval.latency import main as latency
 from eval.latency import measure_latency, measure_size, speed_ups, summary
 from eval.protocol import folder_sha256
 from eval.report import DAMAGED, REAL, check_markers, damaged, insert_table, sample_counts
@@ -23,7 +26,7 @@ from eval.report import main as report
 from eval.sampling import load_sampler, resolve_settings
 from mobilediff.model_card import RESULTS_END, RESULTS_START, model_card
 from mobilediff.models.image_encoder import ImageEncoder
-from tests.eval_stand_ins import judge, random_images  # noqa: F401
+from tests.eval_stand_ins import judge, random_images, write_png_folder  # noqa: F401
 from tests.tiny import PROJECTION_DIM, tiny_checkpoint, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
 
 KINDS = ("student-8step", "student-1step")
@@ -148,12 +151,22 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     card = (checkpoints / "student-1step" / "README.md").read_text()
     assert shown in card and "| student-8step |" not in card
 
-    monkeypatch.setattr(eval.report, "kept_samples", lambda *args: pytest.fail("sampled again"))
-    monkeypatch.setattr(eval.report, "real_images", lambda *args: pytest.fail("measured again"))
-    report(arguments)
-    assert readme.read_text() == text
-    with pytest.raises(pytest.fail.Exception, match="sampled again"):
-        report([*arguments, "--n", "30"])
+    with monkeypatch.context() as patch:
+        patch.setattr(eval.report, "kept_samples", lambda *args: pytest.fail("sampled again"))
+        patch.setattr(eval.report, "real_images", lambda *args: pytest.fail("measured again"))
+        report(arguments)
+        assert readme.read_text() == text
+        with pytest.raises(ValueError, match="5 images are too few"):
+            report([*arguments, "--n", "5"])
+        with pytest.raises(pytest.fail.Exception, match="sampled again"):
+            report([*arguments, "--n", "30"])
+
+    content = json.loads(results.read_text())
+    content["records"]["student-8step"]["distance"]["protocol"]["extractor_sha256"] = "another judge"
+    results.write_text(json.dumps(content))
+    report([*arguments, "--models", "student-1step", "--n", "20"])
+    assert "student-8step: distance was measured with another extractor" in capsys.readouterr().err
+    assert "distance" not in json.loads(results.read_text())["records"]["student-8step"]
 
 
 def test_markers_are_required_before_any_work(tmp_path, checkpoints):
@@ -183,6 +196,25 @@ def test_counts_and_sections_are_checked(checkpoints):
         report(["--checkpoints", str(checkpoints), "--only", "speed"])
 
 
+def test_a_model_outside_the_checkpoints_is_a_row_that_says_so(checkpoints, judge, tmp_path, monkeypatch):  # noqa: F811
+    folder = tiny_checkpoint(tmp_path / "run" / "export", "student-1step")
+    monkeypatch.setattr(eval.report, "real_images", lambda data, split: random_images(40))
+    results = tmp_path / "results.json"
+    arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--n", "20"]
+    arguments += ["--samples", str(tmp_path / "samples"), "--only", "size,distance", "--dtype", "bf16"]
+    report([*arguments, "--models", f"outside={folder}"])
+    report([*arguments, "--models", "student-1step"])  # leaves the other row
+    records = json.loads(results.read_text())["records"]
+    assert records["outside"]["distance"]["samples"]["model"] == "outside"
+    assert records["outside"]["distance"]["samples"]["dtype"] == "bf16"
+    rows = eval.report.table(records)
+    assert "| outside (its weights are not in `checkpoints/`) |" in rows and "| student-1step |" in rows
+    assert "drawn in bf16" in rows
+    for bad in ("student-1step=x", "=x", "outside="):
+        with pytest.raises(ValueError, match="accepted are NAME=FOLDER"):
+            eval.report.model_folders([bad], checkpoints)
+
+
 def test_damaged_images_keep_their_labels_and_differ():
     images = random_images(10)
     other = damaged(images)
@@ -197,6 +229,34 @@ def test_fid_command_draws_and_says_that_it_is_no_fid(checkpoints, judge, tmp_pa
     assert "Frechet distance (mobilediff-judge, n = 20)" in printed and "FID" not in printed and "floor" in printed
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["samples"]["model"] == "student-1step" and result["n"] == 20
+
+
+def test_bad_counts_are_refused_before_anything_is_drawn(checkpoints, judge, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(eval.inputs, "generate", lambda *args: pytest.fail("drawn"))
+    model = ["--model", str(checkpoints / "student-1step"), "--samples", str(tmp_path)]
+    for n in ("0", "-5", "5"):
+        with pytest.raises(ValueError, match=f"{n} images are too few"):
+            fid([*model, "--extractor", "judge", "--n", n])
+    folder = write_png_folder(tmp_path / "images", random_images(12).images)
+    for n in ("0", "-5", "13"):
+        with pytest.raises(ValueError, match=f"n is {n}; accepted is 1 to 12"):
+            fid(["--images", str(folder), "--extractor", "judge", "--n", n])
+
+
+def test_the_other_commands_write_what_they_measure(checkpoints, judge, clip, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(eval.clip_score, "real_images", lambda data, split: random_images(20))
+    one, eight = (str(checkpoints / kind) for kind in ("student-1step", "student-8step"))
+    samples = ["--model", one, "--n", "20", "--samples", str(tmp_path / "samples")]
+    result = tmp_path / "result.json"
+    accuracy([*samples, "--prompts", "noun", "--json", str(result)])
+    assert 0 <= json.loads(result.read_text())["noun_top1"] <= json.loads(result.read_text())["noun_top5"] <= 1
+    eval.clip_score.main([*samples, "--data", "stand-in", "--json", str(result)])
+    assert json.loads(result.read_text())["protocol"]["clip_model"] == "mobilediff-clip"
+    latency(["--model", one, "--baseline", eight, "--rounds", "3", "--json", str(result)])
+    assert json.loads(result.read_text())["times_faster"]["student-1step"] > 1
+    other = tiny_checkpoint(tmp_path / "other" / "student-1step", "student-1step")
+    with pytest.raises(ValueError, match="have one name"):
+        latency(["--model", one, str(other)])
 
 
 def test_the_bundled_clip_scores_images_between_minus_100_and_100(clip):

@@ -264,6 +264,10 @@ def test_the_command_makes_a_folder_for_the_hub(checkpoints, tmp_path, capsys):
     results.write_text(json.dumps({"records": {"student-1step": {"figures": {"class accuracy": 0.5}}}}))
     export.main(arguments)
     card = (output / "README.md").read_text()
+    assert "# hub\n" in card and "have not been measured" in card
+    export.main([*arguments, "--name", "student-1step"])
+    card = (output / "README.md").read_text()
+    assert "# student-1step\n" in card
     assert "| class accuracy | 0.5 |" in card and "have not been measured" not in card
 
     (tmp_path / "card.md").write_text("mine")

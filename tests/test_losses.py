@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
-from mobilediff.training.eight_step import trailing_timesteps
-from mobilediff.training.generator import noise_scheduler
+from mobilediff.training.generator import noise_scheduler, trailing_timesteps
 from mobilediff.training.losses import (
     add_noise,
     alpha_sigma,

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mobilediff import captions
-from mobilediff.pipeline import CLASS_NAMES, encode_text, nearest_names
+from mobilediff.pipeline import CLASS_NAMES, MobileDiffusionPipeline, encode_text, nearest_names
 from tests.tiny import HIDDEN_SIZE, KINDS, MAX_TOKENS, PROJECTION_DIM, tiny_pipeline
 
 PIPELINES = {kind: tiny_pipeline(kind) for kind in KINDS}
@@ -174,6 +174,18 @@ def test_a_prompt_without_known_nouns_gets_a_warning(prompt, warned, caplog):
         assert "airplane" in caplog.text
 
 
+def test_a_prompt_that_is_cut_gets_a_warning(caplog):
+    with caplog.at_level(logging.WARNING, logger="mobilediff"):
+        PIPELINES["student-1step"]("a photo of " + "a very " * 12 + "old fire truck", output_type="latent")
+    assert "what follows the first 16 is not read" in caplog.text
+
+
+def test_default_steps_that_the_scheduler_is_not_for_are_refused():
+    components = {**tiny_pipeline("student-8step").components, "nouns": None}
+    with pytest.raises(ValueError, match="default_num_inference_steps is 4, the scheduler is for 8"):
+        MobileDiffusionPipeline(**components, default_num_inference_steps=4)
+
+
 def test_no_nouns_no_warning(caplog):
     pipeline = tiny_pipeline("student-1step")
     pipeline.register_to_config(nouns=None)
@@ -234,12 +246,13 @@ def test_bad_input_is_refused_before_any_work(kind, arguments, message, monkeypa
     assert not batches
 
 
-def test_nan_out_of_the_network_is_refused_at_decoding(monkeypatch):
+@pytest.mark.parametrize("output_type", ["pil", "latent"])
+def test_nan_out_of_the_network_is_refused(monkeypatch, output_type):
     pipeline = PIPELINES["student-1step"]
     forward = pipeline.unet.forward
     monkeypatch.setattr(pipeline.unet, "forward", lambda *a, **k: (forward(*a, **k)[0] * float("nan"),))
-    with pytest.raises(ValueError, match="latents hold NaN"):
-        pipeline("a dog")
+    with pytest.raises(ValueError, match="NaN or infinite latents"):
+        pipeline("a dog", output_type=output_type)
 
 
 def test_a_half_precision_vae_decodes_in_single_precision():

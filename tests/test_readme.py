@@ -34,7 +34,7 @@ def code(language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Every command of the README: its shell blocks' lines, cut at &&, and those inside sentences."""
-    lines = [line for block in code("bash") for line in block.splitlines()]
+    lines = [line for block in code("bash") for line in block.replace("\\\n", " ").splitlines()]
     inline = re.findall(r"`((?:\S*/)?python[^`\n]* [^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
     return [part.strip() for line in lines + inline for part in line.split("&&") if part.strip()]
 
@@ -128,7 +128,7 @@ def test_installed_versions_are_within_the_bounds():
 
 
 def test_ci_installs_and_tests_as_the_readme_says():
-    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("pip\" install -q", "pip\" install")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace('pip" install -q', 'pip" install')
     script = script.replace('"$venv/bin/', ".venv/bin/").replace('"$venv"', ".venv").replace('"', "")
     install, test = code("bash")[0].strip().rpartition(" && ")[0], code("bash")[1].strip()
     assert install in script

@@ -2,12 +2,16 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -69,6 +73,9 @@ def test_options_come_from_the_file_and_then_from_the_command_line(tmp_path):
         ("steps=many", "many"),
         ("steps=1.5", "1.5"),
         ("compile=1", "compile"),
+        ("steps=0", "steps is 0"),
+        ("batch_size=-4", "batch_size is -4"),
+        ("mixed_precision=fp16", "accepted are bf16, no"),
         ("steps", "key=value"),
     ],
 )
@@ -78,6 +85,12 @@ def test_bad_options_are_named(tmp_path, capsys, override, named):
     with pytest.raises(SystemExit):
         parse_options(TrainingOptions, ["--config", str(file), override])
     assert named in capsys.readouterr().err
+
+
+def test_single_precision_is_asked_for_with_a_word_that_yaml_reads_as_false(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("output: runs/a\nmixed_precision: no\n")
+    assert parse_options(TrainingOptions, ["--config", str(file)])[0].mixed_precision == "no"
 
 
 def test_an_option_may_be_none():
@@ -127,7 +140,7 @@ class Regression:
         return {"loss": loss}
 
     def fit(self):
-        return self.trainer.fit(self.step, lambda folder: None)
+        return self.trainer.fit(self.step, lambda folder: folder.mkdir(parents=True))
 
 
 @pytest.mark.parametrize("optimizer", [None, sgd])
@@ -154,6 +167,30 @@ def test_a_run_is_not_gone_on_with_under_other_options(tmp_path):
     assert longer.trainer.step == 9
 
 
+def test_what_a_run_cached_before_its_first_state_is_not_used_under_other_options(tmp_path):
+    Regression(tmp_path)
+    with pytest.raises(ValueError, match="batch_size was 5 and is now 6"):
+        Regression(tmp_path, batch_size=6)
+
+
+def test_a_run_is_not_gone_on_with_on_another_number_of_processes(tmp_path):
+    Regression(tmp_path, stop_after=3).fit()
+    (state,) = saved_states(tmp_path)
+    scalars = json.loads((state / "scalars.json").read_text()) | {"num_processes": 2}
+    (state / "scalars.json").write_text(json.dumps(scalars))
+    with pytest.raises(ValueError, match="begun on 2 processes and is now on 1"):
+        Regression(tmp_path).fit()
+
+
+def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
+    Regression(tmp_path, stop_after=3).fit()
+    diverged = Regression(tmp_path)
+    diverged.inputs = diverged.inputs * float("nan")
+    with pytest.raises(FloatingPointError, match="is not finite at step 8"):
+        diverged.fit()
+    assert [state.name for state in saved_states(tmp_path)] == ["state-00000003"]
+
+
 def test_records_after_the_saved_state_are_dropped(tmp_path):
     Regression(tmp_path, stop_after=3).fit()
     with (tmp_path / "stats.jsonl").open("a") as stream:
@@ -170,7 +207,7 @@ def test_a_value_that_is_not_in_every_step_is_averaged_over_those_it_is_in(tmp_p
         values = run.step(draws)
         return values | ({"rare": torch.tensor(6.0)} if draws.index % 2 else {})
 
-    run.trainer.fit(step, lambda folder: None)
+    run.trainer.fit(step, lambda folder: folder.mkdir(parents=True))
     assert json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])["rare"] == 6.0
 
 
@@ -310,11 +347,22 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
         sample_every=3,
         sample_steps=1,
     )
+    assert teacher.train(build_options(teacher.TeacherOptions, full), RunLimits(dry_run=True))
     assert teacher.train(build_options(teacher.TeacherOptions, full), FULL)
     pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "teacher" / "export")
     images = pipeline("a fire truck", num_inference_steps=2, output_type="pt").images
     assert images.shape == (1, 3, 32, 32)
     assert (tmp_path / "teacher" / "samples" / "00000003.png").is_file()
+
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        teacher.train(build_options(teacher.TeacherOptions, {**full, "vae": "nowhere"}), FULL)
+    network.write_text(network.read_text().replace('"sample_size": 16', '"sample_size": 32'))
+    with pytest.raises(ValueError, match="sample_size is 32, but the latents need 16"):
+        teacher.train(build_options(teacher.TeacherOptions, {**full, "output": str(tmp_path / "other")}), FULL)
+    with pytest.raises(FileNotFoundError, match="no checkpoint at nowhere"):
+        student.train(
+            build_options(student.StudentOptions, {**full, "teacher": "nowhere"} | {"sample_steps": 1}), FULL
+        )
 
 
 def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
@@ -345,6 +393,15 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     records = [json.loads(line) for line in (tmp_path / "one" / "stats.jsonl").read_text().splitlines()]
     assert "loss_discriminator" not in records[0]
     assert {"loss_reconstruction", "loss_adversarial", "loss_discriminator", "loss_r1"} <= set(records[-1])
+
+    rest = {**options, "output": str(tmp_path / "resumed")}
+    assert not one_step.train(build_options(one_step.OneStepOptions, rest), RunLimits(max_minutes=0.0))
+    assert one_step.train(build_options(one_step.OneStepOptions, rest), FULL)
+    whole, resumed = (load_state(tmp_path / name)[0] for name in ("one", "resumed"))
+    assert {name.split("/")[0] for name in whole} == {"generator", "discriminator"}
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    with pytest.raises(ValueError, match="student_steps|num_inference_steps is 4"):
+        one_step.train(build_options(one_step.OneStepOptions, {**options, "student_steps": 4}), FULL)
 
     start = str(tmp_path / "one" / "export")
     sizes = {}
@@ -377,3 +434,46 @@ def test_student_inherits_what_fits():
     assert "conv_in.weight" in names
     for name, value in target.state_dict().items():
         assert torch.equal(value, source.state_dict()[name] if name in names else before[name]), name
+
+
+def train_on_two_processes(stage: str, options: dict, folder) -> list[dict]:
+    """Run a stage as two processes that exchange gradients over gloo; returns its records."""
+    config = folder / f"{stage}.yaml"
+    config.write_text(yaml.safe_dump(options))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", f"mobilediff.training.{stage}", "--config", str(config)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    stats = (folder / stage / "stats.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in stats.splitlines()]
+
+
+def test_two_processes_share_the_work(tmp_path, data_folder):
+    judge = tiny_options(tmp_path / "judge", data_folder, ema_decay=0.0, network={"block_out_channels": [8, 8]})
+    assert classifier.train(build_options(classifier.ClassifierOptions, judge), FULL)
+    network = {
+        "block_out_channels": [8, 8],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "norm_num_groups": 4,
+    }
+    perceptual = str(tmp_path / "judge" / "export")
+    options = tiny_options(tmp_path / "vae", data_folder, sample_every=1, perceptual=perceptual, network=network)
+    records = train_on_two_processes("vae", options, tmp_path)
+    assert records[-1]["images"] == 3 * 4 * 2 and "psnr_db" in records[-1]
+
+    start = str(tiny_checkpoint(tmp_path / "eight", "student-8step"))
+    options = tiny_options(
+        tmp_path / "one_step",
+        data_folder,
+        student=start,
+        num_pairs=6,
+        adversarial_start=1,
+        sample_every=1,
+        default_num_inference_steps=1,
+        latent_cache=str(tmp_path / "latents"),
+    )
+    records = train_on_two_processes("one_step", options, tmp_path)
+    assert records[-1]["images"] == 3 * 4 * 2
+    assert MobileDiffusionPipeline.from_pretrained(tmp_path / "one_step" / "export").nfe() == 1

@@ -30,8 +30,10 @@ class ClipOptions(TrainingOptions):
         text_encoder: config of `CLIPTextModelWithProjection`, without vocabulary size and special tokens.
         vocabulary_size: most entries of the BPE vocabulary.
         max_tokens: length that captions are padded to.
+        translate: most pixels that an image is shifted by.
         class_probability: chance that an image's caption names its class and not its noun.
-        lambda_class: weight of the image tower's own class and noun cross-entropies.
+        lambda_class: weight of the image tower's own class loss.
+        lambda_noun: weight of its noun loss.
     """
 
     image_encoder: dict = field(default_factory=dict)
@@ -41,6 +43,7 @@ class ClipOptions(TrainingOptions):
     translate: int = 2
     class_probability: float = 0.3
     lambda_class: float = 0.5
+    lambda_noun: float = 0.25
 
 
 def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> CLIPTokenizer:
@@ -157,7 +160,8 @@ def train(options: ClipOptions, limits) -> bool:
         )
         loss_class = F.cross_entropy(output.class_logits, label)
         loss_noun = noun_cross_entropy(output.noun_logits, noun)
-        trainer.update("towers", loss_contrastive + options.lambda_class * (loss_class + 0.5 * loss_noun))
+        loss = loss_contrastive + options.lambda_class * loss_class + options.lambda_noun * loss_noun
+        trainer.update("towers", loss)
         return {"loss_contrastive": loss_contrastive, "loss_class": loss_class, "loss_noun": loss_noun}
 
     def on_sample(writer) -> dict[str, float]:

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.checkpoints import load_pipeline
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.training.generator import (
-    NUM_TRAIN_TIMESTEPS,
     FrozenParts,
     GeneratorOptions,
     exporter,
@@ -15,6 +14,7 @@ from mobilediff.training.generator import (
     noise_scheduler,
     sampler,
     setup,
+    trailing_timesteps,
 )
 from mobilediff.training.losses import (
     alpha_sigma,
@@ -51,18 +51,12 @@ class EightStepOptions(GeneratorOptions):
     lambda_task: float = 0.0
 
 
-def trailing_timesteps(num_steps: int, device: torch.device) -> torch.Tensor:
-    """Timesteps of a trailing schedule from 999 downwards, then -1 for the clean end, int64 [num_steps + 1]."""
-    remaining = torch.arange(num_steps, -1, -1, device=device, dtype=torch.float64) / num_steps
-    return (remaining * NUM_TRAIN_TIMESTEPS).round().long() - 1
-
-
 def train(options: EightStepOptions, limits) -> bool:
     """Distil sampling into `num_steps` steps; see `Trainer.fit` for the returned value."""
-    source = MobileDiffusionPipeline.from_pretrained(options.student)
+    source = load_pipeline(options.student)
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
-    teacher = MobileDiffusionPipeline.from_pretrained(options.teacher or options.student).unet
+    teacher = load_pipeline(options.teacher or options.student).unet
     teacher = teacher.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
     module = trainer.add("unet", source.unet)
     scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])

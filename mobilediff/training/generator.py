@@ -15,6 +15,7 @@ from torchvision.utils import make_grid
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
+from mobilediff.checkpoints import load_component
 from mobilediff.data import ImageDataset, load_cifar10
 from mobilediff.export import export_pipeline
 from mobilediff.models.mobile_unet import MobileUNet
@@ -65,10 +66,11 @@ class FrozenParts:
 
     @classmethod
     def load(cls, vae: str, text: str) -> "FrozenParts":
+        """Read the exports of the stages `vae` and `clip`; errors as in `load_component`."""
         return cls(
-            AutoencoderKL.from_pretrained(vae),
-            CLIPTextModelWithProjection.from_pretrained(text, subfolder="text_encoder"),
-            CLIPTokenizer.from_pretrained(text, subfolder="tokenizer"),
+            load_component(AutoencoderKL, vae),
+            load_component(CLIPTextModelWithProjection, Path(text, "text_encoder")),
+            CLIPTokenizer.from_pretrained(Path(text, "tokenizer")),
         )
 
 
@@ -166,9 +168,23 @@ def noise_scheduler() -> DDIMScheduler:
     )
 
 
-def build_network(config_file: str, overrides: dict | None = None) -> ModelMixin:
-    """The network that a JSON config names in `_class_name`, with random weights."""
-    config = json.loads(Path(config_file).read_text(encoding="utf-8")) | (overrides or {})
+def trailing_timesteps(num_steps: int, device: torch.device) -> torch.Tensor:
+    """Timesteps of a trailing schedule from 999 downwards, then -1 for the clean end, int64 [num_steps + 1]."""
+    remaining = torch.arange(num_steps, -1, -1, device=device, dtype=torch.float64) / num_steps
+    return (remaining * NUM_TRAIN_TIMESTEPS).round().long() - 1
+
+
+def build_network(config_file: str, latents: torch.Tensor) -> ModelMixin:
+    """The network that a JSON config names in `_class_name`, for latents [..., C, H, W], with random weights.
+
+    Raises:
+        ValueError: an unknown class, or a config of another latent size or number of channels.
+    """
+    config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    channels, size = latents.shape[-3], latents.shape[-1]
+    for name, value in (("sample_size", size), ("in_channels", channels), ("out_channels", channels)):
+        if config.get(name) != value:
+            raise ValueError(f"{config_file}: {name} is {config.get(name)!r}, but the latents need {value}")
     classes = {"UNet2DConditionModel": UNet2DConditionModel, "MobileUNet": MobileUNet}
     if config.get("_class_name") not in classes:
         raise ValueError(

@@ -13,12 +13,10 @@ import torch
 import torch.nn.functional as F
 
 
-def alpha_sigma(
-    alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, final: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """alpha_t and sigma_t, each [B, 1, 1, 1]; a timestep below 0 is the clean end, where alpha is sqrt(`final`)."""
+def alpha_sigma(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """alpha_t and sigma_t, each [B, 1, 1, 1]; a timestep below 0 is the clean end, where alpha is 1."""
     values = alphas_cumprod.to(timesteps.device)[timesteps.clamp(min=0)]
-    values = torch.where(timesteps < 0, torch.full_like(values, final), values)[:, None, None, None]
+    values = torch.where(timesteps < 0, torch.ones_like(values), values)[:, None, None, None]
     return values.sqrt(), (1 - values).sqrt()
 
 

@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mobilediff.checkpoints import load_pipeline
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.models.variants import variant
-from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers.ufogen import UFOGenScheduler
-from mobilediff.training.eight_step import trailing_timesteps
 from mobilediff.training.generator import (
     Conditioning,
     FrozenParts,
@@ -23,6 +22,7 @@ from mobilediff.training.generator import (
     noise_scheduler,
     sampler,
     setup,
+    trailing_timesteps,
 )
 from mobilediff.training.losses import add_noise, alpha_sigma, ddim_step, sample_from_velocity
 from mobilediff.training.options import parse_options
@@ -48,6 +48,8 @@ class OneStepOptions(GeneratorOptions):
             does not have.
         r1_deviation: size of the perturbation in it.
     """
+
+    POSITIVE = (*GeneratorOptions.POSITIVE, "num_pairs", "num_intervals", "discriminator_every")
 
     student: str = ""
     student_steps: int = 8
@@ -147,7 +149,8 @@ class Critic:
 
 def train(options: OneStepOptions, limits) -> bool:
     """Train generator and discriminator; see `Trainer.fit` for the returned value."""
-    source = MobileDiffusionPipeline.from_pretrained(options.student)
+    source = load_pipeline(options.student)
+    source.nfe(options.student_steps)  # refuses steps that the student was not distilled for
     parts = FrozenParts.of(source)
     if limits.dry_run:
         options.num_pairs, options.adversarial_start = 16, 1

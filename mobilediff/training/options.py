@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 OPTIONS_FILE = "options.yaml"
+PRECISIONS = ("bf16", "no")
 # What a resumed run may have otherwise than the run that it goes on with.
 MAY_CHANGE = (
     "data",
@@ -31,17 +32,24 @@ class TrainingOptions:
         output: the run folder; the same command on the same folder resumes.
         data: where CIFAR-10 is (see `mobilediff.data.load_cifar10`); None reads the variable MOBILEDIFF_DATA.
         resolution: of the images, 32 or 64.
+        seed: of the initial weights and of all that is drawn.
         steps: optimiser steps of the whole run; the learning rate is planned over them.
         batch_size: images a step and process.
+        learning_rate: of AdamW, the highest.
         warmup_steps: steps of linear warm-up.
         decay_fraction: the last share of `steps`, over which the learning rate falls linearly to zero.
+        weight_decay: of AdamW.
         betas: of AdamW.
         max_grad_norm: gradient clipping, 0 for none.
         ema_decay: of the weights' moving average, 0 for none.
         mixed_precision: "bf16" (autocast) or "no".
         compile: run the trained networks through torch.compile.
+        log_every: steps between two log lines.
+        sample_every: steps between two grids or measurements, 0 for none.
         save_every_minutes: between two saved states.
     """
+
+    POSITIVE = ("steps", "batch_size", "log_every")
 
     output: str
     data: str | None = None
@@ -61,6 +69,15 @@ class TrainingOptions:
     log_every: int = 20
     sample_every: int = 0
     save_every_minutes: float = 5.0
+
+    def __post_init__(self):
+        for name in self.POSITIVE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"option {name} is {getattr(self, name)}; accepted is 1 or more")
+        if self.mixed_precision not in PRECISIONS:
+            raise ValueError(
+                f"option mixed_precision is {self.mixed_precision!r}; accepted are {', '.join(PRECISIONS)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,9 @@ def build_options(options_class: type, values: dict) -> TrainingOptions:
 
 def save_options(options: TrainingOptions, folder: Path) -> None:
     """Write the resolved options beside the run."""
-    (folder / OPTIONS_FILE).write_text(yaml.safe_dump(plain_options(options), sort_keys=False), encoding="utf-8")
+    temporary = folder / f".{OPTIONS_FILE}.tmp"
+    temporary.write_text(yaml.safe_dump(plain_options(options), sort_keys=False), encoding="utf-8")
+    temporary.replace(folder / OPTIONS_FILE)
 
 
 def saved_options(folder: Path) -> dict:
@@ -133,10 +152,12 @@ def _field_types(options_class: type) -> dict[str, type]:
 
 
 def _coerce(key: str, value, expected):
-    """`value` as the annotated type; YAML reads 1e-4 as a string and [0.9, 0.99] as a list."""
+    """`value` as the annotated type; YAML reads 1e-4 as a string, [0.9, 0.99] as a list and no as False."""
     accepted = typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
     for candidate in accepted:
         plain = typing.get_origin(candidate) or candidate
+        if plain is str and value is False:
+            return "no"
         if plain is tuple and isinstance(value, list):
             return tuple(value)
         if plain is float and isinstance(value, int | str) and not isinstance(value, bool):

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.checkpoints import load_pipeline
 from mobilediff.pruning import METHODS, prune_channels, prune_weights
-from mobilediff.training.eight_step import trailing_timesteps
 from mobilediff.training.generator import (
     FrozenParts,
     GeneratorOptions,
@@ -15,6 +14,7 @@ from mobilediff.training.generator import (
     noise_scheduler,
     sampler,
     setup,
+    trailing_timesteps,
 )
 from mobilediff.training.losses import diffuse, sample_from_velocity
 from mobilediff.training.options import parse_options
@@ -42,7 +42,7 @@ def train(options: PruneOptions, limits) -> bool:
     """Prune and repair; see `Trainer.fit` for the returned value."""
     if options.method not in METHODS:
         raise ValueError(f"method is {options.method!r}; accepted are {', '.join(METHODS)}")
-    source = MobileDiffusionPipeline.from_pretrained(options.student)
+    source = load_pipeline(options.student)
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
     teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
@@ -66,9 +66,9 @@ def train(options: PruneOptions, limits) -> bool:
         timesteps = grid[interval]
         z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         conditioning = data.conditioning(batch.rows)
+        with torch.no_grad(), trainer.autocast():
+            expected = teacher(z.noisy, timesteps, **conditioning).sample
         with trainer.autocast():
-            with torch.no_grad():
-                expected = teacher(z.noisy, timesteps, **conditioning).sample
             prediction = module(z.noisy, timesteps, **conditioning).sample
         samples = [sample_from_velocity(z.noisy, v.float(), z.alpha, z.sigma) for v in (prediction, expected)]
         loss_kd_output = (samples[0] - samples[1]).square().mean()

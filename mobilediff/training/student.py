@@ -6,7 +6,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.checkpoints import load_pipeline
 from mobilediff.training.generator import (
     NUM_TRAIN_TIMESTEPS,
     FrozenParts,
@@ -105,12 +105,12 @@ def stage_widths(unet: ModelMixin, conditioning: dict[str, torch.Tensor]) -> lis
 
 def train(options: StudentOptions, limits) -> bool:
     """Distil the teacher into the student; see `Trainer.fit` for the returned value."""
-    source = MobileDiffusionPipeline.from_pretrained(options.teacher)
+    source = load_pipeline(options.teacher)
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
     scheduler = noise_scheduler()
     teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
-    unet = build_network(options.network).to(trainer.device)
+    unet = build_network(options.network, data.latents).to(trainer.device)
     inherited = inherit_weights(unet, teacher)
     trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")
     probe = data.conditioning(torch.zeros(1, dtype=torch.int64, device=trainer.device))
@@ -128,9 +128,9 @@ def train(options: StudentOptions, limits) -> bool:
         )
         z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         conditioning = data.conditioning(batch.rows)
+        with torch.no_grad(), trainer.autocast():
+            expected = teacher(z.noisy, timesteps, **conditioning).sample
         with trainer.autocast():
-            with torch.no_grad():
-                expected = teacher(z.noisy, timesteps, **conditioning).sample
             prediction, features = module(z.noisy, timesteps, **conditioning)
         loss_task = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, None)
         loss_kd_output = velocity_loss(prediction.float(), expected.float(), z.alpha, z.sigma, None)

@@ -38,7 +38,7 @@ def train(options: TeacherOptions, limits) -> bool:
     parts = FrozenParts.load(options.vae, options.text)
     trainer, data = setup(options, limits, parts)
     scheduler = noise_scheduler()
-    unet = build_network(options.network)
+    unet = build_network(options.network, data.latents)
     module = trainer.add("unet", unet)
     pipeline = make_pipeline(parts, unet, scheduler, options)
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,18 +15,20 @@ import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from mobilediff.training.options import (
     MAY_CHANGE,
+    OPTIONS_FILE,
     RunLimits,
     TrainingOptions,
     plain_options,
     save_options,
     saved_options,
 )
-from mobilediff.training.state import load_optimizer_tensors, load_state, optimizer_tensors, save_state, saved_states
+from mobilediff.training.state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
 
 
 def derived_seed(*words: int | str) -> int:
@@ -107,15 +110,28 @@ class Trainer:
         if limits.dry_run and self.accelerator.is_main_process:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+        self._check_same_options()
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_options(options, self.folder)
 
     @property
     def device(self) -> torch.device:
         return self.accelerator.device
 
-    def autocast(self) -> torch.autocast:
-        """The context for forward passes that the option `mixed_precision` asks for."""
+    @contextmanager
+    def autocast(self):
+        """The context for forward passes: the precision of the option `mixed_precision`.
+
+        On a CPU attention that gradients flow through takes the plain kernel: the backward pass of the fused one is
+        slower at these widths.
+        """
+        fused = self.device.type != "cpu" or not torch.is_grad_enabled()
+        attention = nullcontext() if fused else sdpa_kernel(SDPBackend.MATH)
         enabled = self.options.mixed_precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled), attention:
+            yield
 
     @property
     def images_seen(self) -> int:
@@ -136,8 +152,8 @@ class Trainer:
         network.to(self.device, memory_format=torch.channels_last)
         optimizer = optimizer or torch.optim.AdamW(
             network.parameters(),
-            lr=learning_rate or options.learning_rate,
-            betas=betas or options.betas,
+            lr=options.learning_rate if learning_rate is None else learning_rate,
+            betas=options.betas if betas is None else betas,
             weight_decay=options.weight_decay,
             fused=True,
         )
@@ -184,8 +200,11 @@ class Trainer:
 
         Returns:
             Whether the planned last step was reached.
+
+        Raises:
+            FloatingPointError: a weight is not finite when it is to be saved; the state before stays.
+            ValueError: the run was begun on another number of processes, or they do not see one run folder.
         """
-        self._check_same_options()
         self._resume()
         writer = self._open_logs()
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
@@ -251,21 +270,19 @@ class Trainer:
     def _open_logs(self) -> SummaryWriter | None:
         if not self.accelerator.is_main_process:
             return None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_options(self.options, self.folder)
         self._drop_later_records()
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
 
     def _check_same_options(self) -> None:
-        """Refuse to go on with a run under options that would make it another one."""
-        if not saved_states(self.folder):
+        """Refuse to go on with a run, or with what it has cached, under options that would make it another one."""
+        if not (self.folder / OPTIONS_FILE).is_file():
             return
         before, now = saved_options(self.folder), plain_options(self.options)
         changed = sorted(key for key in now if key not in MAY_CHANGE and before.get(key, now[key]) != now[key])
         if changed:
             raise ValueError(
                 f"{self.folder} holds a run with other options: {changed[0]} was {before[changed[0]]!r} and is now "
-                f"{now[changed[0]]!r}. Give another output, or change only {', '.join(MAY_CHANGE)}"
+                f"{now[changed[0]]!r}. Give another output, delete the folder, or change only {', '.join(MAY_CHANGE)}"
             )
 
     def _drop_later_records(self) -> None:
@@ -274,7 +291,8 @@ class Trainer:
         if not file.is_file():
             return
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
+        whole = [line for line in lines if line.endswith("}\n")]  # a kill may have cut the last one
+        kept = [line for line in whole if json.loads(line)["step"] <= self.step]
         temporary = file.with_suffix(".tmp")
         temporary.write_text("".join(kept), encoding="utf-8")
         temporary.replace(file)
@@ -294,18 +312,36 @@ class Trainer:
         tensors = {
             f"{name}/{key}": value for name, net in self.networks.items() for key, value in net.tensors().items()
         }
+        for name, value in tensors.items():
+            if not torch.isfinite(value).all():
+                raise FloatingPointError(f"{name} is not finite at step {self.step}; the state saved before is kept")
         minutes = self.minutes_before + (time.perf_counter() - started) / 60
         ema_steps = {name: net.ema.optimization_step for name, net in self.networks.items() if net.ema}
         scalars = {"step": self.step, "images": self.images_seen, "minutes": minutes, "ema_steps": ema_steps}
+        scalars["num_processes"] = self.accelerator.num_processes
         save_state(self.folder, tensors, scalars)
+        scratch = self.folder / ".export"
+        shutil.rmtree(scratch, ignore_errors=True)
         with self.averaged_weights():
-            on_export(self.folder / "export")
+            on_export(scratch / "export")
+        if (self.folder / "export").exists():
+            (self.folder / "export").replace(scratch / "old")
+        (scratch / "export").replace(self.folder / "export")
+        shutil.rmtree(scratch)
 
     def _resume(self) -> None:
-        state = load_state(self.folder)
+        state, num_processes = load_state(self.folder), self.accelerator.num_processes
+        step = torch.tensor([state[1]["step"] if state else 0], device=self.device)
+        if self.accelerator.gather(step).unique().numel() > 1:
+            raise ValueError(f"the processes do not see the same {self.folder}: put the run on a shared file system")
         if state is None:
             return
         tensors, scalars = state
+        if scalars["num_processes"] != num_processes:
+            raise ValueError(
+                f"{self.folder} was begun on {scalars['num_processes']} processes and is now on {num_processes}: each "
+                "draws its own share of the images, so take the same number"
+            )
         for name, network in self.networks.items():
             network.load(_with_prefix(tensors, f"{name}/"), scalars["ema_steps"].get(name, 0))
         self.step, self.minutes_before = scalars["step"], scalars["minutes"]

@@ -1,5 +1,6 @@
 """Stage `vae`: diffusers' `AutoencoderKL` at f = 2, by reconstruction, KL and perceptual terms (arXiv 2112.10752)."""
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torchvision.utils import make_grid
 
+from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.augment import random_flip, to_float
@@ -103,10 +105,9 @@ def reconstruction_psnr(vae: AutoencoderKL, images: torch.Tensor) -> float:
 def train(options: VaeOptions, limits) -> bool:
     """Train the autoencoder; see `Trainer.fit` for the returned value."""
     dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
+    encoder = load_component(ImageEncoder, options.perceptual)
     trainer = Trainer(options, limits, len(dataset))
-    perceptual = PerceptualLoss(ImageEncoder.from_pretrained(options.perceptual)).to(
-        trainer.device, memory_format=torch.channels_last
-    )
+    perceptual = PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last)
     vae = AutoencoderKL(**options.network)
     module = trainer.add("vae", Autoencoding(vae))
     images, test_images = dataset.images.to(trainer.device), test.images[:1000].to(trainer.device)
@@ -137,7 +138,8 @@ def train(options: VaeOptions, limits) -> bool:
 
     def on_export(folder: Path) -> None:
         set_latent_statistics(vae, images[:5000])
-        vae.save_pretrained(folder)
+        # in float16, as pipelines are exported: every later stage then computes the same latents
+        copy.deepcopy(vae).half().save_pretrained(folder)
 
     size = dataset.images.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
     latent_shape = (vae.config.latent_channels, size, size)
