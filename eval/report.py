@@ -22,7 +22,7 @@ from eval.extractors import JUDGE, judge_extractor
 from eval.fid import measure_distance
 from eval.images import ImageSet, real_images
 from eval.inputs import DEFAULT_SAMPLES, kept_samples
-from eval.latency import measure_latency, measure_size, speed_ups
+from eval.latency import TIMED, measure_latency, measure_size, speed_ups
 from eval.protocol import atomic_path, folder_sha256, library_versions, read_json, write_json
 from eval.reference import check_count, reference_statistics
 from eval.sampling import DTYPES, SamplingSettings, load_sampler, resolve_settings
@@ -122,6 +122,7 @@ class Report:
     def latency(self, threads: int) -> None:
         """Latency of all models in one run, because they are compared; again when one of them lacks it."""
         wanted = {"interleaved_with": sorted(self.pipelines), "threads": threads, "versions": library_versions()}
+        wanted |= {"timed": TIMED}
 
         def holds(name: str) -> bool:
             protocol = self.record(name).get("latency", {}).get("protocol", {})
@@ -262,7 +263,8 @@ def legend(records: list[dict]) -> list[str]:
         protocol = timed[0]["protocol"]
         lines.append(
             f"Latency: batch {protocol['batch_size']}, {protocol['dtype']}, {protocol['threads']} threads of "
-            f"{protocol['device_name']}, torch {protocol['versions']['torch']}, median / 90th percentile; network "
+            f"{protocol['device_name']}, torch {protocol['versions']['torch']}, median / 90th percentile, of "
+            f"{protocol['timed']}, the models taking turns; network "
             "call is one sample without guidance, image is the whole pipeline at its default steps and guidance. The "
             f"machine's matrix product reaches {protocol['matrix_peak_fp32_gflops']:.0f} GFLOP/s in fp32 and "
             f"{protocol['matrix_peak_bf16_gflops']:.0f} in bf16."

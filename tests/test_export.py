@@ -1,3 +1,4 @@
+import hashlib
 import inspect
 import json
 import os
@@ -279,3 +280,14 @@ def test_the_command_makes_a_folder_for_the_hub(checkpoints, tmp_path, capsys):
         with pytest.raises(SystemExit):
             export.main(bad)
     assert "holds no records" in capsys.readouterr().err
+
+
+def test_the_checkpoints_in_the_tree_carry_the_code_of_the_package():
+    root = Path(export.__file__).parent
+    sources = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.py")}
+    shipped = sorted((root.parent / "checkpoints").rglob("*.py"))
+    assert shipped
+    for file in shipped:
+        module, _, digest = file.stem.rpartition("_")
+        assert sources[module].startswith(digest), f"{file} is of an older {module}.py: export its checkpoint again"
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == sources[module]

@@ -111,6 +111,12 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         super().__init__()
         if vae.config.latents_mean is None or vae.config.latents_std is None:
             raise ValueError("the VAE's config holds no latents_mean and latents_std; both are needed to decode")
+        distilled_for = scheduler.config.get("distilled_num_inference_steps")
+        if distilled_for is not None and default_num_inference_steps not in distilled_for:
+            raise ValueError(
+                f"default_num_inference_steps is {default_num_inference_steps}, the scheduler is for "
+                f"{' or '.join(map(str, distilled_for))}"
+            )
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
         self.register_to_config(
             nouns=nouns,
@@ -276,7 +282,11 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             prompts.append(self.config.class_template.format(name, noun=name, article=article))
         return prompts
 
-    def _warn_about_unknown_prompts(self, prompts: list[str]) -> None:
+    def _warn_about_prompts(self, prompts: list[str]) -> None:
+        most = self.tokenizer.model_max_length
+        for prompt in dict.fromkeys(prompts):
+            if (count := len(self.tokenizer(prompt).input_ids)) > most:
+                logger.warning(f"The prompt {prompt!r} has {count} tokens; what follows the first {most} is not read.")
         if self.config.nouns is None:
             return
         names = sorted({*self.config.nouns, *CLASS_NAMES})
@@ -291,7 +301,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 )
 
     def encode_prompt(
-        self, prompts: list[str], num_images_per_prompt: int, guided: bool, device: torch.device
+        self, prompts: list[str], num_images_per_prompt: int, guided: bool, device: torch.device, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Conditioning for `len(prompts) * num_images_per_prompt` images, images of one prompt side by side.
 
@@ -303,7 +313,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         batch_size = len(prompts) * num_images_per_prompt
 
         def arrange(embeds: torch.Tensor) -> torch.Tensor:
-            embeds = embeds.to(device=device, dtype=self.unet.dtype)
+            embeds = embeds.to(device=device, dtype=dtype)
             if not guided:
                 return embeds.repeat_interleave(num_images_per_prompt, dim=0)
             null = embeds[:1].expand(batch_size, *embeds.shape[1:])
@@ -312,35 +322,27 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         return arrange(hidden_states), arrange(pooled)
 
     def prepare_latents(
-        self, batch_size: int, generator, latents: torch.Tensor | None, device: torch.device
+        self, batch_size: int, generator, latents: torch.Tensor | None, device: torch.device, dtype: torch.dtype
     ) -> torch.Tensor:
-        """Initial noise at the scheduler's scale, [B, C, H, W]; drawn in float32, whatever the network's precision."""
+        """Initial noise at the scheduler's scale, [B, C, H, W]; drawn in float32, whatever `dtype` is."""
         if latents is None:
             shape = self._latent_shape(batch_size)
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        return latents.to(device=device, dtype=self.unet.dtype) * self.scheduler.init_noise_sigma
+        return latents.to(device=device, dtype=dtype) * self.scheduler.init_noise_sigma
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Normalised latents [B, C, H, W] to images in [-1, 1], float32 [B, 3, H', W'].
-
-        Raises:
-            ValueError: if the latents are not finite, as after an overflow in half precision.
-        """
-        if not torch.isfinite(latents).all():
-            raise ValueError(
-                "the latents hold NaN or infinite values, so there is no image to decode; "
-                f"the network ran in {self.unet.dtype}"
-            )
+        """Normalised latents [B, C, H, W] to images in [-1, 1], float32 [B, 3, H', W']."""
         mean = torch.tensor(self.vae.config.latents_mean, device=latents.device).view(1, -1, 1, 1)
         std = torch.tensor(self.vae.config.latents_std, device=latents.device).view(1, -1, 1, 1)
         latents = latents.float() * std + mean
         # A VAE's activations may overflow in float16, which its config says by diffusers' `force_upcast`.
-        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+        dtype = self.vae.dtype
+        if dtype == torch.float16 and self.vae.config.force_upcast:
             self.vae.to(torch.float32)
             images = self.vae.decode(latents, return_dict=False)[0]
-            self.vae.to(torch.float16)
+            self.vae.to(dtype)
         else:
-            images = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
+            images = self.vae.decode(latents.to(dtype), return_dict=False)[0]
         return images.float()
 
     @torch.no_grad()
@@ -393,14 +395,14 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             output_type,
             callback_on_step_end_tensor_inputs,
         )
-        self._warn_about_unknown_prompts(prompts)
+        self._warn_about_prompts(prompts)
         guided = scale > 1
         generator = list(generator) if isinstance(generator, tuple) else generator
-        device = self._execution_device  # once: diffusers looks through every module for it
+        device, dtype = self._execution_device, self.unet.dtype  # once: diffusers looks through every module for them
         timesteps = self._prepare_timesteps(steps, device)
 
-        latents = self.prepare_latents(len(prompts) * num_images_per_prompt, generator, latents, device)
-        hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, guided, device)
+        latents = self.prepare_latents(len(prompts) * num_images_per_prompt, generator, latents, device, dtype)
+        hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, guided, device, dtype)
         # Only schedulers that draw noise take a generator.
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         step_kwargs = {"generator": generator} if takes_generator else {}
@@ -422,6 +424,10 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                     latents = (outputs or {}).get("latents", latents)
                 progress_bar.update()
 
+        if not torch.isfinite(latents).all():  # as after an overflow in half precision
+            raise ValueError(
+                f"sampling ended in NaN or infinite latents, so there is no image; the network ran in {dtype}"
+            )
         images = latents
         if output_type != "latent":
             images = self.image_processor.postprocess(self.decode_latents(latents), output_type=output_type)
