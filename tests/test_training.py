@@ -436,6 +436,18 @@ def test_student_inherits_what_fits():
         assert torch.equal(value, source.state_dict()[name] if name in names else before[name]), name
 
 
+def test_stages_are_matched_from_both_ends_where_their_maps_have_one_size():
+    def shapes(*sizes):
+        return [torch.Size([1, 8, size, size]) for size in sizes]
+
+    teacher = shapes(8, 4, 4, 4, 8, 16, 16)  # three levels: down, middle, up
+    assert student.match_stages(teacher, teacher) == [(i, i) for i in range(7)]
+    # two levels: the middle is of 8 x 8 here and of 4 x 4 there, and so is the second level
+    assert student.match_stages(shapes(8, 8, 8, 16, 16), teacher) == [(0, 0), (3, 5), (4, 6)]
+    with pytest.raises(ValueError, match="one size"):
+        student.match_stages(shapes(2, 2, 2), teacher)
+
+
 def train_on_two_processes(stage: str, options: dict, folder) -> list[dict]:
     """Run a stage as two processes that exchange gradients over gloo; returns its records."""
     config = folder / f"{stage}.yaml"

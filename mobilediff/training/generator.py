@@ -147,9 +147,7 @@ def cached_latents(vae: AutoencoderKL, dataset: ImageDataset, folder: Path) -> t
                 to_float(batch.to(vae.device)).contiguous(memory_format=torch.channels_last)
                 for batch in images.split(500)
             )
-            with torch.autocast(vae.device.type, torch.bfloat16):
-                batches = [encode_latents(vae, batch) for batch in batches]
-            encoded.append(torch.cat(batches).half().cpu())
+            encoded.append(torch.cat([encode_latents(vae, batch) for batch in batches]).half().cpu())
         temporary = file.with_suffix(".tmp")
         save_file({"latents": torch.stack(encoded).contiguous()}, temporary)
         temporary.replace(file)

@@ -68,11 +68,18 @@ class FeatureTap:
 
 
 class DistilledStudent(nn.Module):
-    """The student and one 1 x 1 regressor a stage, from its widths to the teacher's."""
+    """The student and a 1 x 1 regressor for each of its matched stages, from its width to the teacher's.
 
-    def __init__(self, unet: ModelMixin, student_widths: list[int], teacher_widths: list[int]):
+    Args:
+        unet: the student.
+        stages: indices of the matched stages.
+        student_widths: their channels.
+        teacher_widths: channels of the teacher's stages that they are matched with.
+    """
+
+    def __init__(self, unet: ModelMixin, stages: list[int], student_widths: list[int], teacher_widths: list[int]):
         super().__init__()
-        self.unet = unet
+        self.unet, self.stages = unet, stages
         self.regressors = nn.ModuleList(
             nn.Conv2d(s, t, 1) for s, t in zip(student_widths, teacher_widths, strict=True)
         )
@@ -80,7 +87,10 @@ class DistilledStudent(nn.Module):
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, **conditioning):
         prediction = self.unet(noisy, timesteps, **conditioning).sample
-        return prediction, [regress(f) for regress, f in zip(self.regressors, self.tap.pop(), strict=True)]
+        features = self.tap.pop()
+        return prediction, [
+            regress(features[stage]) for regress, stage in zip(self.regressors, self.stages, strict=True)
+        ]
 
 
 @torch.no_grad()
@@ -94,13 +104,37 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def stage_widths(unet: ModelMixin, conditioning: dict[str, torch.Tensor]) -> list[int]:
-    """Channels of what each stage returns, found by one call."""
+def stage_shapes(unet: ModelMixin, conditioning: dict[str, torch.Tensor]) -> list[torch.Size]:
+    """The shape [1, C, H, W] of what each stage returns, found by one call."""
     tap = FeatureTap(unet)
     size = unet.config.sample_size
     unet(torch.zeros(1, unet.config.in_channels, size, size, device=unet.device), 0, **conditioning)
     tap.close()
-    return [feature.shape[1] for feature in tap.pop()]
+    return [feature.shape for feature in tap.pop()]
+
+
+def match_stages(student: list[torch.Size], teacher: list[torch.Size]) -> list[tuple[int, int]]:
+    """Pairs of stages to compare the features of: equally far from the input or the output, and the middles.
+
+    Where one network has fewer levels, stages whose maps are of another size are left out.
+
+    Args:
+        student: shapes [1, C, H, W] of the stages, from `stage_shapes`: L down blocks, the middle, L up blocks.
+        teacher: the same of the teacher.
+
+    Returns:
+        Indices into the two, in order.
+
+    Raises:
+        ValueError: no two maps are of one size.
+    """
+    outer = min(len(student), len(teacher)) // 2
+    pairs = [(i, i) for i in range(outer)] + [(len(student) // 2, len(teacher) // 2)]
+    pairs += [(len(student) - i, len(teacher) - i) for i in range(outer, 0, -1)]
+    pairs = [(s, t) for s, t in pairs if student[s][2:] == teacher[t][2:]]
+    if not pairs:
+        raise ValueError(f"the student's feature maps {student} and the teacher's {teacher} are never of one size")
+    return pairs
 
 
 def train(options: StudentOptions, limits) -> bool:
@@ -114,8 +148,10 @@ def train(options: StudentOptions, limits) -> bool:
     inherited = inherit_weights(unet, teacher)
     trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")
     probe = data.conditioning(torch.zeros(1, dtype=torch.int64, device=trainer.device))
-    widths = stage_widths(unet, probe), stage_widths(teacher, probe)
-    student = DistilledStudent(unet, *widths)
+    shapes = stage_shapes(unet, probe), stage_shapes(teacher, probe)
+    student_stages, teacher_stages = zip(*match_stages(*shapes), strict=True)
+    widths = [shapes[0][i][1] for i in student_stages], [shapes[1][i][1] for i in teacher_stages]
+    student = DistilledStudent(unet, list(student_stages), *widths)
     module, tap = trainer.add("student", student), FeatureTap(teacher)
     pipeline = make_pipeline(parts, unet, scheduler, options)
 
@@ -134,7 +170,8 @@ def train(options: StudentOptions, limits) -> bool:
             prediction, features = module(z.noisy, timesteps, **conditioning)
         loss_task = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, None)
         loss_kd_output = velocity_loss(prediction.float(), expected.float(), z.alpha, z.sigma, None)
-        loss_kd_feat = feature_loss(features, tap.pop())
+        taught = tap.pop()
+        loss_kd_feat = feature_loss(features, [taught[stage] for stage in teacher_stages])
         trainer.update(
             "student",
             options.lambda_task * loss_task

@@ -56,6 +56,11 @@ def encode_text(
     return output.last_hidden_state, output.text_embeds
 
 
+def _compute_dtype(model: ModelMixin, first_layer: torch.nn.Module) -> torch.dtype:
+    # `model.dtype` looks through every module for casting hooks; where they are, the first layer has one.
+    return model.dtype if hasattr(first_layer, "_diffusers_hook") else first_layer.weight.dtype
+
+
 def _words(prompt: str) -> list[str]:
     return re.findall(r"[\w'-]+", prompt.lower())
 
@@ -149,6 +154,14 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 importlib.import_module(module_name)  # diffusers takes component classes from loaded modules only
                 index[name] = [module_name, value[-1]]
         return config
+
+    @property
+    def _execution_device(self) -> torch.device:
+        # diffusers looks through every module of every component for offloading hooks, which takes longer than a
+        # fifth of a one-step network call; without an accelerator there is nothing to offload from.
+        if not torch.accelerator.is_available():
+            return torch.device("cpu")
+        return super()._execution_device
 
     def nfe(self, num_inference_steps: int | None = None, guidance_scale: float | None = None) -> int:
         """Network evaluations an image costs; a guided step counts as two.
@@ -336,7 +349,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         std = torch.tensor(self.vae.config.latents_std, device=latents.device).view(1, -1, 1, 1)
         latents = latents.float() * std + mean
         # A VAE's activations may overflow in float16, which its config says by diffusers' `force_upcast`.
-        dtype = self.vae.dtype
+        dtype = _compute_dtype(self.vae, self.vae.decoder.conv_in)
         if dtype == torch.float16 and self.vae.config.force_upcast:
             self.vae.to(torch.float32)
             images = self.vae.decode(latents, return_dict=False)[0]
@@ -398,7 +411,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         self._warn_about_prompts(prompts)
         guided = scale > 1
         generator = list(generator) if isinstance(generator, tuple) else generator
-        device, dtype = self._execution_device, self.unet.dtype  # once: diffusers looks through every module for them
+        device, dtype = self._execution_device, _compute_dtype(self.unet, self.unet.conv_in)
         timesteps = self._prepare_timesteps(steps, device)
 
         latents = self.prepare_latents(len(prompts) * num_images_per_prompt, generator, latents, device, dtype)
