@@ -21,6 +21,11 @@ def top_k_accuracy(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> fl
     return (logits.topk(k, dim=1).indices == labels[:, None]).any(1).double().mean().item()
 
 
+def class_hits(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """1 where the largest of a row of logits [N, C] is its label's [N], else 0; float64 [N]."""
+    return (logits.argmax(dim=1) == labels).double()
+
+
 def accuracies(features: dict[str, torch.Tensor], images: ImageSet) -> dict:
     """What the judge's logits say of images with known labels.
 
@@ -55,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     add_input_arguments(parser)
     args = parser.parse_args(argv)
     judge = judge_extractor()
-    images = images_from_arguments(args)
+    images = images_from_arguments(args, labelled=True)
     if images.class_labels is None:
         raise ValueError(f"{args.images} has no labels: accuracy needs a folder or npz file made by eval.generate")
     logits = extract_features(judge, images.images, ("class_logits", "noun_logits"))

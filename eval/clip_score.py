@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from PIL import Image
 from tqdm import tqdm
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from eval.bootstrap import bootstrap_interval, interval_at_n
 from eval.extractors import RESIZE
 from eval.images import ImageSet, real_images
 from eval.inputs import add_input_arguments, images_from_arguments, show_result
+from eval.open_clip_models import OPEN_CLIP_RESIZE, load_open_clip, preprocessed
 from eval.protocol import folder_sha256, measured_with, read_json, state_dict_sha256
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.checkpoints import load_component
@@ -85,60 +86,35 @@ def bundled_clip(folder: str | Path | None = None, device: torch.device | str = 
 
 
 def open_clip_model(model: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> ClipModel:
-    """One of open_clip's models, its weights read as tensors alone.
-
-    Args:
-        model: architecture:tag, as "ViT-B-32:laion2b_s34b_b79k"; the tag may be left out beside `weights`.
-        weights: a file to read instead of the tag's download or cache.
-        device: what it runs on.
-
-    Raises:
-        ValueError: an unknown architecture or tag.
-        FileNotFoundError: the weights cannot be had.
-    """
+    """One of open_clip's models on a device; the other arguments and errors as in `load_open_clip`."""
     import open_clip
 
+    network, preprocess = load_open_clip(model, weights)
+    network.to(device)
     architecture, _, tag = model.partition(":")
-    if architecture not in open_clip.list_models():
-        raise ValueError(
-            f"--clip-model {model!r}: open_clip has no {architecture!r}; open_clip.list_models() has the names"
-        )
-    if weights and not Path(weights).is_file():
-        raise FileNotFoundError(f"--clip-weights {weights} does not exist")
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if not weights and tag not in tags:
-        raise ValueError(f"--clip-model {model!r}: accepted are {architecture}:TAG with {', '.join(tags) or 'a file'}")
-    try:
-        network, _, preprocess = open_clip.create_model_and_transforms(
-            architecture, pretrained=str(weights or tag), device=str(device), weights_only=True
-        )
-    except Exception as error:  # open_clip, the hub's client and torch raise errors without a common parent
-        raise FileNotFoundError(
-            f"the weights of {model} cannot be had: {error}. --clip-weights FILE takes a file; without "
-            "--clip-model the bundled CLIP is used"
-        ) from error
-    network.eval()
     tokenizer = open_clip.get_tokenizer(architecture)
 
     def embed_images(images: torch.Tensor) -> torch.Tensor:
-        pictures = [Image.fromarray(image) for image in images.permute(0, 2, 3, 1).cpu().numpy()]
-        return network.encode_image(torch.stack([preprocess(picture) for picture in pictures]).to(device))
+        return network.encode_image(preprocessed(images.to(device), preprocess))
 
     def embed_texts(texts: list[str]) -> torch.Tensor:
         return network.encode_text(tokenizer(texts).to(device))
 
     name = f"open_clip {architecture}:{tag or 'file'}"
-    return ClipModel(name, state_dict_sha256(network), "open_clip's own preprocessing", embed_images, embed_texts)
+    return ClipModel(name, state_dict_sha256(network), OPEN_CLIP_RESIZE, embed_images, embed_texts)
 
 
 @torch.no_grad()
-def clip_score(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> float:
-    """Mean over the images of 100 x cosine(image, its prompt). Source: Hessel et al., arXiv 2104.08718, unscaled.
+def clip_scores(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> torch.Tensor:
+    """100 x cosine of each image with its prompt. Source: Hessel et al., arXiv 2104.08718, unscaled.
 
     Args:
         clip: the model.
         images: uint8 [N, 3, H, W].
         prompts: N strings.
+
+    Returns:
+        float64 [N].
 
     Raises:
         ValueError: no images, or as many prompts as images is not the case.
@@ -152,13 +128,18 @@ def clip_score(clip: ClipModel, images: torch.Tensor, prompts: list[str], progre
     rows = {
         text: F.normalize(embedding.double(), dim=0) for text, embedding in zip(texts, embedded.cpu(), strict=True)
     }
-    total = 0.0
+    scores = []
     with tqdm(total=len(images), desc=clip.name, unit="image", leave=False, disable=not progress) as bar:
         for start in range(0, len(images), BATCH_SIZE):
             batch = F.normalize(clip.embed_images(images[start : start + BATCH_SIZE]).cpu().double(), dim=1)
-            total += (batch * torch.stack([rows[text] for text in prompts[start : start + BATCH_SIZE]])).sum().item()
+            scores.append((batch * torch.stack([rows[text] for text in prompts[start : start + BATCH_SIZE]])).sum(1))
             bar.update(len(batch))
-    return 100 * total / len(images)
+    return 100 * torch.cat(scores)
+
+
+def clip_score(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> float:
+    """The mean of `clip_scores`; arguments and errors as there."""
+    return clip_scores(clip, images, prompts, progress).mean().item()
 
 
 def score_real_images(clip: ClipModel, template: str, data: str | Path | None, n: int | None = None) -> dict:
@@ -208,7 +189,8 @@ def measure_clip_score(
     """CLIP score of samples whose prompts are known, beside that of real images.
 
     Returns:
-        `clip_score`, `clip_score_real`, `n`, `real_n`, `protocol`, `samples`.
+        `clip_score`, `clip_score_real`, `n`, `real_n`, `intervals` of the score where there are two images or more,
+        `protocol`, `samples`.
 
     Raises:
         ValueError: the images have no prompts, or there is no score of real images.
@@ -216,13 +198,16 @@ def measure_clip_score(
     if images.prompts is None:
         raise ValueError("the images have no prompts: CLIP score needs a folder or npz file made by eval.generate")
     real = real_score(clip, images.protocol["template"], data, len(images))
-    score = clip_score(clip, images.images, images.prompts)
+    scores = clip_scores(clip, images.images, images.prompts)
     result = {
-        "clip_score": score,
+        "clip_score": scores.mean().item(),
         "clip_score_real": real["clip_score_real"],
         "n": len(images),
         "real_n": real["real_n"],
     }
+    if len(scores) > 1:
+        interval = bootstrap_interval(lambda rows: scores[rows].mean().item(), len(scores))
+        result["intervals"] = {"clip_score": interval_at_n(interval)}
     protocol = clip.protocol() | {"template": images.protocol["template"], "scale": "cosine x 100"}
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
 
@@ -243,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
         clip = bundled_clip(device=device)
     if not (args.data or os.environ.get(DATA_VARIABLE)):
         shipped_real_score(clip)  # before samples are drawn for nothing
-    result = measure_clip_score(images_from_arguments(args), clip, args.data, device)
+    result = measure_clip_score(images_from_arguments(args, labelled=True), clip, args.data, device)
     show_result(result, args.json)
     print(f"CLIP score ({clip.name}, n = {result['n']}): {result['clip_score']:.2f}")
     print(f"real images (n = {result['real_n']}): {result['clip_score_real']:.2f}")

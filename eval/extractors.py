@@ -1,10 +1,12 @@
-"""Feature extractors, registered with torch-fidelity: the bundled judge, and Inception where there are weights."""
+"""Feature extractors, registered with torch-fidelity: the bundled judge; Inception, DINOv2 and CLIP where there are
+weights."""
 
+import argparse
 import io
 import pickle
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
-from eval.protocol import file_sha256, folder_sha256
+from eval.dinov2 import DINOV2, DINOV2_RESIZE, WEIGHTS_FILE, Dinov2FeatureExtractor, dinov2_folder
+from eval.open_clip_models import EXAMPLE, OPEN_CLIP, OPEN_CLIP_RESIZE, OpenClipFeatureExtractor, load_open_clip
+from eval.protocol import file_sha256, folder_sha256, state_dict_sha256
 from mobilediff.checkpoints import load_component
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.augment import to_float
@@ -24,7 +28,7 @@ from mobilediff.training.augment import to_float
 JUDGE = "mobilediff-judge"
 INCEPTION = "mobilediff-inception-v3-compat"
 JUDGE_FOLDER = Path(__file__).parent / "weights" / "judge"
-EXTRACTORS = ("auto", "judge", "inception")
+EXTRACTORS = ("auto", "judge", "inception", "dinov2", "clip")
 IMAGE_SIZE = 32
 RESIZE = "none, native 32x32"
 DOWNLOAD_TIMEOUT = 15  # seconds
@@ -63,7 +67,10 @@ class JudgeFeatureExtractor(FeatureExtractorBase):
         if not torch.is_tensor(input) or input.dtype != torch.uint8:
             raise ValueError(f"images are {getattr(input, 'dtype', type(input))}; accepted is a uint8 tensor")
         if input.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
-            raise ValueError(f"images are {tuple(input.shape)}; accepted is [N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}]")
+            raise ValueError(
+                f"images are {tuple(input.shape)}; accepted is [N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}]: "
+                f"--resize {IMAGE_SIZE} brings them there"
+            )
         output = self.encoder(to_float(input))
         features = {"features": output.features.double()}
         features |= {"class_logits": output.class_logits, "noun_logits": output.noun_logits}
@@ -85,7 +92,12 @@ class InceptionFeatureExtractor(FeatureExtractorInceptionV3):
         super().__init__(name, features_list, feature_extractor_weights_path=buffer, **kwargs)
 
 
-for _name, _class in ((JUDGE, JudgeFeatureExtractor), (INCEPTION, InceptionFeatureExtractor)):
+for _name, _class in (
+    (JUDGE, JudgeFeatureExtractor),
+    (INCEPTION, InceptionFeatureExtractor),
+    (DINOV2, Dinov2FeatureExtractor),
+    (OPEN_CLIP, OpenClipFeatureExtractor),
+):
     if _name not in FEATURE_EXTRACTORS_REGISTRY:
         register_feature_extractor(_name, _class)
 
@@ -96,28 +108,30 @@ class Extractor:
 
     Attributes:
         name: as registered with torch-fidelity.
-        weights: a folder (judge) or a file (Inception).
+        weights: a folder (judge, DINOv2), a file (Inception, CLIP), or None for a CLIP that open_clip finds.
         sha256: of the weights.
         layer: the features that its Frechet distance is taken of.
         result_key: the key of that distance in a result.
-        resize: what is done to a 32 x 32 image on its way in.
+        resize: what is done to an image on its way in.
+        options: what else the registered class is given.
     """
 
     name: str
-    weights: Path
+    weights: Path | None
     sha256: str
     layer: str
     result_key: str
     resize: str
+    options: dict[str, str] = field(default_factory=dict)
 
-    def protocol(self) -> dict:
+    def protocol(self) -> dict[str, str]:
         """The extractor's part of a protocol."""
-        return {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize}
+        return {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize} | self.options
 
     def label(self, n: int) -> str:
         """What the distance is called in a table; FID is Inception's alone, and FID@n unless n is 50,000."""
-        if self.name == JUDGE:
-            return f"Frechet distance ({JUDGE}, n = {n})"
+        if self.name != INCEPTION:
+            return f"Frechet distance ({self.name}, n = {n})"
         if n == 50000:
             return "FID"
         return f"FID@{n // 1000}k" if n % 1000 == 0 else f"FID@{n}"
@@ -169,7 +183,7 @@ def inception_extractor(weights: str | Path | None = None) -> Extractor:
     weights = Path(weights) if weights else inception_cache()
     if not weights.is_file():
         if weights != inception_cache():
-            raise FileNotFoundError(f"--inception-weights {weights} does not exist")
+            raise FileNotFoundError(f"--extractor-weights {weights} is no file")
         _download_inception(weights)
     resize = "bilinear to 299x299, as TensorFlow 1"
     return Extractor(INCEPTION, weights, file_sha256(weights), "2048", "frechet_inception_distance", resize)
@@ -195,6 +209,27 @@ def load_inception_weights(file: str | Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{file} is no whole file of Inception weights (tensors alone are read): {error}") from error
 
 
+def dinov2_extractor(weights: str | Path | None = None) -> Extractor:
+    """DINOv2; arguments and errors as in `dinov2_folder`. The hash is of the file, as the hub states it."""
+    folder = dinov2_folder(weights)
+    sha256 = file_sha256(folder / WEIGHTS_FILE)
+    return Extractor(DINOV2, folder, sha256, "class_token", "frechet_distance_dinov2", DINOV2_RESIZE)
+
+
+def clip_extractor(clip_model: str | None, weights: str | Path | None = None) -> Extractor:
+    """The image tower of one of open_clip's models; other arguments and errors as in `load_open_clip`.
+
+    Raises:
+        ValueError: no model is named.
+    """
+    if not clip_model:
+        raise ValueError(f"--extractor clip needs --clip-model ARCHITECTURE:TAG, as {EXAMPLE}")
+    sha256 = state_dict_sha256(load_open_clip(clip_model, weights)[0])
+    weights, options = Path(weights) if weights else None, {"clip_model": clip_model}
+    result_key = "frechet_distance_clip"
+    return Extractor(OPEN_CLIP, weights, sha256, "image_embeds", result_key, OPEN_CLIP_RESIZE, options)
+
+
 def _download_inception(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = target.stem.rsplit("-", 1)[1]  # the file name ends in the first digits of its SHA-256
@@ -208,29 +243,49 @@ def _download_inception(target: Path) -> None:
         socket.setdefaulttimeout(timeout)
 
 
-def choose_extractor(kind: str, inception_weights: str | Path | None = None) -> Extractor:
-    """The extractor for `kind`: "judge", "inception", or "auto": Inception where its weights can be had.
+def choose_extractor(kind: str, weights: str | Path | None = None, clip_model: str | None = None) -> Extractor:
+    """The extractor for `kind`, one of `EXTRACTORS`; "auto" is Inception where its weights can be had, else the judge.
 
     When "auto" takes the bundled extractor, one line on stderr says so.
 
+    Args:
+        kind: of extractor.
+        weights: a file (inception, clip) or a folder (dinov2) instead of the cache or download.
+        clip_model: open_clip's architecture:tag.
+
     Raises:
-        ValueError: an unknown kind.
-        FileNotFoundError: "inception" without weights, or weights named that do not exist.
+        ValueError: an unknown kind, an option of another kind, or weights that are corrupt.
+        FileNotFoundError: the weights cannot be had, or those named do not exist.
     """
     if kind not in EXTRACTORS:
         raise ValueError(f"extractor is {kind!r}; accepted are {', '.join(EXTRACTORS)}")
+    if clip_model and kind != "clip":
+        raise ValueError("--clip-model is an option of --extractor clip")
+    if kind == "clip":
+        return clip_extractor(clip_model, weights)
+    if kind == "dinov2":
+        return dinov2_extractor(weights)
     if kind == "judge":
+        if weights:
+            raise ValueError("--extractor judge is bundled: it takes no --extractor-weights")
         return judge_extractor()
     try:
-        return inception_extractor(inception_weights)
+        return inception_extractor(weights)
     except OSError as error:
-        if kind == "inception" or inception_weights:
+        if kind == "inception" or weights:
             raise FileNotFoundError(
                 f"no Inception weights: {error}. They come from {URL_INCEPTION_V3}; "
-                "--inception-weights FILE takes the file, --extractor judge does without"
+                "--extractor-weights FILE takes the file, --extractor judge does without"
             ) from error
         say_judge_is_used("Inception's weights cannot be had here")
         return judge_extractor()
+
+
+def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that name an extractor, for `choose_extractor`."""
+    parser.add_argument("--extractor", choices=EXTRACTORS, default="auto", help="auto: Inception where it can be had")
+    parser.add_argument("--extractor-weights", help="a file (inception, clip) or a folder (dinov2) of its weights")
+    parser.add_argument("--clip-model", help=f"of --extractor clip: architecture:tag of open_clip, as {EXAMPLE}")
 
 
 def say_judge_is_used(reason: str) -> None:
@@ -261,7 +316,8 @@ def extract_features(
     if len(images) < 2:
         raise ValueError(f"{len(images)} images; at least 2 are needed")
     cuda = torch.device(device).type == "cuda"
-    settings = {"feature_extractor_weights_path": str(extractor.weights), "verbose": False}
+    weights = str(extractor.weights) if extractor.weights else None
+    settings = {"feature_extractor_weights_path": weights, "verbose": False} | extractor.options
     module = create_feature_extractor(extractor.name, list(names), cuda=cuda, **settings)
     dataset = _InMemory(images)
     # save_cpu_ram: no worker processes, as the images are in memory already

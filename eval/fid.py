@@ -1,7 +1,9 @@
-"""Frechet distance of samples or images to CIFAR-10, beside its floor, by torch-fidelity.
+"""Frechet distance of samples or images to CIFAR-10, beside its floor, or to other images, by torch-fidelity.
 
     python -m eval.fid --model checkpoints/student-1step
     python -m eval.fid --images outputs/one-step --extractor judge --reference test
+    python -m eval.fid --pipeline OWNER/NAME --call '{"num_inference_steps": 100}' --extractor dinov2
+    python -m eval.fid --images DIR --extractor inception --extractor-weights FILE --reference OTHER_DIR
 
 It is called FID only when the extractor is Inception. The floor is the distance of CIFAR-10's test set to its training
 set under the same extractor.
@@ -16,20 +18,23 @@ import torch
 from accelerate import PartialState
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
-from eval.accuracy import accuracies
+from eval.accuracy import accuracies, class_hits
+from eval.bootstrap import bootstrap_interval, check_resamples, frechet_interval, interval_at_n
 from eval.extractors import (
-    EXTRACTORS,
+    IMAGE_SIZE,
     JUDGE,
     Extractor,
+    add_extractor_arguments,
     choose_extractor,
     extract_features,
     judge_extractor,
     say_judge_is_used,
 )
+from eval.gaussian import Statistics, check_count, feature_statistics
 from eval.images import ImageSet
 from eval.inputs import add_input_arguments, images_from_arguments, planned_count, show_result
 from eval.protocol import measured_with
-from eval.reference import Statistics, check_count, feature_statistics, reference_file, reference_statistics
+from eval.reference import reference_file, reference_name, reference_statistics
 from mobilediff.data import DATA_VARIABLE, SPLITS
 
 
@@ -50,53 +55,64 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
 def measure_distance(
     images: ImageSet,
     extractor: Extractor,
-    split: str = "train",
+    reference: str = "train",
     data: str | Path | None = None,
     device: torch.device | str = "cpu",
+    resamples: int = 100,
 ) -> dict:
-    """Frechet distance, its floor and, with known labels, the judge's accuracies.
+    """Frechet distance, its floor where the reference is CIFAR-10's and, with known labels, the judge's accuracies.
 
     Args:
         images: what is measured.
         extractor: from `choose_extractor`.
-        split: the reference, "train" or "test".
+        reference: as in `reference_statistics`.
         data: CIFAR-10, for an extractor without statistics on disk.
         device: what the extractor runs on.
+        resamples: of the bootstrap intervals, 0 for none.
 
     Returns:
-        `frechet_distance_judge` or `frechet_inception_distance`, `floor`, `n`, the accuracies, `protocol`, `samples`.
+        `frechet_inception_distance`, or `frechet_distance_` and the extractor; `floor`, `n`, the accuracies,
+        `intervals` of the distance at this n and of the class accuracy, `protocol`, `samples`.
 
     Raises:
         ValueError: too few images, images of the wrong size, or stale statistics.
     """
-    reference = reference_statistics(extractor, split, data, device)
-    floor = frechet_distance(*(reference_statistics(extractor, name, data, device) for name in SPLITS))
-    check_count(len(images), len(reference.mu))
-    logits = ("class_logits", "noun_logits") if images.class_labels is not None else ()
+    statistics = reference_statistics(extractor, reference, data, device)
+    check_count(len(images), len(statistics.mu))
+    labelled = images.class_labels is not None and images.images.shape[2:] == (IMAGE_SIZE, IMAGE_SIZE)
+    logits = ("class_logits", "noun_logits") if labelled else ()
     if extractor.name == JUDGE:
         features = extract_features(extractor, images.images, (extractor.layer, *logits), device=device)
     else:
         features = extract_features(extractor, images.images, (extractor.layer,), device=device)
-        if logits:
+        if labelled:
             features |= extract_features(judge_extractor(), images.images, logits, device=device)
-    result = {
-        extractor.result_key: frechet_distance(feature_statistics(features[extractor.layer]), reference),
-        "floor": floor,
-        "n": len(images),
-    }
-    if logits:
+    result = {extractor.result_key: frechet_distance(feature_statistics(features[extractor.layer]), statistics)}
+    protocol = extractor.protocol() | {"reference": reference_name(reference), "reference_n": statistics.n}
+    protocol["reference_sha256"] = statistics.metadata["images_sha256"]
+    protocol["image_size"] = "{1}x{0}".format(*images.images.shape[2:])
+    if reference in SPLITS:
+        result["floor"] = frechet_distance(*(reference_statistics(extractor, name, data, device) for name in SPLITS))
+        protocol["floor_is"] = "CIFAR-10 test against train"
+    result["n"] = len(images)
+    if labelled:
         result |= accuracies(features, images)
-    protocol = extractor.protocol() | {"reference": f"CIFAR-10 {split}", "reference_n": reference.n}
-    protocol |= {"reference_sha256": reference.metadata["images_sha256"], "floor_is": "CIFAR-10 test against train"}
+    if resamples:
+        interval = frechet_interval(features[extractor.layer], statistics, resamples)
+        result["intervals"] = {extractor.result_key: interval_at_n(interval)}
+        if labelled:
+            hits = class_hits(features["class_logits"], images.class_labels)
+            interval = bootstrap_interval(lambda rows: hits[rows].mean().item(), len(hits))
+            result["intervals"]["class_accuracy"] = interval_at_n(interval)
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
 
 
 def extractor_from_arguments(args: argparse.Namespace) -> Extractor:
-    """The extractor that --extractor and --inception-weights name; "auto" without reference data is the judge."""
-    extractor = choose_extractor(args.extractor, args.inception_weights)
+    """The extractor that the options name; "auto" without statistics of CIFAR-10 or the data for them is the judge."""
+    extractor = choose_extractor(args.extractor, args.extractor_weights, args.clip_model)
     if args.extractor != "auto" or extractor.name == JUDGE or args.data or os.environ.get(DATA_VARIABLE):
         return extractor
-    if all(reference_file(extractor, split).exists() for split in SPLITS):
+    if args.reference not in SPLITS or all(reference_file(extractor, split).exists() for split in SPLITS):
         return extractor
     say_judge_is_used("Inception's reference statistics need CIFAR-10 (--data DIR)")
     return judge_extractor()
@@ -106,19 +122,29 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.fid", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
-    parser.add_argument("--extractor", choices=EXTRACTORS, default="auto", help="auto: Inception where it can be had")
-    parser.add_argument("--inception-weights", help="a file of torch-fidelity's Inception weights")
-    parser.add_argument("--reference", choices=SPLITS, default="train", help="the split of CIFAR-10 compared with")
+    add_extractor_arguments(parser)
+    parser.add_argument(
+        "--reference",
+        default="train",
+        help="train or test of CIFAR-10, a folder of images, an npz file, or statistics made by eval.reference",
+    )
+    parser.add_argument("--resamples", type=int, default=100, help="of the bootstrap intervals, 0 for none")
     args = parser.parse_args(argv)
+    if args.resamples:
+        check_resamples(args.resamples)
     extractor, device = extractor_from_arguments(args), PartialState().device
     reference = reference_statistics(extractor, args.reference, args.data, device)
-    if args.model:  # before samples are drawn for nothing
+    if not args.images:  # before samples are drawn for nothing
         check_count(planned_count(args), len(reference.mu))
     images = images_from_arguments(args)
-    result = measure_distance(images, extractor, args.reference, args.data, device)
+    result = measure_distance(images, extractor, args.reference, args.data, device, args.resamples)
     show_result(result, args.json)
-    print(f"{extractor.label(len(images))} to CIFAR-10 {args.reference}: {result[extractor.result_key]:.4f}")
-    print(f"floor (CIFAR-10 test against train): {result['floor']:.4f}")
+    to = reference_name(args.reference)
+    print(f"{extractor.label(len(images))} to {to}: {result[extractor.result_key]:.4f}")
+    for name, interval in result.get("intervals", {}).items():
+        print(f"{interval['confidence']:.0%} interval of {name}: {interval['low']:.4f} to {interval['high']:.4f}")
+    if "floor" in result:
+        print(f"floor (CIFAR-10 test against train): {result['floor']:.4f}")
     if "class_accuracy" in result:
         print(f"class accuracy under {JUDGE}: {result['class_accuracy']:.2%}")
 

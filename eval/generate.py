@@ -1,36 +1,47 @@
-"""Samples of a checkpoint into a folder of PNG files or an npz file, resumable.
+"""Samples of a checkpoint, or of any diffusers pipeline, into a folder of PNG files or an npz file, resumable.
 
 python -m eval.generate --model checkpoints/student-1step --output outputs/one-step --n 10000
+python -m eval.generate --pipeline OWNER/NAME --call '{"num_inference_steps": 100}' --output outputs/ddpm
 accelerate launch -m eval.generate --model checkpoints/teacher --output outputs/teacher.npz --n 50000
+ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -m -- eval.generate --model checkpoints/teacher --output outputs/it
+
+Without the "--", torchrun takes --n for an abbreviation of an option of its own.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
 from eval.images import IMAGE_SUFFIXES, LABELS, MANIFEST
+from eval.pipelines import (
+    counted_evaluations,
+    load_diffusers_pipeline,
+    parse_call,
+    resolve_pipeline_settings,
+    takes_generators,
+)
 from eval.protocol import atomic_path, device_description, read_json, write_json
 from eval.sampling import (
     DTYPES,
     PROMPT_KINDS,
     SamplePlan,
     SamplingSettings,
+    check_sample_count,
     draw_samples,
     load_sampler,
     plan_samples,
     resolve_settings,
 )
-
-# Where a sample was drawn and how many there are does not decide what sample i looks like.
-PROTOCOL_KEYS = tuple(SamplingSettings.__dataclass_fields__)
 
 
 class PngFolder:
@@ -91,12 +102,11 @@ class NpzFile:
     def finish(self, plan: SamplePlan, manifest: dict) -> None:
         """Join the shards into the file and drop them."""
         shards = list(self._read())
-        images = np.empty((len(plan.prompts), *shards[0][1].shape[1:]), dtype=np.uint8)
+        images = np.empty((plan.n, *shards[0][1].shape[1:]), dtype=np.uint8)
         for indices, part in shards:
             images[indices] = part
-        arrays = {"images": images, "class_labels": np.array(plan.class_labels), "prompts": np.array(plan.prompts)}
-        if plan.noun_ids is not None:
-            arrays["noun_ids"] = np.array(plan.noun_ids)
+        labels = {"class_labels": plan.class_labels, "noun_ids": plan.noun_ids, "prompts": plan.prompts}
+        arrays = {"images": images} | {name: np.array(one) for name, one in labels.items() if one is not None}
         with atomic_path(self.file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays, protocol=np.array(json.dumps(manifest)))
         shutil.rmtree(self.parts, ignore_errors=True)
@@ -126,7 +136,8 @@ def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int)
             raise ValueError(f"samples without {store.manifest}: their protocol is not known, choose another --output")
         return done
     there, wanted = read_json(store.manifest), settings.protocol(n)
-    different = [key for key in PROTOCOL_KEYS if there.get(key) != wanted[key]]
+    # Where a sample was drawn and how many there are does not decide what sample i looks like.
+    different = [key for key in asdict(settings) if key not in there or there[key] != wanted[key]]
     if different:
         detail = "; ".join(f"{key} is {there.get(key)!r} there, {wanted[key]!r} here" for key in different)
         raise ValueError(f"{store.manifest} is of another protocol ({detail}): choose another --output")
@@ -137,20 +148,23 @@ def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int)
     return done
 
 
-def generate(pipeline, settings: SamplingSettings, output: str | Path, n: int, batch_size: int = 100) -> dict:
+def generate(
+    pipeline: DiffusionPipeline, settings: SamplingSettings, output: str | Path, n: int, batch_size: int = 100
+) -> dict:
     """Draw the samples that `output` lacks.
 
     Under `accelerate launch` each process draws its share of the same images.
 
     Args:
-        pipeline: from `load_sampler`.
-        settings: from `resolve_settings`.
+        pipeline: from `load_sampler` or `load_diffusers_pipeline`.
+        settings: from `resolve_settings` or `resolve_pipeline_settings`.
         output: a folder, or a file that ends in .npz.
         n: samples in all.
         batch_size: samples drawn at once; the noise does not depend on it.
 
     Returns:
-        The manifest: the protocol, device and `complete`.
+        The manifest: the protocol, device, `complete`, and `nfe`: the checkpoint's, else counted by the main process
+        over its share, None where there is nothing to count.
 
     Raises:
         ValueError: as in `check_resume`, `plan_samples` and `draw_samples`.
@@ -159,19 +173,24 @@ def generate(pipeline, settings: SamplingSettings, output: str | Path, n: int, b
     plan = plan_samples(n, settings.prompts, settings.template)
     store = open_store(output)
     done = check_resume(store, settings, n)
-    manifest = settings.protocol(n) | device_description(pipeline.device) | {"complete": False}
+    there = read_json(store.manifest) if store.manifest.exists() else {"nfe": None, "complete": False}
+    manifest = {"nfe": there["nfe"]} | settings.protocol(n) | device_description(pipeline.device) | {"complete": False}
     state.wait_for_everyone()  # nobody writes before everybody has looked
-    if len(done) == n and read_json(store.manifest)["complete"]:
-        return read_json(store.manifest)
+    if len(done) == n and there["complete"]:
+        return there
     if state.is_main_process:
         write_json(store.manifest, manifest)
     missing = [index for index in range(state.process_index, n, state.num_processes) if index not in done]
-    with tqdm(total=len(missing), desc=settings.model, unit="image", disable=not state.is_main_process) as bar:
+    bar = tqdm(total=len(missing), desc=settings.model, unit="image", disable=not state.is_main_process)
+    with bar, counted_evaluations(pipeline) as evaluations:
         for indices, images in draw_samples(pipeline, settings, plan, missing, batch_size):
             store.write(indices, images)
             bar.update(len(indices))
     state.wait_for_everyone()
     manifest["complete"] = True
+    if manifest["nfe"] is None and evaluations:
+        nfe = sum(evaluations) / len(missing)
+        manifest["nfe"] = int(nfe) if nfe.is_integer() else nfe
     if state.is_main_process:
         store.finish(plan, manifest)
         write_json(store.manifest, manifest)
@@ -179,34 +198,60 @@ def generate(pipeline, settings: SamplingSettings, output: str | Path, n: int, b
     return manifest
 
 
+def add_model_arguments(group) -> None:
+    """What can be sampled, to an argument group: a checkpoint or a diffusers pipeline."""
+    group.add_argument("--model", help="a checkpoint folder of this project")
+    group.add_argument("--pipeline", help="a diffusers pipeline that makes images: a folder or a name on the hub")
+
+
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that every command that samples has in common."""
     parser.add_argument("--n", type=int, default=10000, help="number of samples, balanced over the classes")
-    parser.add_argument("--steps", type=int, help="inference steps (default: the checkpoint's own)")
-    parser.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's own)")
+    parser.add_argument("--steps", type=int, help="of --model: inference steps (default: the checkpoint's own)")
+    parser.add_argument("--guidance", type=float, help="of --model: guidance scale (default: the checkpoint's own)")
+    parser.add_argument("--call", help="of --pipeline: arguments of its call, a JSON object")
+    parser.add_argument("--trust-remote-code", action="store_true", help="of --pipeline: run code that comes with it")
     parser.add_argument("--seed", type=int, default=0, help="sample i is drawn with seed + i")
     parser.add_argument("--prompts", choices=PROMPT_KINDS, default="class", help="what the prompts name")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="bf16 samples under autocast")
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
 
 
-def settings_from_arguments(pipeline, args: argparse.Namespace) -> SamplingSettings:
-    """`resolve_settings` from the options of `add_sampling_arguments` and --model."""
-    return resolve_settings(pipeline, args.model, args.seed, args.prompts, args.steps, args.guidance, args.dtype)
+def sampler_from_arguments(args: argparse.Namespace) -> tuple[DiffusionPipeline, SamplingSettings]:
+    """The model that --model or --pipeline names, and its settings from the options of `add_sampling_arguments`.
+
+    Raises:
+        ValueError: an option of the other kind of model, or as in the functions that load and resolve.
+    """
+    device = PartialState().device
+    if args.model:
+        if args.call or args.trust_remote_code:
+            raise ValueError("--call and --trust-remote-code are options of --pipeline; --model takes --steps")
+        pipeline = load_sampler(args.model, device)
+        options = args.seed, args.prompts, args.steps, args.guidance, args.dtype
+        return pipeline, resolve_settings(pipeline, args.model, *options)
+    if args.steps is not None or args.guidance is not None:
+        raise ValueError("--steps and --guidance are options of --model; of --pipeline they are part of --call")
+    call = parse_call(args.call)
+    pipeline, revision = load_diffusers_pipeline(args.pipeline, device, args.trust_remote_code)
+    options = revision, call, args.seed, args.prompts, args.dtype
+    settings = resolve_pipeline_settings(pipeline, args.pipeline, *options)
+    if args.batch_size > 1 and not takes_generators(pipeline):
+        raise ValueError(f"{settings.pipeline_class} takes one generator a call: --batch-size 1 is needed")
+    return pipeline, settings
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.generate", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="a checkpoint folder")
+    add_model_arguments(parser.add_mutually_exclusive_group(required=True))
     parser.add_argument("--output", required=True, help="a folder for PNG files, or a file that ends in .npz")
     add_sampling_arguments(parser)
     args = parser.parse_args(argv)
     open_store(args.output)
-    plan_samples(args.n, args.prompts, "{}")
-    pipeline = load_sampler(args.model, PartialState().device)
-    manifest = generate(pipeline, settings_from_arguments(pipeline, args), args.output, args.n, args.batch_size)
-    print(f"{manifest['n']} samples of {manifest['model']} in {args.output} (NFE {manifest['nfe']})")
+    check_sample_count(args.n)
+    manifest = generate(*sampler_from_arguments(args), args.output, args.n, args.batch_size)
+    print(f"{manifest['n']} samples of {manifest['model']} in {args.output} (NFE {manifest['nfe'] or 'not known'})")
 
 
 if __name__ == "__main__":

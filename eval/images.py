@@ -3,7 +3,7 @@
 import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +66,40 @@ def real_images(data: str | Path | None, split: str) -> ImageSet:
     return ImageSet(dataset.images, dataset.labels, dataset.noun_ids, protocol=protocol)
 
 
+def resized(images: ImageSet, size: int) -> ImageSet:
+    """Square images brought to `size` x `size` pixels by Pillow's Lanczos filter, which its protocol then says.
+
+    Raises:
+        ValueError: `size` is below 1, or the images are not square.
+    """
+    height, width = images.images.shape[2:]
+    if size < 1:
+        raise ValueError(f"--resize {size}: accepted is 1 or more")
+    if height != width:
+        raise ValueError(f"the images are {width}x{height} pixels; --resize takes square images")
+    if width == size:
+        return images
+
+    def resize_one(image: torch.Tensor) -> np.ndarray:
+        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        return np.asarray(picture.resize((size, size), Image.LANCZOS))
+
+    with ThreadPoolExecutor() as pool:
+        arrays = list(pool.map(resize_one, images.images))
+    smaller = torch.from_numpy(np.stack(arrays).transpose(0, 3, 1, 2).copy())  # NHWC -> NCHW
+    protocol = {"images_sha256": tensor_sha256(smaller), "resized": f"Lanczos (Pillow), from {width}x{height}"}
+    return replace(images, images=smaller, protocol=images.protocol | protocol)
+
+
 def read_images(path: str | Path) -> ImageSet:
-    """Read an image set from a folder of PNG or JPEG files, or from an npz file (`images` or `arr_0`, NHWC uint8).
+    """Read an image set from a folder of PNG or JPEG files, or from an npz file.
+
+    An npz file holds `images` or `arr_0`, [N, H, W, 3], uint8 or float32 in 0..1; floats are rounded to 8 bits, which
+    the protocol then says.
 
     Raises:
         FileNotFoundError: there is nothing at `path`, or no image in the folder.
-        ValueError: an image or the file is truncated, of another kind, mode or size; the error names it.
+        ValueError: an image or the file is truncated, of another kind, mode, size or range; the error names it.
     """
     path = Path(path)
     if path.is_dir():
@@ -119,7 +147,7 @@ def _read_image(file: Path) -> np.ndarray:
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
         raise ValueError(f"{file} is not a whole image: {error}") from error
     if mode != "RGB":
-        raise ValueError(f"{file} has mode {mode}; accepted is RGB, 8 bits a channel")
+        raise ValueError(f"{file} has mode {mode}; accepted is RGB, 8 bits a channel: convert it first")
     return array
 
 
@@ -133,13 +161,27 @@ def _read_npz(file: Path) -> ImageSet:
     if key is None:
         raise ValueError(f"{file} holds {sorted(arrays)}; expected the images as 'images' or 'arr_0'")
     array = arrays[key]
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not len(array):
-        raise ValueError(f"{file}: {key} is {array.dtype} {array.shape}; accepted is uint8 [N, H, W, 3]")
-    images = torch.from_numpy(array.transpose(0, 3, 1, 2).copy())  # NHWC -> NCHW
+    if array.dtype not in (np.uint8, np.float32) or array.ndim != 4 or array.shape[3] != 3 or not len(array):
+        accepted = "uint8, or float32 in 0..1, [N, H, W, 3]"
+        raise ValueError(f"{file}: {key} is {array.dtype} {array.shape}; accepted is {accepted}")
     protocol = json.loads(str(arrays["protocol"])) if "protocol" in arrays else {}
+    if array.dtype == np.float32:
+        array = _rounded(array, f"{file}: {key}")
+        protocol["rounded"] = "from float32 in 0..1 to 8 bits"
+    images = torch.from_numpy(array.transpose(0, 3, 1, 2).copy())  # NHWC -> NCHW
     protocol |= {"images_sha256": tensor_sha256(images), "n": len(images)}
     labels = {name: arrays[name].tolist() for name in ("class_labels", "noun_ids", "prompts") if name in arrays}
     return ImageSet(images, *_labels(labels, len(images), file), protocol=protocol)
+
+
+def _rounded(array: np.ndarray, name: str) -> np.ndarray:
+    """float32 in 0..1 -> uint8."""
+    outside = ~((array >= 0) & (array <= 1))  # true for what is not finite
+    if outside.any():
+        row = int(np.flatnonzero(outside.any(axis=(1, 2, 3)))[0])
+        value = array[row][outside[row]][0]
+        raise ValueError(f"{name} holds {value} in image {row}; accepted of float32 is 0..1, of uint8 0..255")
+    return (array * 255).round().astype(np.uint8)
 
 
 def _labels(labels: dict, n: int, source: Path):

@@ -1,4 +1,4 @@
-"""What a metric measures, from its command line: samples of a checkpoint (drawn once and kept) or images on disk."""
+"""What a metric measures, from its command line: samples of a model (drawn once and kept) or images on disk."""
 
 import argparse
 import hashlib
@@ -6,15 +6,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from accelerate import PartialState
-
-from eval.generate import add_sampling_arguments, generate, settings_from_arguments
-from eval.images import ImageSet, read_images
+from eval.generate import add_model_arguments, add_sampling_arguments, generate, sampler_from_arguments
+from eval.images import ImageSet, read_images, resized
 from eval.protocol import read_json, write_json
-from eval.sampling import SamplingSettings, load_sampler, plan_samples
+from eval.sampling import SamplingSettings, check_sample_count
 
 DEFAULT_SAMPLES = Path("outputs/samples")
 DEFAULT_COUNT = 10000
+MIN_IMAGES = 2
 
 
 def kept_samples(pipeline, settings: SamplingSettings, n: int, batch_size: int, folder: str | Path) -> ImageSet:
@@ -23,7 +22,7 @@ def kept_samples(pipeline, settings: SamplingSettings, n: int, batch_size: int, 
     The file is named after the settings, so that samples of another protocol are never taken for these.
     """
     key = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:12]
-    file = Path(folder) / f"{settings.model}-{key}.npz"
+    file = Path(folder) / f"{Path(settings.model).name}-{key}.npz"
     manifest = file.with_suffix(".json")
     kept = read_json(manifest) if file.exists() and manifest.exists() else {"complete": False}
     if not kept["complete"] or kept["n"] < n:
@@ -32,31 +31,49 @@ def kept_samples(pipeline, settings: SamplingSettings, n: int, batch_size: int, 
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model or --images, the sampling options, where samples are kept, and where the result is written."""
+    """--model, --pipeline or --images, the sampling options, where samples are kept, where the result is written."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="a checkpoint folder to draw samples from")
+    add_model_arguments(source)
     source.add_argument("--images", help="a folder of images or an npz file")
     add_sampling_arguments(parser)
     parser.set_defaults(n=None)
+    parser.add_argument("--resize", type=int, metavar="N", help="bring the images to N x N pixels first (Lanczos)")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     parser.add_argument("--json", help="also write the result to this file")
 
 
 def planned_count(args: argparse.Namespace) -> int:
-    """How many samples of a checkpoint are asked for."""
+    """How many samples of a model are asked for."""
     return DEFAULT_COUNT if args.n is None else args.n
 
 
-def images_from_arguments(args: argparse.Namespace) -> ImageSet:
-    """The images that the options of `add_input_arguments` name; without --n all images, `DEFAULT_COUNT` samples."""
+def images_from_arguments(args: argparse.Namespace, labelled: bool = False) -> ImageSet:
+    """The images that the options of `add_input_arguments` name; without --n all images, `DEFAULT_COUNT` samples.
+
+    Args:
+        args: of the command line.
+        labelled: refuse a model without prompts, and so without labels, before anything is drawn.
+
+    Raises:
+        ValueError: fewer than 2 images, a model without labels where they are needed, or as in `read_images`,
+            `sampler_from_arguments`, `generate` and `resized`.
+    """
     if args.images:
         images = read_images(args.images)
-        return images if args.n is None else images.first(args.n)
-    n = planned_count(args)
-    plan_samples(n, args.prompts, "{}")  # a bad n is refused before the checkpoint is loaded
-    pipeline = load_sampler(args.model, PartialState().device)
-    return kept_samples(pipeline, settings_from_arguments(pipeline, args), n, args.batch_size, args.samples)
+        images = images if args.n is None else images.first(args.n)
+        if len(images) < MIN_IMAGES:
+            raise ValueError(f"{args.images}: {len(images)} image is too few, at least {MIN_IMAGES} are needed")
+    else:
+        n = planned_count(args)
+        check_sample_count(n)  # before the model is loaded
+        if n < MIN_IMAGES:
+            raise ValueError(f"--n {n} is too few, at least {MIN_IMAGES} samples are needed")
+        pipeline, settings = sampler_from_arguments(args)
+        if labelled and settings.prompts is None:
+            raise ValueError(f"{settings.model} takes no prompts, so its samples have neither prompts nor labels")
+        images = kept_samples(pipeline, settings, n, args.batch_size, args.samples)
+    return images if args.resize is None else resized(images, args.resize)
 
 
 def show_result(result: dict, path: str | None) -> None:

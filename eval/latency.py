@@ -1,18 +1,23 @@
-"""Parameters, multiply-accumulates, file size and latency of checkpoints, at batch 1.
+"""Parameters, multiply-accumulates, latency, throughput and memory of checkpoints and of peers, at batch 1 to 64.
 
     python -m eval.latency --model checkpoints/student-1step checkpoints/teacher --threads 2 --baseline teacher
+    python -m eval.latency --model checkpoints/* --peers --batch-sizes 1 8 64 --json latency.json
 
-After a warm-up the models take turns, so that a drift of the machine hits all alike; of two calls in a row the second
-is timed. Parts: text encoder (one prompt), network call (one sample, unguided), decoder, and image (the whole pipeline
-at its default steps and guidance). The machine's matrix-product peak is measured in the same run.
+Parts: text encoder (one prompt an image), network call (unguided), decoder, and image (the whole pipeline at its
+default steps and guidance). After a warm-up the models take turns at each part, so that a drift of the machine hits
+all alike; of two calls in a row the second is timed. The machine's matrix product takes its turn as well, and its best
+rate is the peak that a network call has its share of. Memory is measured after the timed runs, in calls of its own.
 """
 
 import argparse
+import math
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -21,6 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from eval.inputs import show_result
+from eval.peers import PEERS, Peer, load_peers
 from eval.protocol import folder_sha256, measured_with
 from eval.sampling import load_sampler
 from mobilediff.models.macs import count_params_and_macs
@@ -28,10 +34,14 @@ from mobilediff.pipeline import encode_text
 
 PROMPT = "a photo of a fire truck"
 PARTS = ("text_encoder", "network_call", "vae_decoder", "image")
+MAX_BATCH_SIZE = 64
 WARM_UP = 2
+MIN_RUNS = 3
 TIMED = "the second of two calls in a row"
+# A call that takes more seconds has one warm-up and no call before a timed one: cold caches are nothing beside it.
+LONG_CALL = 10
 MATRIX_SIZE = 2048
-MATRIX_RUNS = 5
+FP32_BYTES = 4
 
 
 class LatentDecoder(nn.Module):
@@ -46,14 +56,16 @@ class LatentDecoder(nn.Module):
         return self.decoder(self.post_quant_conv(latents))
 
 
-def network_inputs(pipeline) -> dict[str, torch.Tensor]:
-    """The arguments of one network call for one sample."""
-    config = pipeline.unet.config
+def network_inputs(model, batch_size: int = 1) -> dict[str, torch.Tensor]:
+    """The arguments of one network call for `batch_size` samples, of a pipeline or a peer."""
+    if isinstance(model, Peer):
+        return model.network_inputs(batch_size)
+    config = model.unet.config
     height, width = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else config.sample_size
-    hidden_states, pooled = encode_text(pipeline.tokenizer, pipeline.text_encoder, [PROMPT])
+    hidden_states, pooled = encode_text(model.tokenizer, model.text_encoder, [PROMPT] * batch_size)
     return {
-        "sample": torch.zeros(1, config.in_channels, height, width, device=pipeline.device),
-        "timestep": torch.tensor([500], device=pipeline.device),
+        "sample": torch.zeros(batch_size, config.in_channels, height, width, device=model.device),
+        "timestep": torch.full((batch_size,), 500, device=model.device),
         "encoder_hidden_states": hidden_states,
         "class_labels": pooled,
     }
@@ -90,17 +102,28 @@ def measure_size(pipeline, folder: str | Path) -> dict:
     }
 
 
-def timed_parts(pipeline) -> dict[str, Callable[[], object]]:
-    """One call of each part, ready to be timed."""
-    inputs = network_inputs(pipeline)
-    decoder = LatentDecoder(pipeline.vae)
+def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
+    """One call of each part that a pipeline or a peer has, ready to be timed."""
+    if isinstance(model, Peer):
+        return model.timed_parts(batch_size)
+    inputs, prompts = network_inputs(model, batch_size), [PROMPT] * batch_size
+    decoder = LatentDecoder(model.vae)
     generator = torch.Generator("cpu")
     return {
-        "text_encoder": lambda: encode_text(pipeline.tokenizer, pipeline.text_encoder, [PROMPT]),
-        "network_call": lambda: pipeline.unet(**inputs),
+        "text_encoder": lambda: encode_text(model.tokenizer, model.text_encoder, prompts),
+        "network_call": lambda: model.unet(**inputs),
         "vae_decoder": lambda: decoder(inputs["sample"]),
-        "image": lambda: pipeline(prompt=PROMPT, generator=generator.manual_seed(0)),
+        "image": lambda: model(prompt=prompts, generator=generator.manual_seed(0)),
     }
+
+
+def matrix_products(device: torch.device) -> dict[str, Callable[[], object]]:
+    """One square matrix product by dtype, ready to be timed."""
+    calls = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device).to(dtype) for _ in range(2))
+        calls[name] = lambda left=left, right=right: left @ right
+    return calls
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -113,6 +136,28 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def take_turns(
+    calls: dict[Hashable, Callable[[], object]], device: torch.device, rounds: int, max_seconds: float
+) -> dict[Hashable, list[float]]:
+    """Warm each call up, then time them all in turn, round after round; arguments as in `measure_latency`.
+
+    Returns:
+        The seconds of each call's timed runs.
+    """
+    times, long = {key: [] for key in calls}, {}
+    for key, call in calls.items():
+        long[key] = seconds(call, device) > LONG_CALL
+        for _ in range(0 if long[key] else WARM_UP - 1):
+            call()
+    for done in tqdm(range(rounds), desc="latency", unit="round"):
+        for key, call in calls.items():
+            if done < MIN_RUNS or sum(times[key]) < max_seconds:
+                if not long[key]:
+                    call()  # untimed: the call before it has filled the caches with its own weights
+                times[key].append(seconds(call, device))
+    return times
+
+
 def summary(times: list[float]) -> dict:
     """Median and 90th percentile in milliseconds, and the number of runs."""
     ordered = sorted(times)
@@ -120,26 +165,28 @@ def summary(times: list[float]) -> dict:
     return {"median_ms": 1000 * statistics.median(ordered), "p90_ms": 1000 * p90, "runs": len(ordered)}
 
 
-def matrix_peak(device: torch.device) -> dict:
-    """Best rate of a square matrix product, in GFLOP/s, by dtype."""
-    peaks = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device).to(dtype) for _ in range(2))
-        left @ right  # warm-up
-        best = min(seconds(lambda left=left, right=right: left @ right, device) for _ in range(MATRIX_RUNS))
-        peaks[f"matrix_peak_{name}_gflops"] = 2 * MATRIX_SIZE**3 / best / 1e9
-    return peaks
+def peak_memory(call: Callable[[], object], device: torch.device) -> int:
+    """Bytes that one call holds at its peak beyond what was allocated before it: activations and results, no weights.
+
+    An accelerator counts that itself. On the CPU the process's peak belongs to all models together, so PyTorch's
+    profiler notes what the call allocates and frees in PyTorch's allocator; NumPy's and Pillow's memory is not in it.
+    """
+    if device.type != "cpu":
+        torch.accelerator.reset_peak_memory_stats(device)
+        before = torch.accelerator.memory_allocated(device)
+        call()
+        torch.accelerator.synchronize(device)
+        return torch.accelerator.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes two lines a call on stderr
+    with torch.autograd.profiler.profile(profile_memory=True) as profiler:
+        call()
+    changes = (event.nbytes() for event in profiler.kineto_results.events() if event.name() == "[memory]")
+    return max(accumulate(changes), default=0)
 
 
 @contextmanager
 def thread_count(threads: int):
-    """Runs the block on that many threads of the CPU.
-
-    Raises:
-        ValueError: fewer than 1.
-    """
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; accepted is 1 or more")
+    """Runs the block on that many threads of the CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -148,88 +195,202 @@ def thread_count(threads: int):
         torch.set_num_threads(before)
 
 
-@torch.no_grad()
-def measure_latency(pipelines: dict[str, object], threads: int = 2, rounds: int = 20, max_seconds: float = 60) -> dict:
-    """Time every part of every pipeline, taking turns.
-
-    Args:
-        pipelines: by name, all on one device.
-        threads: of the CPU.
-        rounds: runs of each part; at least 3.
-        max_seconds: a part that has taken longer than this in all sits out, with at least 3 runs.
-
-    Returns:
-        `models`: by name, each part's `median_ms`, `p90_ms`, `runs`, and `share_of_peak` (fp32) of the network call;
-        `protocol`: the machine's peaks, device, threads and versions.
+def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: list[int]) -> None:
+    """Refuse what cannot be measured, before any work.
 
     Raises:
-        ValueError: no pipelines, too few rounds or threads.
+        ValueError: naming the option, its value and what is accepted.
     """
-    if not pipelines or rounds < 3:
-        raise ValueError(f"{len(pipelines)} models in {rounds} rounds; accepted are 1 or more in 3 or more")
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; accepted is 1 or more")
+    if rounds < MIN_RUNS:
+        raise ValueError(f"rounds is {rounds}; accepted is {MIN_RUNS} or more")
+    if not 0 < max_seconds < math.inf:
+        raise ValueError(f"max_seconds is {max_seconds}; accepted is a number above 0")
+    for batch_size in batch_sizes:
+        if not 1 <= batch_size <= MAX_BATCH_SIZE:
+            raise ValueError(f"batch_size is {batch_size}; accepted is 1 to {MAX_BATCH_SIZE}")
+
+
+@torch.no_grad()
+def measure_latency(
+    pipelines: dict[str, object],
+    threads: int = 2,
+    rounds: int = 20,
+    max_seconds: float = 60,
+    batch_size: int = 1,
+    memory: bool = False,
+) -> dict:
+    """Time every part of every pipeline and peer at one batch size, taking turns.
+
+    Args:
+        pipelines: by name, peers among them, all on one device.
+        threads: of the CPU.
+        rounds: runs of each part; at least 3.
+        max_seconds: a part whose timed runs have taken longer than this in all sits out, with at least 3 runs.
+        batch_size: images of each call, 1 to 64.
+        memory: also measure each part's peak memory, in one more call after the timed ones.
+
+    Returns:
+        `models`: by name, each part's `median_ms`, `p90_ms`, `runs`, `images_per_second` (`batch_size` / median),
+        `share_of_peak` (fp32) of the network call and, with `memory`, `peak_memory_bytes`; `protocol`: batch size,
+        the machine's peaks, device, threads and versions, and `long_call_seconds`, see `LONG_CALL`.
+
+    Raises:
+        ValueError: no pipelines, or as in `check_options`.
+    """
+    if not pipelines:
+        raise ValueError("there are no models to measure")
+    check_options(threads, rounds, max_seconds, [batch_size])
     device = next(iter(pipelines.values())).device
     with thread_count(threads):
-        calls = {(name, part): call for name, pipe in pipelines.items() for part, call in timed_parts(pipe).items()}
-        for call in calls.values():
-            for _ in range(WARM_UP):
-                call()
-        peaks = matrix_peak(device)
-        times = {key: [] for key in calls}
-        for done in tqdm(range(rounds), desc="latency", unit="round"):
-            for key, call in calls.items():
-                if done < 3 or sum(times[key]) < max_seconds:
-                    call()  # untimed: the model before it has filled the caches with its own weights
-                    times[key].append(seconds(call, device))
-        result = {name: {part: summary(times[name, part]) for part in PARTS} for name in pipelines}
-        protocol = {"batch_size": 1, "dtype": "fp32", "warm_up": WARM_UP, "rounds": rounds, "max_seconds": max_seconds}
-        protocol |= {"timed": TIMED}
+        parts = {name: timed_parts(model, batch_size) for name, model in pipelines.items()}
+        calls = {(name, part): parts[name][part] for part in PARTS for name in pipelines if part in parts[name]}
+        products = matrix_products(device)
+        times = take_turns(products | calls, device, rounds, max_seconds)
+        result = {name: {} for name in pipelines}
+        for (name, part), call in calls.items():
+            record = summary(times[name, part])
+            record["images_per_second"] = 1000 * batch_size / record["median_ms"]
+            if memory:
+                record["peak_memory_bytes"] = peak_memory(call, device)
+            result[name][part] = record
+        peaks = {f"matrix_peak_{dtype}_gflops": 2 * MATRIX_SIZE**3 / min(times[dtype]) / 1e9 for dtype in products}
+        protocol = {"batch_size": batch_size, "dtype": "fp32", "warm_up": WARM_UP, "rounds": rounds}
+        protocol |= {"max_seconds": max_seconds, "timed": TIMED, "long_call_seconds": LONG_CALL}
         protocol |= {"interleaved_with": list(pipelines)} | peaks | measured_with(device)
-    for name, pipeline in pipelines.items():
-        macs = count_params_and_macs(pipeline.unet, network_inputs(pipeline))[1]
+    for name, model in pipelines.items():
+        macs = batch_size * count_params_and_macs(model.unet, network_inputs(model))[1]
         rate = 2 * macs / result[name]["network_call"]["median_ms"] / 1e6
         result[name]["network_call"]["share_of_peak"] = rate / peaks["matrix_peak_fp32_gflops"]
     return {"models": result, "protocol": protocol}
 
 
 def speed_ups(models: dict, baseline: str) -> dict[str, float]:
-    """How many times faster than the baseline each model makes an image, by medians.
+    """How many times faster than the baseline each model that makes images makes one, by medians.
 
     Raises:
-        ValueError: the baseline was not measured.
+        ValueError: the baseline's image was not measured.
     """
-    if baseline not in models:
-        raise ValueError(f"baseline is {baseline!r}; measured are {', '.join(models)}")
-    reference = models[baseline]["image"]["median_ms"]
-    return {name: reference / parts["image"]["median_ms"] for name, parts in models.items()}
+    medians = {name: parts["image"]["median_ms"] for name, parts in models.items() if "image" in parts}
+    if baseline not in medians:
+        raise ValueError(f"baseline is {baseline!r}; measured are {', '.join(medians)}")
+    return {name: medians[baseline] / median for name, median in medians.items()}
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+def table(result: dict) -> str:
+    """The result of `measure_all` as aligned text: a line for each model and batch size, and what the columns are."""
+    baseline = result.get("baseline")
+    titles = ["model", "batch", "text encoder", "network call", "of peak", "decoder", "image", "images/s"]
+    rows = [[*titles, "peak MB", "weights MB", *([f"x {baseline}"] if baseline else [])]]
+    for batch in result["batches"]:
+        for name, parts in batch["models"].items():
+            times = {part: f"{record['median_ms']:.2f} / {record['p90_ms']:.2f}" for part, record in parts.items()}
+            network, image = parts["network_call"], parts.get("image")
+            row = [name, str(batch["protocol"]["batch_size"]), times.get("text_encoder", ""), times["network_call"]]
+            row += [f"{network['share_of_peak']:.1%}", times.get("vae_decoder", ""), times.get("image", "")]
+            row += [f"{image['images_per_second']:.2f}" if image else ""]
+            row += [f"{(image or network)['peak_memory_bytes'] / 1e6:.1f}"]
+            row += [f"{result['models'][name]['weights_memory_bytes'] / 1e6:.1f}"]
+            if baseline:
+                row += [f"{batch['times_faster'][name]:.2f}" if image else ""]
+            rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    return "\n".join([*lines, "", *legend(result)])
+
+
+def legend(result: dict) -> list[str]:
+    """What the columns of `table` are."""
+    peaks = ", ".join(f"{batch['protocol']['matrix_peak_fp32_gflops']:.0f}" for batch in result["batches"])
+    lines = [
+        "Times are ms a call, median / 90th percentile. Of peak: the network call's share of the machine's fp32 "
+        f"matrix product ({peaks} GFLOP/s).",
+        "Peak MB: what the call allocates beyond the weights, of the image, or of the network where there is none.",
+    ]
+    if "baseline" in result:
+        lines.append(f"x {result['baseline']}: how many times faster an image is, at the same batch size.")
+    if peers := [name for name, size in result["models"].items() if size["weights"] == "random"]:
+        lines.append(f"Random weights: {', '.join(peers)}.")
+    return lines
+
+
+def named_models(models: list[str], peers: list[str], baseline: str | None) -> tuple[dict[str, Path], str | None]:
+    """The checkpoint folders by name, the baseline's among them, and the baseline's name.
+
+    Raises:
+        ValueError: nothing to measure, two of one name, or a baseline that is not there or makes no image.
+    """
+    folders = dict.fromkeys(Path(folder).resolve() for folder in models)
+    names = [*(folder.name for folder in folders), *peers]
+    if baseline is not None and baseline not in names:
+        if not Path(baseline).is_dir():
+            raise ValueError(f"baseline is {baseline!r}; accepted are a checkpoint folder, {', '.join(names)}")
+        folder = Path(baseline).resolve()
+        names += [folder.name] if folder not in folders else []
+        folders[folder], baseline = None, folder.name
+    if not names:
+        raise ValueError("there is nothing to measure; accepted are --model FOLDER and --peers")
+    if len(set(names)) < len(names):
+        given = ", ".join([*map(str, folders), *peers])
+        raise ValueError(f"two of {given} have one name; accepted are different names")
+    if baseline in peers and PEERS[baseline].num_inference_steps is None:
+        raise ValueError(f"baseline is {baseline!r}, which makes no image; accepted are models that do")
+    return {folder.name: folder for folder in folders}, baseline
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line, checked."""
     parser = argparse.ArgumentParser(prog="python -m eval.latency", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", nargs="+", required=True, help="checkpoint folders")
-    parser.add_argument("--baseline", help="a checkpoint folder that speed is compared with")
+    parser.add_argument("--model", nargs="+", default=[], help="checkpoint folders")
+    parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), help="peers by name (default of --peers: all)")
+    parser.add_argument("--baseline", help="what speed is compared with: a folder, or what is measured by its name")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], help=f"images a call, to {MAX_BATCH_SIZE}")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each part")
     parser.add_argument("--max-seconds", type=float, default=60, help="a part that took longer in all sits out")
     parser.add_argument("--json", help="also write the result to this file")
     args = parser.parse_args(argv)
-    named = [*args.model, *([args.baseline] if args.baseline else [])]
-    folders = dict.fromkeys(Path(folder).resolve() for folder in named)
-    by_name = {folder.name: folder for folder in folders}
-    if len(by_name) < len(folders):
-        raise ValueError(f"two of {', '.join(map(str, folders))} have one name; accepted are different names")
-    pipelines = {name: load_sampler(folder, PartialState().device) for name, folder in by_name.items()}
-    result = measure_latency(pipelines, args.threads, args.rounds, args.max_seconds)
-    for name, pipeline in pipelines.items():
-        sizes = {"model_sha256": folder_sha256(by_name[name])} | measure_size(pipeline, by_name[name])
-        result["models"][name] = sizes | result["models"][name]
-    if args.baseline:
-        baseline = Path(args.baseline).resolve().name
-        result |= {"baseline": baseline, "times_faster": speed_ups(result["models"], baseline)}
+    args.batch_sizes = list(dict.fromkeys(args.batch_sizes))
+    args.peers = list(dict.fromkeys(PEERS if args.peers == [] else args.peers or []))
+    check_options(args.threads, args.rounds, args.max_seconds, args.batch_sizes)
+    args.folders, args.baseline = named_models(args.model, args.peers, args.baseline)
+    return args
+
+
+def measure_all(args: argparse.Namespace) -> dict:
+    """What the command line asks for.
+
+    Returns:
+        `models`: by name, `weights` ("checkpoint" or "random") and what `measure_size` or `Peer.size` gives, and
+        `weights_memory_bytes` in fp32; `batches`: for each batch size the result of `measure_latency` and, with a
+        baseline, `times_faster`; `baseline`.
+    """
+    device = PartialState().device
+    models = {name: load_sampler(folder, device) for name, folder in args.folders.items()}
+    sizes = {}
+    for name, pipeline in models.items():
+        folder = args.folders[name]
+        sizes[name] = {"weights": "checkpoint", "model_sha256": folder_sha256(folder)} | measure_size(pipeline, folder)
+    for name, peer in load_peers(args.peers, device).items():
+        models[name], sizes[name] = peer, {"weights": "random"} | peer.size()
+    for size in sizes.values():
+        size["weights_memory_bytes"] = FP32_BYTES * size["params_total"]
+    batches = []
+    for batch_size in args.batch_sizes:
+        batch = measure_latency(models, args.threads, args.rounds, args.max_seconds, batch_size, memory=True)
+        if args.baseline:
+            batch["times_faster"] = speed_ups(batch["models"], args.baseline)
+        batches.append(batch)
+    return {"models": sizes, "batches": batches} | ({"baseline": args.baseline} if args.baseline else {})
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    args = parse_arguments(argv)
+    result = measure_all(args)
     show_result(result, args.json)
-    for name, record in result["models"].items():
-        parts = ", ".join(f"{part} {record[part]['median_ms']:.2f}/{record[part]['p90_ms']:.2f} ms" for part in PARTS)
-        print(f"{name}: NFE {record['nfe']}, {record['params_total'] / 1e6:.2f} M params, median/p90: {parts}")
+    print(table(result))
 
 
 if __name__ == "__main__":

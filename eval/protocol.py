@@ -25,18 +25,18 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_sha256(folder: str | Path) -> str:
+def folder_sha256(folder: str | Path, suffixes: tuple[str, ...] = HASHED_SUFFIXES) -> str:
     """SHA-256 over the relative paths and contents of a checkpoint's weights, configurations and vocabularies.
 
-    The code's own hash, part of the module names in the configurations, is left out like the code.
+    The code's own hash, part of the module names in the configurations, is left out.
 
     Raises:
         FileNotFoundError: the folder is missing or holds none of them.
     """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix in HASHED_SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
     if not files:
-        raise FileNotFoundError(f"{folder} holds no checkpoint: expected {', '.join(HASHED_SUFFIXES)} files")
+        raise FileNotFoundError(f"{folder} holds no checkpoint: expected {', '.join(suffixes)} files")
     digest = hashlib.sha256()
     for path in files:
         content = path.read_bytes()

@@ -3,6 +3,7 @@
     python -m eval.report --data DIR
     python -m eval.report --models teacher student-1step --n 10000 teacher=2000 --only distance,clip
     python -m eval.report --models student-1step-pruned-unstructured=runs/prune-unstructured/export
+    python -m eval.report --compare before.json after.json
 
 A section of a record whose model hash and protocol still hold is not measured again. The tables hold two rows for
 scale beside the models: CIFAR-10's test set, and the same images with Gaussian noise. NAME=FOLDER measures a model
@@ -17,20 +18,25 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from eval.clip_score import bundled_clip, clip_score, measure_clip_score
+from eval.clip_score import bundled_clip, clip_scores, measure_clip_score
+from eval.compare import changes_table, compare_results
 from eval.extractors import JUDGE, judge_extractor
 from eval.fid import measure_distance
+from eval.gaussian import check_count
 from eval.images import ImageSet, real_images
 from eval.inputs import DEFAULT_SAMPLES, kept_samples
 from eval.latency import TIMED, measure_latency, measure_size, speed_ups
-from eval.protocol import atomic_path, folder_sha256, library_versions, read_json, write_json
-from eval.reference import check_count, reference_statistics
+from eval.plots import write_plots
+from eval.protocol import atomic_path, folder_sha256, library_versions
+from eval.quality import TrainingFeatures, measure_quality
+from eval.reference import reference_statistics
+from eval.results import SCHEMA, read_results, write_results
 from eval.sampling import DTYPES, SamplingSettings, load_sampler, resolve_settings
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.checkpoints import checkpoint_names
 from mobilediff.model_card import RESULTS_END, RESULTS_START
 
-SECTIONS = ("size", "latency", "distance", "clip")
+SECTIONS = ("size", "latency", "distance", "quality", "clip")
 NOISE_STD = 0.1  # of the range 0..1; what "damaged" means
 REAL, DAMAGED = "CIFAR-10 test", f"CIFAR-10 test, noise {NOISE_STD}"
 BASELINE = "teacher"
@@ -99,7 +105,7 @@ class Report:
         self.data, self.samples, self.batch_size, self.dtype = data, samples, batch_size, dtype
         self.device = PartialState().device
         self.pipelines = {name: load_sampler(folder, self.device) for name, folder in folders.items()}
-        self.results = read_json(self.file) if self.file.exists() else {"schema": 1, "records": {}}
+        self.results = read_results(self.file) if self.file.exists() else {"schema": SCHEMA, "records": {}}
         for name, folder in folders.items():
             sha256, shipped = folder_sha256(folder), folder.parent == self.checkpoints
             if self.record(name).get("model_sha256") != sha256:
@@ -112,7 +118,7 @@ class Report:
     def save(self, name: str, section: str, content: dict) -> None:
         """Keep a section; what was measured survives an interruption."""
         self.record(name)[section] = content
-        write_json(self.file, self.results)
+        write_results(self.file, self.results)
 
     def size(self) -> None:
         """Parameters, multiply-accumulates and file size; takes no time, so it is always done."""
@@ -175,6 +181,18 @@ class Report:
             for name, images in self._real().items():
                 self.save(name, "distance", measure_distance(images, judge, device=self.device))
 
+    def quality(self) -> None:
+        """Precision and recall, kernel distance, copies and what else `measure_quality` takes of features."""
+        judge = judge_extractor()
+        names = [name for name in self.pipelines if not self._sampled_section_holds(name, "quality", judge.protocol())]
+        scale = not all(self._scale_holds(name, "quality", judge.protocol()) for name in (REAL, DAMAGED))
+        if not names and not scale:
+            return
+        training = TrainingFeatures(judge, self.data, self.device)
+        images = {name: self._samples(name) for name in names} | (self._real() if scale else {})
+        for name, one in images.items():
+            self.save(name, "quality", measure_quality(one, judge, device=self.device, training=training))
+
     def clip(self) -> None:
         """CLIP score with the bundled CLIP."""
         clip = bundled_clip(device=self.device)
@@ -183,8 +201,9 @@ class Report:
             self.save(name, "clip", measure_clip_score(self._samples(name), clip, self.data, self.device))
         if not all(self._scale_holds(name, "clip", clip.protocol()) for name in (REAL, DAMAGED)):
             for name, images in self._real().items():
-                content = {"clip_score": clip_score(clip, images.images, images.prompts), "n": len(images)}
-                self.save(name, "clip", content | {"protocol": clip.protocol(), "samples": images.protocol})
+                score = clip_scores(clip, images.images, images.prompts).mean().item()
+                content = {"clip_score": score, "n": len(images), "protocol": clip.protocol()}
+                self.save(name, "clip", content | {"samples": images.protocol})
 
     def _scale_holds(self, name: str, section: str, protocol: dict) -> bool:
         there = self.record(name).get(section, {"protocol": {}})["protocol"]
@@ -202,11 +221,12 @@ class Report:
         for record in self.results["records"].values():
             self._drop_stale_sections(record)
             record["figures"] = figures(record)
-        write_json(self.file, self.results)
+        write_results(self.file, self.results)
         return self.results
 
     def _drop_stale_sections(self, record: dict) -> None:
-        current = {"distance": judge_extractor().protocol(), "clip": bundled_clip(device=self.device).protocol()}
+        judge = judge_extractor().protocol()
+        current = {"distance": judge, "quality": judge, "clip": bundled_clip(device=self.device).protocol()}
         for section, protocol in current.items():
             there = record.get(section, {"protocol": protocol})["protocol"]
             if any(there.get(key) != value for key, value in protocol.items()):
@@ -215,45 +235,77 @@ class Report:
                 del record[section]
 
 
-def figures(record: dict) -> dict[str, str]:
-    """A record's figures as they stand in a table, by column; what was not measured is left out."""
-    shown = {}
+def figures(record: dict) -> dict[str, dict[str, str]]:
+    """A record's figures as they stand in the two tables, "cost" and "quality", by column.
+
+    What was not measured is left out. Where sections were measured on different numbers of samples, `n` has them in
+    the order of the columns.
+    """
+    cost, quality = {}, {}
     if size := record.get("size"):
-        shown["params (M)"] = f"{size['params_total'] / 1e6:.2f}"
-        shown["of these, network (M)"] = f"{size['params_unet'] / 1e6:.2f}"
-        shown["MACs, network call (M)"] = f"{size['macs_network_call'] / 1e6:,.0f}"
-        shown["MACs, image (M)"] = f"{size['macs_image'] / 1e6:,.0f}"
-        shown["weights (MB)"] = f"{size['weights_bytes'] / 1e6:.1f}"
-        shown["NFE"] = str(size["nfe"])
+        cost["params (M)"] = f"{size['params_total'] / 1e6:.2f}"
+        cost["of these, network (M)"] = f"{size['params_unet'] / 1e6:.2f}"
+        cost["MACs, network call (M)"] = f"{size['macs_network_call'] / 1e6:,.0f}"
+        cost["MACs, image (M)"] = f"{size['macs_image'] / 1e6:,.0f}"
+        cost["weights (MB)"] = f"{size['weights_bytes'] / 1e6:.1f}"
+        cost["NFE"] = str(size["nfe"])
     if latency := record.get("latency"):
         for part, title in (("network_call", "network call (ms)"), ("image", "image (ms)")):
-            shown[title] = f"{latency[part]['median_ms']:.1f} / {latency[part]['p90_ms']:.1f}"
+            cost[title] = f"{latency[part]['median_ms']:.1f} / {latency[part]['p90_ms']:.1f}"
         if "times_faster" in latency:
-            shown[f"times faster than {latency['baseline']}"] = f"{latency['times_faster']:.1f}"
+            cost[f"times faster than {latency['baseline']}"] = f"{latency['times_faster']:.1f}"
+    sections = [record[name] for name in ("distance", "clip", "quality") if name in record]
+    if sections:
+        quality["n"] = " / ".join(dict.fromkeys(f"{section['n']:,}" for section in sections))
     if distance := record.get("distance"):
-        shown["Fréchet distance"] = f"{distance['frechet_distance_judge']:.2f} (n = {distance['n']:,})"
-        shown["class accuracy"] = f"{distance['class_accuracy']:.1%} (n = {distance['n']:,})"
+        quality["Fréchet distance"] = with_interval(distance, "frechet_distance_judge", "{:.2f}")
+        quality["class accuracy"] = with_interval(distance, "class_accuracy", "{:.1%}")
     if clip := record.get("clip"):
-        shown["CLIP score"] = f"{clip['clip_score']:.2f} (n = {clip['n']:,})"
-    return shown
+        quality["CLIP score"] = with_interval(clip, "clip_score", "{:.2f}")
+    if features := record.get("quality"):
+        quality["kernel distance"] = f"{features['kernel_distance_mean']:.3f}"
+        for name in ("precision", "recall", "density", "coverage"):
+            quality[name] = f"{features[name]:.3f}"
+        if "seed_distance" in features:
+            quality["seed distance"] = f"{features['seed_distance']:.2f}"
+        quality["near copies"] = f"{features['copies']['copy_share']:.1%}"
+    return {"cost": cost, "quality": quality}
+
+
+def with_interval(section: dict, key: str, form: str) -> str:
+    """A figure and, where it has one, its confidence interval."""
+    text = form.format(section[key])
+    if interval := section.get("intervals", {}).get(key):
+        text += f" ({form.format(interval['low'])} to {form.format(interval['high'])})"
+    return text
 
 
 def table(records: dict[str, dict]) -> str:
-    """The Markdown table of records, the most expensive model first and the rows for scale last, and its legend."""
+    """The two Markdown tables of records and their legend; the most expensive model first, the rows for scale last."""
     rows = sorted(
-        (name for name, record in records.items() if record.get("figures")),
+        (name for name, record in records.items() if "figures" in record),
         key=lambda name: (
             name in (REAL, DAMAGED),
             name == DAMAGED,
             -records[name].get("size", {}).get("macs_image", 0),
         ),
     )
-    columns = list(dict.fromkeys(title for name in rows for title in records[name]["figures"]))
+    tables = [one_table(kind, rows, records) for kind in ("cost", "quality")]
+    return "\n".join([*tables, *legend([records[name] for name in rows])])
+
+
+def one_table(kind: str, rows: list[str], records: dict[str, dict]) -> str:
+    """The rows that have figures of this kind, with a line of nothing at the end."""
+    rows = [name for name in rows if records[name]["figures"][kind]]
+    columns = list(dict.fromkeys(title for name in rows for title in records[name]["figures"][kind]))
+    if not columns:
+        return ""
     lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     for name in rows:
         note = "" if records[name].get("shipped", True) else " (its weights are not in `checkpoints/`)"
-        lines.append(f"| {name}{note} | " + " | ".join(records[name]["figures"].get(t, "") for t in columns) + " |")
-    return "\n".join([*lines, "", *legend([records[name] for name in rows])])
+        shown = records[name]["figures"][kind]
+        lines.append(f"| {name}{note} | " + " | ".join(shown.get(title, "") for title in columns) + " |")
+    return "\n".join([*lines, ""])
 
 
 def legend(records: list[dict]) -> list[str]:
@@ -274,12 +326,22 @@ def legend(records: list[dict]) -> list[str]:
         lines.append(
             f"Fréchet distance: features of {JUDGE} ({protocol['extractor_sha256'][:12]}), not FID, against "
             f"{protocol['reference']} (n = {protocol['reference_n']:,}); lower is better, the floor (test set against "
-            f"training set) is {measured[0]['floor']:.2f}. Class accuracy: of the same classifier."
+            f"training set) is {measured[0]['floor']:.2f}. Class accuracy: of the same classifier. In brackets: 95 % "
+            "intervals by bootstrap over the samples."
         )
     drawn = {record["distance"]["samples"].get("dtype") for record in records if "distance" in record} - {None}
     if drawn:
         dtypes = " and ".join(sorted(drawn))
         lines.append(f"Samples: the classes' prompts in turn, one seed an image, drawn in {dtypes}.")
+    if sets := [record["quality"] for record in records if "quality" in record]:
+        first, copies = sets[0], sets[0]["copies"]
+        lines.append(
+            "Of the same features, at equal numbers of samples and training images: kernel distance "
+            f"({first['subsets']} subsets), precision, recall, density and coverage (k = {first['neighbours']}); seed "
+            "distance, the mean between samples of one prompt; near copies, the share of samples that are nearer to "
+            f"one of {copies['n_training']:,} training images than all but {copies['copy_percentile']:.0f} % of the "
+            "test images are."
+        )
     if scored := [record["clip"] for record in records if "clip" in record]:
         protocol, template = scored[0]["protocol"], scored[0]["samples"]["template"]
         lines.append(f'CLIP score: {protocol["clip_model"]}, cosine x 100, prompts "{template}".')
@@ -332,7 +394,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", default="docs/results.json", help="where the records are")
     parser.add_argument("--readme", default="README.md", help="the file that gets the whole table")
     parser.add_argument("--no-insert", action="store_true", help="leave README and cards as they are")
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="only say what moved between two files"
+    )
     args = parser.parse_args(argv)
+    if args.compare:
+        return args
     args.only = args.only.split(",")
     if unknown := set(args.only) - set(SECTIONS):
         raise ValueError(f"--only holds {', '.join(sorted(unknown))}; accepted are {', '.join(SECTIONS)}")
@@ -344,6 +411,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     args = parse_arguments(argv)
+    if args.compare:
+        print(changes_table(compare_results(*map(read_results, args.compare))))
+        return
     cards = {name: folder / "README.md" for name, folder in args.models.items()}
     if not args.no_insert:
         for file in (args.readme, *cards.values()):
@@ -358,6 +428,8 @@ def main(argv: list[str] | None = None) -> None:
             getattr(report, section)()
     records = report.finish()["records"]
     print(table(records))
+    for file in write_plots(records, Path(args.results).parent):
+        print(file)
     if not args.no_insert:
         insert_table(args.readme, table(records))
         for name, card in cards.items():

@@ -113,4 +113,5 @@ def _figures(name: str, results: str | Path | None) -> str:
         raise ValueError(f"{results} holds no records of measured figures: {error!r}") from error
     if figures is None:
         return NOT_MEASURED
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in figures.items())])
+    rows = [f"| {key} | {value} |" for kind in figures.values() for key, value in kind.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])

@@ -10,7 +10,8 @@ from PIL import Image
 import eval.extractors
 import eval.reference
 from eval.images import ImageSet
-from eval.sampling import SamplingSettings
+from eval.protocol import tensor_sha256
+from eval.sampling import CheckpointSettings
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.models.image_encoder import ImageEncoder
 
@@ -23,6 +24,7 @@ class NoisePipeline:
 
     device = torch.device("cpu")
     config = SimpleNamespace(class_template="a photo of a {}")
+    components = {}
 
     def __init__(self, fail_after: int | None = None):
         self.fail_after = fail_after
@@ -32,21 +34,23 @@ class NoisePipeline:
         if self.fail_after is not None and len(self.batches) >= self.fail_after:
             raise KeyboardInterrupt
         self.batches.append(len(prompt))
-        noise = torch.stack([torch.rand(3, 32, 32, generator=one) for one in generator])
-        level = torch.tensor([CLASS_NAMES.index(text.rsplit(" ", 1)[1]) / 10 for text in prompt])
+        generators = generator if isinstance(generator, list) else [generator]
+        noise = np.stack([torch.rand(32, 32, 3, generator=one).numpy() for one in generators])
+        level = np.array([CLASS_NAMES.index(text.rsplit(" ", 1)[1]) / 10 for text in prompt], dtype=np.float32)
         return SimpleNamespace(images=(noise + level[:, None, None, None]) / 2)
 
 
-def noise_settings(**changes) -> SamplingSettings:
+def noise_settings(**changes) -> CheckpointSettings:
     settings = dict(model="noise", model_sha256="0" * 64, seed=0, prompts="class", template="a photo of a {}")
     settings |= dict(num_inference_steps=1, guidance_scale=1.0, nfe=1, dtype="fp32", versions={"torch": "0"})
-    return SamplingSettings(**(settings | changes))
+    return CheckpointSettings(**(settings | changes))
 
 
 def random_images(n: int, seed: int = 0, labels: bool = True) -> ImageSet:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    return ImageSet(images, torch.arange(n) % 10 if labels else None, protocol={"images": f"random {seed}"})
+    protocol = {"images": f"random {seed}", "images_sha256": tensor_sha256(images), "n": n}
+    return ImageSet(images, torch.arange(n) % 10 if labels else None, protocol=protocol)
 
 
 def write_png_folder(folder, images: torch.Tensor):
@@ -74,9 +78,9 @@ def judge(tmp_path, monkeypatch):
     monkeypatch.setattr(eval.reference, "CACHE", tmp_path / "cache")
     extractor = eval.extractors.judge_extractor()
     for split, seed in (("train", 1), ("test", 2)):
-        features = eval.extractors.extract_features(extractor, random_images(200, seed).images, ("features",))
-        metadata = {"split": split, "images_sha256": "0", "n": "200", "extractor": extractor.name}
-        metadata |= {"extractor_sha256": extractor.sha256, "resize": extractor.resize}
-        statistics = eval.reference.feature_statistics(features["features"], **metadata)
-        eval.reference.save_reference(statistics, reference / f"{split}.safetensors")
+        images = random_images(200, seed)
+        hashed = ImageSet(images.images, protocol={"images_sha256": "0" * 64})
+        eval.reference.save_reference(
+            eval.reference.compute_reference(extractor, hashed), reference / f"{split}.safetensors"
+        )
     return extractor

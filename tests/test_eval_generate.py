@@ -1,16 +1,23 @@
 """Sampling to disk: balanced, resumable, the same whatever the batch size, and never mixed with another protocol."""
 
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
-from eval.generate import generate
+from eval.generate import generate, open_store
 from eval.images import read_images
 from eval.inputs import kept_samples
-from eval.sampling import plan_samples
+from eval.protocol import read_json
+from eval.sampling import load_sampler, plan_samples, resolve_settings
 from mobilediff.captions import load_nouns
 from tests.eval_stand_ins import NoisePipeline, noise_settings
+from tests.tiny import tiny_checkpoint
 
 
 def test_class_plan_is_balanced_and_noun_plan_names_nouns_of_the_class():
@@ -105,3 +112,44 @@ def test_kept_samples_are_drawn_once_a_protocol(tmp_path):
     assert drawn == 0 and bool((fewer.images == first.images[:10]).all()) and fewer.protocol["n"] == 10
     assert keep(30)[1] == 10
     assert keep(20, seed=5)[1] == 20
+
+
+def sharded_command(folder, output) -> list[str]:
+    """The command that draws on two processes, which exchange nothing but their being there, over gloo."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "--", "eval.generate", "--model", str(folder), "--output", str(output), "--n", "40"]
+    return [*command, "--steps", "20", "--batch-size", "1"]
+
+
+@pytest.mark.parametrize("output", ["set", "set.npz"])
+def test_two_interrupted_and_resumed_processes_write_the_images_of_one(tmp_path, output):
+    folder, output = tiny_checkpoint(tmp_path / "student", "student"), tmp_path / output
+    batches = output if output.suffix != ".npz" else tmp_path / "set.npz.parts"
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+
+    def drawn():
+        return sorted(path.name for path in batches.glob("[0-9]*"))
+
+    with subprocess.Popen(sharded_command(folder, output), env=environment, stderr=subprocess.DEVNULL) as interrupted:
+        deadline = time.monotonic() + 600
+        while len(drawn()) < 4 and interrupted.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        interrupted.terminate()
+        interrupted.wait(60)
+    before = drawn()
+    assert 4 <= len(before) < 40 and not read_json(open_store(output).manifest)["complete"]
+    assert {int(name[:6]) % 2 for name in before} == {0, 1}  # of both processes
+    times = {name: (batches / name).stat().st_mtime_ns for name in before} if output.suffix != ".npz" else {}
+    finished = subprocess.run(
+        sharded_command(folder, output), env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert {name: (output / name).stat().st_mtime_ns for name in times} == times  # none is drawn twice
+    pipeline = load_sampler(folder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the processes: a sum over more threads may round a pixel the other way
+    generate(pipeline, resolve_settings(pipeline, folder, num_inference_steps=20), tmp_path / "whole.npz", 40, 1)
+    torch.set_num_threads(threads)
+    whole, sharded = read_images(tmp_path / "whole.npz"), read_images(output)
+    assert torch.equal(whole.images, sharded.images) and whole.prompts == sharded.prompts
+    assert sharded.protocol["complete"] and sharded.protocol["nfe"] == 40

@@ -1,5 +1,7 @@
 """Distances, accuracies and scores against closed forms and against torch-fidelity; bad images refused by name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -9,13 +11,19 @@ from PIL import Image
 
 import eval.clip_score
 import eval.extractors
+import eval.inputs
 import eval.reference
 from eval.accuracy import accuracies, top_k_accuracy
+from eval.accuracy import main as accuracy
 from eval.clip_score import ClipModel, clip_score, measure_clip_score
+from eval.clip_score import main as clip_score_command
 from eval.extractors import Extractor, choose_extractor, extract_features, inception_extractor, load_inception_weights
 from eval.fid import frechet_distance, measure_distance
-from eval.images import ImageSet, read_images
-from eval.reference import Statistics, feature_statistics, load_reference, reference_file
+from eval.fid import main as fid
+from eval.gaussian import Statistics, feature_statistics
+from eval.images import ImageSet, read_images, resized
+from eval.protocol import tensor_sha256
+from eval.reference import load_reference, reference_file
 from mobilediff.models.image_encoder import ImageEncoder
 from tests.eval_stand_ins import FEATURES, judge, random_images, write_png_folder  # noqa: F401
 from tests.tiny import PROJECTION_DIM, tiny_text_encoder, tiny_tokenizer
@@ -117,7 +125,7 @@ def test_without_inception_weights_one_line_says_what_is_used(judge, monkeypatch
     assert choose_extractor("auto").name == "mobilediff-judge"
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "mobilediff-judge is used" in line and "not FID" in line
-    with pytest.raises(FileNotFoundError, match="--inception-weights FILE"):
+    with pytest.raises(FileNotFoundError, match="--extractor-weights FILE"):
         choose_extractor("inception")
     with pytest.raises(FileNotFoundError, match="missing.pth"):
         choose_extractor("auto", tmp_path / "missing.pth")
@@ -137,11 +145,13 @@ def test_a_download_of_something_else_is_no_inception(judge, monkeypatch, tmp_pa
 def test_cached_statistics_of_other_images_are_an_error(judge, monkeypatch, tmp_path):  # noqa: F811
     other = Extractor("other", judge.weights, judge.sha256, judge.layer, judge.result_key, judge.resize)
     cached = eval.reference.reference_file(other, "train")
-    eval.reference.save_reference(load_reference(reference_file(judge, "train"), judge), cached)
+    statistics = load_reference(reference_file(judge, "train"), judge)
+    metadata = statistics.metadata | other.protocol()
+    eval.reference.save_reference(replace(statistics, metadata=metadata), cached)
     others = ImageSet(torch.empty(0), protocol={"images_sha256": "1"})
     monkeypatch.setattr(eval.reference, "real_images", lambda data, split: others)
     assert eval.reference.reference_statistics(other, "train").n == 200
-    with pytest.raises(ValueError, match="is of other images than elsewhere, split train"):
+    with pytest.raises(ValueError, match="is of other images than elsewhere, CIFAR-10 train"):
         eval.reference.reference_statistics(other, "train", "elsewhere")
 
 
@@ -275,9 +285,12 @@ def test_mixed_sizes_and_modes_are_refused_by_name(folder):
 
 def test_bad_npz_files_are_refused_by_name(tmp_path):
     file = tmp_path / "set.npz"
-    np.savez(file, images=np.zeros((2, 32, 32, 3), dtype=np.float32))
-    with pytest.raises(ValueError, match="set.npz: images is float32"):
-        read_images(file)
+    for bad in (np.zeros((2, 32, 32, 3)), np.zeros((2, 32, 32), dtype=np.uint8), np.zeros((0, 8, 8, 3), np.uint8)):
+        np.savez(file, images=bad)
+        with pytest.raises(
+            ValueError, match=f"set.npz: images is {bad.dtype} .*accepted is uint8, or float32 in 0..1"
+        ):
+            read_images(file)
     np.savez(file, pictures=np.zeros(2))
     with pytest.raises(ValueError, match="expected the images as 'images' or 'arr_0'"):
         read_images(file)
@@ -287,6 +300,46 @@ def test_bad_npz_files_are_refused_by_name(tmp_path):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(ValueError, match="set.npz is not a whole npz"):
         read_images(file)
+
+
+@pytest.mark.parametrize(("value", "named"), [(-1, "-1.0"), (1.5, "1.5"), (np.nan, "nan"), (np.inf, "inf")])
+def test_floats_are_rounded_to_8_bits_and_refused_out_of_range(tmp_path, value, named):
+    file, images = tmp_path / "set.npz", np.random.default_rng(0).random((3, 8, 8, 3), dtype=np.float32)
+    np.savez(file, images=images)
+    read = read_images(file)
+    assert read.images.dtype == torch.uint8 and "8 bits" in read.protocol["rounded"]
+    assert np.abs(read.images.permute(0, 2, 3, 1).numpy() / 255 - images).max() <= 0.5 / 255 + 1e-6
+    images[1, 4, 4, 0] = value
+    np.savez(file, images=images)
+    with pytest.raises(ValueError, match=f"set.npz: images holds {named} in image 1; accepted of float32 is 0..1"):
+        read_images(file)
+
+
+@pytest.mark.parametrize("command", [fid, accuracy, clip_score_command])
+def test_a_single_image_is_refused_by_every_metric_before_any_work(judge, tmp_path, command, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(eval.clip_score, "shipped_real_score", lambda clip: None)
+    monkeypatch.setattr(eval.clip_score, "bundled_clip", lambda device: None)
+    monkeypatch.setattr(eval.inputs, "sampler_from_arguments", lambda args: pytest.fail("loaded"))
+    folder = str(write_png_folder(tmp_path / "images", random_images(1).images))
+    options = ["--extractor", "judge"] if command is fid else []
+    with pytest.raises(ValueError, match="images: 1 image is too few, at least 2"):
+        command(["--images", folder, *options])
+    with pytest.raises(ValueError, match="1 (images are|is) too few"):
+        command(["--model", "any", "--n", "1", *options])
+
+
+def test_images_are_resized_by_lanczos_and_say_so():
+    images = replace(random_images(3), images=random_images(3).images[:, :, :16, :16])
+    large = resized(images, 32)
+    expected = Image.fromarray(images.images[2].permute(1, 2, 0).contiguous().numpy()).resize((32, 32), Image.LANCZOS)
+    assert (large.images[2].permute(1, 2, 0).numpy() == np.asarray(expected)).all()
+    assert large.protocol["resized"] == "Lanczos (Pillow), from 16x16" and large.class_labels is images.class_labels
+    assert large.protocol["images_sha256"] == tensor_sha256(large.images)
+    assert resized(images, 16) is images
+    with pytest.raises(ValueError, match="16x8 pixels; --resize takes square images"):
+        resized(replace(images, images=images.images[:, :, :8]), 32)
+    with pytest.raises(ValueError, match="--resize 0"):
+        resized(images, 0)
 
 
 def test_images_of_another_size_are_refused_by_the_judge(judge):  # noqa: F811

@@ -1,4 +1,4 @@
-"""Latency, the report and the grid on tiny checkpoints: counts add up, nothing is measured twice, tables land."""
+"""Sizes, the report and the grid on tiny checkpoints: counts add up, nothing is measured twice, tables land."""
 
 import json
 
@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import eval.clip_score
 import eval.inputs
+import eval.quality
 import eval.report
 from eval.accuracy import main as accuracy
 from eval.clip_score import bundled_clip
@@ -18,8 +19,7 @@ from eval.generate import main as generate
 from eval.grid import compose_grid
 from eval.grid import main as grid
 from eval.images import read_images
-from eval.latency import main as latency
-from eval.latency import measure_latency, measure_size, speed_ups, summary
+from eval.latency import measure_size
 from eval.protocol import folder_sha256
 from eval.report import DAMAGED, REAL, check_markers, damaged, insert_table, sample_counts
 from eval.report import main as report
@@ -109,27 +109,6 @@ def test_macs_and_parameters_add_up(tmp_path):
     assert size["weights_bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
 
 
-def test_latency_is_of_every_part_with_the_threads_put_back():
-    before = torch.get_num_threads()
-    pipelines = {"one": tiny_pipeline("student-1step"), "eight": tiny_pipeline("student-8step")}
-    measured = measure_latency(pipelines, threads=1, rounds=3)
-    assert torch.get_num_threads() == before and measured["protocol"]["threads"] == 1
-    assert measured["protocol"]["matrix_peak_fp32_gflops"] > 0
-    for parts in measured["models"].values():
-        assert all(0 < part["median_ms"] <= part["p90_ms"] and part["runs"] == 3 for part in parts.values())
-        assert 0 < parts["network_call"]["share_of_peak"] < 1
-    faster = speed_ups(measured["models"], "eight")
-    assert faster["eight"] == 1 and faster["one"] > 1
-    with pytest.raises(ValueError, match="baseline is 'none'"):
-        speed_ups(measured["models"], "none")
-    with pytest.raises(ValueError, match="threads is 0"):
-        measure_latency(pipelines, threads=0)
-
-
-def test_median_and_p90():
-    assert summary([0.01 * i for i in range(1, 11)]) == pytest.approx({"median_ms": 55, "p90_ms": 100, "runs": 10})
-
-
 def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp_path, monkeypatch, capsys):  # noqa: F811
     readme, results = tmp_path / "README.md", tmp_path / "results.json"
     readme.write_text(f"# Title\n{RESULTS_START}\nold\n{RESULTS_END}\nrest\n")
@@ -137,7 +116,8 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     monkeypatch.setattr(eval.clip_score, "real_images", lambda data, split: random_images(40))
     arguments = ["--checkpoints", str(checkpoints), "--readme", str(readme), "--results", str(results)]
     arguments += ["--samples", str(tmp_path / "samples"), "--n", "20", "student-8step=10", "--data", "stand-in"]
-    arguments += ["--only", "size,distance,clip"]
+    arguments += ["--only", "size,distance,quality,clip"]
+    monkeypatch.setattr(eval.quality, "real_images", lambda data, split: random_images(120, 9))
     report(arguments)
     records = json.loads(results.read_text())["records"]
     assert set(records) == {*KINDS, REAL, DAMAGED}
@@ -146,7 +126,10 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     text = readme.read_text()
     assert text.startswith("# Title\n") and text.endswith("\nrest\n") and "old" not in text
     assert text.index("| student-8step |") < text.index("| student-1step |") < text.index(f"| {REAL} |")
-    shown = f"{records['student-1step']['distance']['frechet_distance_judge']:.2f} (n = 20)"
+    interval = records["student-1step"]["distance"]["intervals"]["frechet_distance_judge"]
+    shown = f"{records['student-1step']['distance']['frechet_distance_judge']:.2f} ({interval['low']:.2f} to "
+    assert records["student-1step"]["quality"]["copies"]["n_training"] == 120 and "| recall |" in text
+    assert (tmp_path / "distance-nfe.png").exists() and not (tmp_path / "distance-latency.png").exists()
     assert shown in text and "not FID" in text
     card = (checkpoints / "student-1step" / "README.md").read_text()
     assert shown in card and "| student-8step |" not in card
@@ -154,6 +137,7 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     with monkeypatch.context() as patch:
         patch.setattr(eval.report, "kept_samples", lambda *args: pytest.fail("sampled again"))
         patch.setattr(eval.report, "real_images", lambda *args: pytest.fail("measured again"))
+        patch.setattr(eval.report, "TrainingFeatures", lambda *args: pytest.fail("measured again"))
         report(arguments)
         assert readme.read_text() == text
         with pytest.raises(ValueError, match="5 images are too few"):
@@ -162,11 +146,16 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
             report([*arguments, "--n", "30"])
 
     content = json.loads(results.read_text())
-    content["records"]["student-8step"]["distance"]["protocol"]["extractor_sha256"] = "another judge"
+    content["records"]["student-8step"]["distance"]["protocol"]["extractor_sha256"] = "0" * 64
     results.write_text(json.dumps(content))
     report([*arguments, "--models", "student-1step", "--n", "20"])
     assert "student-8step: distance was measured with another extractor" in capsys.readouterr().err
     assert "distance" not in json.loads(results.read_text())["records"]["student-8step"]
+
+    before = tmp_path / "before.json"
+    before.write_text(json.dumps(content))
+    report(["--compare", str(before), str(results)])
+    assert "not comparable" not in (table := capsys.readouterr().out) and "0 of" in table
 
 
 def test_markers_are_required_before_any_work(tmp_path, checkpoints):
@@ -245,18 +234,12 @@ def test_bad_counts_are_refused_before_anything_is_drawn(checkpoints, judge, tmp
 
 def test_the_other_commands_write_what_they_measure(checkpoints, judge, clip, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(eval.clip_score, "real_images", lambda data, split: random_images(20))
-    one, eight = (str(checkpoints / kind) for kind in ("student-1step", "student-8step"))
-    samples = ["--model", one, "--n", "20", "--samples", str(tmp_path / "samples")]
+    samples = ["--model", str(checkpoints / "student-1step"), "--n", "20", "--samples", str(tmp_path / "samples")]
     result = tmp_path / "result.json"
     accuracy([*samples, "--prompts", "noun", "--json", str(result)])
     assert 0 <= json.loads(result.read_text())["noun_top1"] <= json.loads(result.read_text())["noun_top5"] <= 1
     eval.clip_score.main([*samples, "--data", "stand-in", "--json", str(result)])
     assert json.loads(result.read_text())["protocol"]["clip_model"] == "mobilediff-clip"
-    latency(["--model", one, "--baseline", eight, "--rounds", "3", "--json", str(result)])
-    assert json.loads(result.read_text())["times_faster"]["student-1step"] > 1
-    other = tiny_checkpoint(tmp_path / "other" / "student-1step", "student-1step")
-    with pytest.raises(ValueError, match="have one name"):
-        latency(["--model", one, str(other)])
 
 
 def test_the_bundled_clip_scores_images_between_minus_100_and_100(clip):

@@ -262,7 +262,7 @@ def test_the_command_makes_a_folder_for_the_hub(checkpoints, tmp_path, capsys):
     assert "have not been measured" in card and "1, 2, 4" in card
     load_pipeline(output)
 
-    results.write_text(json.dumps({"records": {"student-1step": {"figures": {"class accuracy": 0.5}}}}))
+    results.write_text(json.dumps({"records": {"student-1step": {"figures": {"quality": {"class accuracy": 0.5}}}}}))
     export.main(arguments)
     card = (output / "README.md").read_text()
     assert "# hub\n" in card and "have not been measured" in card

@@ -1,0 +1,62 @@
+"""A Gaussian fitted to features, which the Frechet distance is taken of."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch_fidelity.metric_fid import fid_features_to_statistics
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A Gaussian fitted to features, and some of the features.
+
+    Attributes:
+        mu: mean, float64 [F].
+        sigma: covariance (n - 1), float64 [F, F].
+        n: images it was fitted to.
+        metadata: the extractor's protocol, hash and number of the images.
+        features: of the first images, float16 [at most `MAX_FEATURES`, F], or None where they were not kept.
+    """
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    n: int
+    metadata: dict[str, str]
+    features: np.ndarray | None = None
+
+    def kept_features(self) -> torch.Tensor:
+        """The features of the first images, float32 with the precision of float16.
+
+        Raises:
+            ValueError: they were not kept.
+        """
+        if self.features is None:
+            raise ValueError(
+                "these statistics hold no features, only their mean and covariance: python -m eval.reference makes "
+                "a file that holds both"
+            )
+        return torch.from_numpy(self.features).float()
+
+
+def check_count(n: int, dim: int) -> None:
+    """Refuse too few images for a Gaussian of `dim` features.
+
+    Raises:
+        ValueError: fewer than `dim` + 1, whose covariance cannot have full rank.
+    """
+    if n < max(2, dim + 1):
+        raise ValueError(f"{n} images are too few: the covariance of {dim} features needs at least {dim + 1}")
+
+
+def feature_statistics(features: torch.Tensor, **metadata: str) -> Statistics:
+    """Fit a Gaussian to features [N, F] in float64, by torch-fidelity's own function.
+
+    Raises:
+        ValueError: fewer than F + 1 rows, whose covariance cannot have full rank, or a value that is not finite.
+    """
+    check_count(*features.shape)
+    if not torch.isfinite(features).all():
+        raise ValueError("a feature is not finite")
+    fitted = fid_features_to_statistics(features.double())
+    return Statistics(fitted["mu"], fitted["sigma"], len(features), metadata)

@@ -1,0 +1,94 @@
+"""Plots of the report's records: distance against latency with the Pareto front, and against network evaluations."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from eval.protocol import atomic_path
+
+SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
+
+
+def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
+    """Names of the points that no other is at least as good as in both coordinates and better in one.
+
+    Args:
+        points: (cost, distance) by name; lower is better in both.
+
+    Returns:
+        The names, the cheapest first.
+    """
+
+    def dominated(name: str) -> bool:
+        x, y = points[name]
+        return any(a <= x and b <= y and (a, b) != (x, y) for a, b in points.values())
+
+    return sorted((name for name in points if not dominated(name)), key=points.get)
+
+
+def distance_points(records: dict[str, dict], cost) -> dict[str, tuple[float, float]]:
+    """(cost, Frechet distance) of every record that holds both, by name.
+
+    Args:
+        records: of the report.
+        cost: a record to its cost, or None where it was not measured.
+    """
+    points = {}
+    for name, record in records.items():
+        distance = record.get("distance", {}).get("frechet_distance_judge")
+        if distance is not None and cost(record) is not None:
+            points[name] = (cost(record), distance)
+    return points
+
+
+def image_latency(record: dict) -> float | None:
+    """Median milliseconds of an image, if measured."""
+    return record.get("latency", {}).get("image", {}).get("median_ms")
+
+
+def network_evaluations(record: dict) -> float | None:
+    """NFE of an image, if it is a model's record."""
+    return record.get("size", {}).get("nfe")
+
+
+def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: str, file: str | Path) -> None:
+    """A scatter plot over a logarithmic cost, the Pareto front as a line and the floor dashed, into a PNG file."""
+    figure, axes = plt.subplots(figsize=SIZE, dpi=RESOLUTION)
+    front = pareto_front(points)
+    axes.plot(*zip(*(points[name] for name in front), strict=True), color="tab:blue", alpha=0.4, label="Pareto front")
+    for name, (x, y) in points.items():
+        axes.plot(x, y, "o", color="tab:blue" if name in front else "tab:gray")
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, 5), fontsize=8)
+    axes.axhline(floor, color="tab:green", linestyle="--", linewidth=1, label="floor: test set against training set")
+    axes.set_xscale("log")
+    axes.margins(x=0.25)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("Fréchet distance (judge)")
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    with atomic_path(file) as temporary:
+        figure.savefig(temporary, format="png")
+    plt.close(figure)
+
+
+def write_plots(records: dict[str, dict], folder: str | Path) -> list[Path]:
+    """Both plots into `folder`; one whose figures were not measured is left out.
+
+    Returns:
+        The files written.
+    """
+    kinds = {
+        "distance-latency.png": (image_latency, "latency of an image, batch 1 (ms, median)"),
+        "distance-nfe.png": (network_evaluations, "network evaluations an image"),
+    }
+    files = []
+    for name, (cost, label) in kinds.items():
+        if points := distance_points(records, cost):
+            floor = next(records[row]["distance"]["floor"] for row in points)
+            draw_points(points, floor, label, Path(folder) / name)
+            files.append(Path(folder) / name)
+    return files

@@ -1,0 +1,85 @@
+"""What a VAE loses: PSNR and Frechet distance of CIFAR-10's test images, encoded and decoded again.
+
+python -m eval.reconstruction --vae checkpoints/teacher/vae --data DIR
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from diffusers import AutoencoderKL
+from tqdm import tqdm
+
+from eval.extractors import judge_extractor
+from eval.fid import measure_distance
+from eval.images import ImageSet, real_images
+from eval.inputs import show_result
+from eval.protocol import folder_sha256, tensor_sha256
+from mobilediff.checkpoints import load_component
+from mobilediff.training.augment import to_float
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 250) -> torch.Tensor:
+    """Images decoded from the means of their latents, rounded to 8 bits.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+
+    Returns:
+        uint8 [N, 3, H, W].
+    """
+    decoded = []
+    for batch in tqdm(images.split(batch_size), desc="reconstruction", unit="batch"):
+        latents = vae.encode(to_float(batch.to(vae.device))).latent_dist.mean
+        decoded.append(((vae.decode(latents).sample + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
+    return torch.cat(decoded)
+
+
+def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Mean over the images of 10 log10(255^2 / mean squared error), in dB; equal images count as 100 dB.
+
+    Args:
+        first, second: uint8 [N, 3, H, W].
+    """
+    errors = (first.double() - second.double()).square().mean((1, 2, 3))
+    return (10 * torch.log10(255**2 / errors)).clamp(max=100).mean().item()
+
+
+def measure_reconstruction(vae: AutoencoderKL, images: ImageSet, device: torch.device | str = "cpu") -> dict:
+    """PSNR and the bundled extractor's Frechet distance of reconstructed images to CIFAR-10's training set.
+
+    Returns:
+        `psnr`, `latent_channels` and all that `measure_distance` returns; its `floor` is the distance of the images
+        themselves where they are the test set.
+    """
+    decoded = reconstruct(vae.to(device), images.images)
+    protocol = images.protocol | {"images": f"{images.protocol['images']}, reconstructed"}
+    protocol |= {"images_sha256": tensor_sha256(decoded)}
+    result = measure_distance(
+        ImageSet(decoded, images.class_labels, images.noun_ids, protocol=protocol), judge_extractor(), device=device
+    )
+    return {"psnr": psnr(images.images, decoded), "latent_channels": vae.config.latent_channels} | result
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m eval.reconstruction", description=__doc__.splitlines()[0])
+    parser.add_argument("--vae", required=True, help="a folder that AutoencoderKL.save_pretrained wrote")
+    parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
+    parser.add_argument("--json", help="also write the result to this file")
+    args = parser.parse_args(argv)
+    vae = load_component(AutoencoderKL, Path(args.vae)).float()
+    result = measure_reconstruction(vae, real_images(args.data, "test"), PartialState().device)
+    show_result({"vae": args.vae, "vae_sha256": folder_sha256(args.vae)} | result, args.json)
+    print(f"PSNR: {result['psnr']:.2f} dB, n = {result['n']}")
+    print(f"Frechet distance (judge): {result['frechet_distance_judge']:.4f}, floor {result['floor']:.4f}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

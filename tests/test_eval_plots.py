@@ -1,0 +1,40 @@
+"""The Pareto front and which plots are drawn."""
+
+import pytest
+from PIL import Image
+
+from eval.plots import pareto_front, write_plots
+
+
+def test_the_pareto_front_holds_what_nothing_beats():
+    points = {"slow": (100, 5), "fast": (1, 9), "middle": (10, 7), "beaten": (20, 8), "as fast, worse": (1, 10)}
+    assert pareto_front(points) == ["fast", "middle", "slow"]
+    assert sorted(pareto_front({"one": (1, 1), "twin": (1, 1)})) == ["one", "twin"]
+
+
+def record(distance: float | None, latency: float | None, nfe: int) -> dict:
+    parts = {"size": {"nfe": nfe}}
+    if distance is not None:
+        parts["distance"] = {"frechet_distance_judge": distance, "floor": 0.2}
+    if latency is not None:
+        parts["latency"] = {"image": {"median_ms": latency}}
+    return parts
+
+
+def test_plots_are_drawn_of_what_was_measured(tmp_path):
+    records = {"teacher": record(15.0, 2000.0, 100), "student-1step": record(25.0, 30.0, 1)}
+    records["CIFAR-10 test"] = {"distance": {"frechet_distance_judge": 0.2, "floor": 0.2}}
+    files = write_plots(records, tmp_path)
+    assert [file.name for file in files] == ["distance-latency.png", "distance-nfe.png"]
+    for file in files:
+        with Image.open(file) as image:
+            image.load()
+            assert image.size == (910, 585)
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [({"a": record(15.0, None, 8)}, ["distance-nfe.png"]), ({"a": record(None, 20.0, 8)}, [])],
+)
+def test_a_plot_without_figures_is_left_out(records, expected, tmp_path):
+    assert [file.name for file in write_plots(records, tmp_path)] == expected
