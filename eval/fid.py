@@ -34,7 +34,13 @@ from eval.gaussian import Statistics, check_count, feature_statistics
 from eval.images import ImageSet
 from eval.inputs import add_input_arguments, images_from_arguments, planned_count, show_result
 from eval.protocol import measured_with
-from eval.reference import reference_file, reference_name, reference_statistics
+from eval.reference import (
+    add_reference_argument,
+    reference_file,
+    reference_name,
+    reference_protocol,
+    reference_statistics,
+)
 from mobilediff.data import DATA_VARIABLE, SPLITS
 
 
@@ -88,8 +94,7 @@ def measure_distance(
         if labelled:
             features |= extract_features(judge_extractor(), images.images, logits, device=device)
     result = {extractor.result_key: frechet_distance(feature_statistics(features[extractor.layer]), statistics)}
-    protocol = extractor.protocol() | {"reference": reference_name(reference), "reference_n": statistics.n}
-    protocol["reference_sha256"] = statistics.metadata["images_sha256"]
+    protocol = extractor.protocol() | reference_protocol(reference, statistics)
     protocol["image_size"] = "{1}x{0}".format(*images.images.shape[2:])
     if reference in SPLITS:
         result["floor"] = frechet_distance(*(reference_statistics(extractor, name, data, device) for name in SPLITS))
@@ -123,11 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.fid", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
     add_extractor_arguments(parser)
-    parser.add_argument(
-        "--reference",
-        default="train",
-        help="train or test of CIFAR-10, a folder of images, an npz file, or statistics made by eval.reference",
-    )
+    add_reference_argument(parser)
     parser.add_argument("--resamples", type=int, default=100, help="of the bootstrap intervals, 0 for none")
     args = parser.parse_args(argv)
     if args.resamples:

@@ -32,15 +32,19 @@ def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
 def distance_points(records: dict[str, dict], cost) -> dict[str, tuple[float, float]]:
     """(cost, Frechet distance) of every record that holds both, by name.
 
+    A name says its number of samples where others have more, as a distance of fewer is biased upward.
+
     Args:
         records: of the report.
         cost: a record to its cost, or None where it was not measured.
     """
+    measured = {name: record for name, record in records.items() if "distance" in record and cost(record) is not None}
+    most = max((record["distance"]["n"] for record in measured.values()), default=0)
     points = {}
-    for name, record in records.items():
-        distance = record.get("distance", {}).get("frechet_distance_judge")
-        if distance is not None and cost(record) is not None:
-            points[name] = (cost(record), distance)
+    for name, record in measured.items():
+        n = record["distance"]["n"]
+        label = name if n == most else f"{name} (n = {n:,})"
+        points[label] = (cost(record), record["distance"]["frechet_distance_judge"])
     return points
 
 
@@ -88,7 +92,7 @@ def write_plots(records: dict[str, dict], folder: str | Path) -> list[Path]:
     files = []
     for name, (cost, label) in kinds.items():
         if points := distance_points(records, cost):
-            floor = next(records[row]["distance"]["floor"] for row in points)
+            floor = next(record["distance"]["floor"] for record in records.values() if "distance" in record)
             draw_points(points, floor, label, Path(folder) / name)
             files.append(Path(folder) / name)
     return files

@@ -24,7 +24,7 @@ from eval.inputs import add_input_arguments, images_from_arguments, show_result
 from eval.kernel import inception_score, kernel_distance
 from eval.manifold import manifold_metrics
 from eval.protocol import measured_with
-from eval.reference import reference_name, reference_statistics
+from eval.reference import add_reference_argument, reference_protocol, reference_statistics
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.data import DATA_VARIABLE
 
@@ -91,8 +91,7 @@ def measure_quality(
         distances = nearest_training(generated[:MAX_COPY_QUERIES], training.training)[0]
         result["copies"] = compare_nearest(distances, training.test_distances)
         result["copies"]["n_training"] = len(training.training)
-    protocol = extractor.protocol() | {"reference": reference_name(reference), "reference_n": n}
-    protocol["reference_sha256"] = statistics.metadata["images_sha256"]
+    protocol = extractor.protocol() | reference_protocol(reference, statistics) | {"reference_n": n}
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
 
 
@@ -116,11 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.quality", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
     add_extractor_arguments(parser)
-    parser.add_argument(
-        "--reference",
-        default="train",
-        help="train or test of CIFAR-10, a folder of images, an npz file, or statistics made by eval.reference",
-    )
+    add_reference_argument(parser)
     args = parser.parse_args(argv)
     extractor, device = extractor_from_arguments(args), PartialState().device
     reference_statistics(extractor, args.reference, args.data, device).kept_features()  # before samples are drawn

@@ -85,6 +85,21 @@ def reference_name(reference: str) -> str:
     return f"CIFAR-10 {reference}" if reference in SPLITS else Path(reference).name
 
 
+def reference_protocol(reference: str, statistics: Statistics) -> dict:
+    """The reference's part of a protocol."""
+    sha256 = statistics.metadata["images_sha256"]
+    return {"reference": reference_name(reference), "reference_n": statistics.n, "reference_sha256": sha256}
+
+
+def add_reference_argument(parser: argparse.ArgumentParser) -> None:
+    """--reference, as `reference_statistics` takes it."""
+    parser.add_argument(
+        "--reference",
+        default="train",
+        help="train or test of CIFAR-10, a folder of images, an npz file, or statistics made by eval.reference",
+    )
+
+
 def reference_images(reference: str, data: str | Path | None = None) -> ImageSet:
     """The images of a reference: a split of CIFAR-10, a folder of images or an npz file.
 

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from eval.plots import pareto_front, write_plots
+from eval.plots import distance_points, network_evaluations, pareto_front, write_plots
 
 
 def test_the_pareto_front_holds_what_nothing_beats():
@@ -15,7 +15,7 @@ def test_the_pareto_front_holds_what_nothing_beats():
 def record(distance: float | None, latency: float | None, nfe: int) -> dict:
     parts = {"size": {"nfe": nfe}}
     if distance is not None:
-        parts["distance"] = {"frechet_distance_judge": distance, "floor": 0.2}
+        parts["distance"] = {"frechet_distance_judge": distance, "floor": 0.2, "n": 100}
     if latency is not None:
         parts["latency"] = {"image": {"median_ms": latency}}
     return parts
@@ -23,13 +23,19 @@ def record(distance: float | None, latency: float | None, nfe: int) -> dict:
 
 def test_plots_are_drawn_of_what_was_measured(tmp_path):
     records = {"teacher": record(15.0, 2000.0, 100), "student-1step": record(25.0, 30.0, 1)}
-    records["CIFAR-10 test"] = {"distance": {"frechet_distance_judge": 0.2, "floor": 0.2}}
+    records["CIFAR-10 test"] = {"distance": {"frechet_distance_judge": 0.2, "floor": 0.2, "n": 1000}}
     files = write_plots(records, tmp_path)
     assert [file.name for file in files] == ["distance-latency.png", "distance-nfe.png"]
     for file in files:
         with Image.open(file) as image:
             image.load()
             assert image.size == (910, 585)
+
+
+def test_a_point_of_fewer_samples_says_so():
+    records = {"teacher": record(15.0, None, 100), "student": record(20.0, None, 8)}
+    records["student"]["distance"]["n"] = 2000
+    assert distance_points(records, network_evaluations) == {"teacher (n = 100)": (100, 15.0), "student": (8, 20.0)}
 
 
 @pytest.mark.parametrize(
