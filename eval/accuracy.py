@@ -16,14 +16,14 @@ from eval.protocol import measured_with
 from mobilediff.captions import CLASS_NAMES
 
 
+def top_k_hits(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torch.Tensor:
+    """1 where the label [N] of a row of logits [N, C] is among the `k` largest, else 0; float64 [N]."""
+    return (logits.topk(k, dim=1).indices == labels[:, None]).any(1).double()
+
+
 def top_k_accuracy(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> float:
-    """Share of rows of logits [N, C] whose label [N] is among the `k` largest, 0 to 1."""
-    return (logits.topk(k, dim=1).indices == labels[:, None]).any(1).double().mean().item()
-
-
-def class_hits(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """1 where the largest of a row of logits [N, C] is its label's [N], else 0; float64 [N]."""
-    return (logits.argmax(dim=1) == labels).double()
+    """The mean of `top_k_hits`, 0 to 1."""
+    return top_k_hits(logits, labels, k).mean().item()
 
 
 def accuracies(features: dict[str, torch.Tensor], images: ImageSet) -> dict:

@@ -55,6 +55,11 @@ def interval_at_n(interval: dict) -> dict:
     return {"low": low, "high": high, "confidence": interval["confidence"], "resamples": interval["resamples"]}
 
 
+def mean_interval(values: torch.Tensor) -> dict:
+    """The interval of the mean of values [n] about the value at this n; returns as `interval_at_n`."""
+    return interval_at_n(bootstrap_interval(lambda rows: values[rows].mean().item(), len(values)))
+
+
 def check_resamples(resamples: int, confidence: float = 0.95) -> None:
     """Refuse so few resamples that a tail holds none.
 

@@ -19,7 +19,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from eval.bootstrap import bootstrap_interval, interval_at_n
+from eval.bootstrap import mean_interval
 from eval.extractors import RESIZE
 from eval.images import ImageSet, real_images
 from eval.inputs import add_input_arguments, images_from_arguments, show_result
@@ -206,8 +206,7 @@ def measure_clip_score(
         "real_n": real["real_n"],
     }
     if len(scores) > 1:
-        interval = bootstrap_interval(lambda rows: scores[rows].mean().item(), len(scores))
-        result["intervals"] = {"clip_score": interval_at_n(interval)}
+        result["intervals"] = {"clip_score": mean_interval(scores)}
     protocol = clip.protocol() | {"template": images.protocol["template"], "scale": "cosine x 100"}
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
 

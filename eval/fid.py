@@ -18,8 +18,8 @@ import torch
 from accelerate import PartialState
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
-from eval.accuracy import accuracies, class_hits
-from eval.bootstrap import bootstrap_interval, check_resamples, frechet_interval, interval_at_n
+from eval.accuracy import accuracies, top_k_hits
+from eval.bootstrap import check_resamples, frechet_interval, interval_at_n, mean_interval
 from eval.extractors import (
     IMAGE_SIZE,
     JUDGE,
@@ -106,9 +106,8 @@ def measure_distance(
         interval = frechet_interval(features[extractor.layer], statistics, resamples)
         result["intervals"] = {extractor.result_key: interval_at_n(interval)}
         if labelled:
-            hits = class_hits(features["class_logits"], images.class_labels)
-            interval = bootstrap_interval(lambda rows: hits[rows].mean().item(), len(hits))
-            result["intervals"]["class_accuracy"] = interval_at_n(interval)
+            hits = top_k_hits(features["class_logits"], images.class_labels)
+            result["intervals"]["class_accuracy"] = mean_interval(hits)
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from eval.clip_score import bundled_clip, clip_scores, measure_clip_score
+from eval.clip_score import bundled_clip, clip_score, measure_clip_score
 from eval.compare import changes_table, compare_results
 from eval.extractors import JUDGE, judge_extractor
 from eval.fid import measure_distance
@@ -201,7 +201,7 @@ class Report:
             self.save(name, "clip", measure_clip_score(self._samples(name), clip, self.data, self.device))
         if not all(self._scale_holds(name, "clip", clip.protocol()) for name in (REAL, DAMAGED)):
             for name, images in self._real().items():
-                score = clip_scores(clip, images.images, images.prompts).mean().item()
+                score = clip_score(clip, images.images, images.prompts)
                 content = {"clip_score": score, "n": len(images), "protocol": clip.protocol()}
                 self.save(name, "clip", content | {"samples": images.protocol})
 
