@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from diffusers import AutoencoderKL
-from tqdm import tqdm
 
 from eval.extractors import judge_extractor
 from eval.fid import measure_distance
@@ -18,34 +17,7 @@ from eval.images import ImageSet, real_images
 from eval.inputs import show_result
 from eval.protocol import folder_sha256, tensor_sha256
 from mobilediff.checkpoints import load_component
-from mobilediff.training.augment import to_float
-
-
-@torch.no_grad()
-def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 250) -> torch.Tensor:
-    """Images decoded from the means of their latents, rounded to 8 bits.
-
-    Args:
-        images: uint8 [N, 3, H, W].
-
-    Returns:
-        uint8 [N, 3, H, W].
-    """
-    decoded = []
-    for batch in tqdm(images.split(batch_size), desc="reconstruction", unit="batch"):
-        latents = vae.encode(to_float(batch.to(vae.device))).latent_dist.mean
-        decoded.append(((vae.decode(latents).sample + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
-    return torch.cat(decoded)
-
-
-def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Mean over the images of 10 log10(255^2 / mean squared error), in dB; equal images count as 100 dB.
-
-    Args:
-        first, second: uint8 [N, 3, H, W].
-    """
-    errors = (first.double() - second.double()).square().mean((1, 2, 3))
-    return (10 * torch.log10(255**2 / errors)).clamp(max=100).mean().item()
+from mobilediff.training.vae import psnr, reconstruct
 
 
 def measure_reconstruction(vae: AutoencoderKL, images: ImageSet, device: torch.device | str = "cpu") -> dict:

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eval.reconstruction import main, measure_reconstruction, psnr, reconstruct
+from eval.reconstruction import main, measure_reconstruction
+from mobilediff.training.vae import psnr, reconstruct
 from tests.eval_stand_ins import judge, random_images  # noqa: F401
 from tests.tiny import tiny_vae
 

@@ -92,14 +92,30 @@ def set_latent_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def reconstruction_psnr(vae: AutoencoderKL, images: torch.Tensor) -> float:
-    """Mean peak signal-to-noise ratio of 8-bit reconstructions of uint8 `images`, in dB."""
-    values = []
-    for batch in images.split(250):
-        decoded = vae.decode(vae.encode(to_float(batch)).latent_dist.mode()).sample.float()
-        restored = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
-        values.append(10 * torch.log10(255**2 / (restored - batch).square().mean((1, 2, 3))))
-    return torch.cat(values).mean().item()
+def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 250) -> torch.Tensor:
+    """Images decoded from the means of their latents, rounded to 8 bits.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+
+    Returns:
+        uint8 [N, 3, H, W], on the images' device.
+    """
+    decoded = []
+    for batch in images.split(batch_size):
+        restored = vae.decode(vae.encode(to_float(batch.to(vae.device))).latent_dist.mean).sample.float()
+        decoded.append(((restored + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).to(images.device))
+    return torch.cat(decoded)
+
+
+def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Mean over the images of 10 log10(255^2 / mean squared error), in dB; equal images count as 100 dB.
+
+    Args:
+        first, second: uint8 [N, 3, H, W].
+    """
+    errors = (first.double() - second.double()).square().mean((1, 2, 3))
+    return (10 * torch.log10(255**2 / errors)).clamp(max=100).mean().item()
 
 
 def train(options: VaeOptions, limits) -> bool:
@@ -134,7 +150,7 @@ def train(options: VaeOptions, limits) -> bool:
             shown = to_float(test_images[:16])
             pairs = torch.cat([shown, vae(shown).sample.float().clamp(-1, 1)])
             writer.add_image("reconstruction", make_grid(pairs / 2 + 0.5, nrow=16), trainer.step)
-            return {"psnr_db": reconstruction_psnr(vae, test_images)}
+            return {"psnr_db": psnr(test_images, reconstruct(vae, test_images))}
 
     def on_export(folder: Path) -> None:
         set_latent_statistics(vae, images[:5000])
