@@ -12,6 +12,7 @@ import argparse
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from eval.images import IMAGE_SUFFIXES, LABELS, MANIFEST
 from eval.pipelines import (
+    compiled_networks,
     counted_evaluations,
     load_diffusers_pipeline,
     parse_call,
@@ -182,7 +184,8 @@ def generate(
         write_json(store.manifest, manifest)
     missing = [index for index in range(state.process_index, n, state.num_processes) if index not in done]
     bar = tqdm(total=len(missing), desc=settings.model, unit="image", disable=not state.is_main_process)
-    with bar, counted_evaluations(pipeline) as evaluations:
+    compiled = compiled_networks(pipeline) if settings.compiled else nullcontext()
+    with bar, compiled, counted_evaluations(pipeline) as evaluations:
         for indices, images in draw_samples(pipeline, settings, plan, missing, batch_size):
             store.write(indices, images)
             bar.update(len(indices))
@@ -214,6 +217,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="sample i is drawn with seed + i")
     parser.add_argument("--prompts", choices=PROMPT_KINDS, default="class", help="what the prompts name")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="bf16 samples under autocast")
+    parser.add_argument("--compile", action="store_true", help="sample under torch.compile; pays for many steps")
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
 
 
@@ -228,13 +232,13 @@ def sampler_from_arguments(args: argparse.Namespace) -> tuple[DiffusionPipeline,
         if args.call or args.trust_remote_code:
             raise ValueError("--call and --trust-remote-code are options of --pipeline; --model takes --steps")
         pipeline = load_sampler(args.model, device)
-        options = args.seed, args.prompts, args.steps, args.guidance, args.dtype
+        options = args.seed, args.prompts, args.steps, args.guidance, args.dtype, args.compile
         return pipeline, resolve_settings(pipeline, args.model, *options)
     if args.steps is not None or args.guidance is not None:
         raise ValueError("--steps and --guidance are options of --model; of --pipeline they are part of --call")
     call = parse_call(args.call)
     pipeline, revision = load_diffusers_pipeline(args.pipeline, device, args.trust_remote_code)
-    options = revision, call, args.seed, args.prompts, args.dtype
+    options = revision, call, args.seed, args.prompts, args.dtype, args.compile
     settings = resolve_pipeline_settings(pipeline, args.pipeline, *options)
     if args.batch_size > 1 and not takes_generators(pipeline):
         raise ValueError(f"{settings.pipeline_class} takes one generator a call: --batch-size 1 is needed")

@@ -118,6 +118,7 @@ def resolve_pipeline_settings(
     seed: int = 0,
     prompts: str = "class",
     dtype: str = "fp32",
+    compiled: bool = False,
 ) -> PipelineSettings:
     """Settings of a pipeline and of its call: prompts where it takes some, else a batch size or the call's labels.
 
@@ -134,6 +135,7 @@ def resolve_pipeline_settings(
         prompts=prompts if prompted else None,
         template=DEFAULT_TEMPLATE if prompted else None,
         dtype=dtype,
+        compiled=compiled,
         versions=library_versions(SAMPLING_LIBRARIES),
         revision=revision,
         pipeline_class=type(pipeline).__name__,
@@ -175,12 +177,31 @@ def takes_generators(pipeline: DiffusionPipeline) -> bool:
     return "list" in str(inspect.signature(pipeline.__call__).parameters["generator"].annotation).lower()
 
 
+def networks_of(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
+    """The components named unet or transformer, with or without a suffix: what every step calls."""
+    parts = [part for name, part in pipeline.components.items() if name.split("_")[0] in NETWORKS]
+    return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+
+@contextmanager
+def compiled_networks(pipeline: DiffusionPipeline) -> Iterator[None]:
+    """The networks are under torch.compile in the block; the first call of a shape takes about a minute longer."""
+    networks = networks_of(pipeline)
+    for network in networks:
+        network.forward = torch.compile(network.forward)
+    try:
+        yield
+    finally:
+        for network in networks:
+            del network.forward  # the instance's own, which hid the class's
+
+
 @contextmanager
 def counted_evaluations(pipeline: DiffusionPipeline) -> Iterator[list[int]]:
     """Yields a list that gets the number of rows of each call of the pipeline's networks, in the block.
 
-    Its sum over the images drawn is the NFE; a guided step has two rows an image. Networks are the components named
-    unet or transformer, with or without a suffix; the list stays empty where there are none.
+    Its sum over the images drawn is the NFE; a guided step has two rows an image. The list stays empty where there are
+    no networks.
     """
     rows = []
 
@@ -188,9 +209,7 @@ def counted_evaluations(pipeline: DiffusionPipeline) -> Iterator[list[int]]:
         sample, *_ = (*arguments, *named.values())  # the first argument of a network is its noisy input
         rows.append(len(sample))
 
-    networks = [part for name, part in pipeline.components.items() if name.split("_")[0] in NETWORKS]
-    networks = [part for part in networks if isinstance(part, torch.nn.Module)]
-    handles = [network.register_forward_pre_hook(count, with_kwargs=True) for network in networks]
+    handles = [network.register_forward_pre_hook(count, with_kwargs=True) for network in networks_of(pipeline)]
     try:
         yield rows
     finally:

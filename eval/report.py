@@ -96,13 +96,24 @@ class Report:
         samples: folder that keeps samples.
         batch_size: samples drawn at once.
         dtype: samples are drawn in, "fp32" or "bf16".
+        compiled: samples are drawn under torch.compile.
     """
 
     def __init__(
-        self, file, checkpoints, folders, counts, data=None, samples=DEFAULT_SAMPLES, batch_size=100, dtype="fp32"
+        self,
+        file,
+        checkpoints,
+        folders,
+        counts,
+        data=None,
+        samples=DEFAULT_SAMPLES,
+        batch_size=100,
+        dtype="fp32",
+        compiled=False,
     ):
         self.file, self.checkpoints, self.folders, self.counts = Path(file), Path(checkpoints), folders, counts
         self.data, self.samples, self.batch_size, self.dtype = data, samples, batch_size, dtype
+        self.compiled = compiled
         self.device = PartialState().device
         self.pipelines = {name: load_sampler(folder, self.device) for name, folder in folders.items()}
         self.results = read_results(self.file) if self.file.exists() else {"schema": SCHEMA, "records": {}}
@@ -144,7 +155,7 @@ class Report:
             self.save(name, "latency", parts | ratio | {"protocol": measured["protocol"]})
 
     def _settings(self, name: str) -> SamplingSettings:
-        settings = resolve_settings(self.pipelines[name], self.folders[name], dtype=self.dtype)
+        settings = resolve_settings(self.pipelines[name], self.folders[name], dtype=self.dtype, compiled=self.compiled)
         return replace(settings, model=name)
 
     def _samples(self, name: str) -> ImageSet:
@@ -390,6 +401,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU, for latency")
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="bf16 samples under autocast")
+    parser.add_argument("--compile", action="store_true", help="sample under torch.compile; pays for many steps")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
     parser.add_argument("--results", default="docs/results.json", help="where the records are")
     parser.add_argument("--readme", default="README.md", help="the file that gets the whole table")
@@ -419,7 +431,15 @@ def main(argv: list[str] | None = None) -> None:
         for file in (args.readme, *cards.values()):
             check_markers(file)
     report = Report(
-        args.results, args.checkpoints, args.models, args.n, args.data, args.samples, args.batch_size, args.dtype
+        args.results,
+        args.checkpoints,
+        args.models,
+        args.n,
+        args.data,
+        args.samples,
+        args.batch_size,
+        args.dtype,
+        args.compile,
     )
     for section in SECTIONS:
         if section == "latency" and section in args.only:

@@ -50,6 +50,7 @@ class SamplingSettings(ABC):
         prompts: "class" (class `i % 10`), "noun" (that class's nouns in turn), or None for a model without prompts.
         template: the sentence that class or noun is put into, or None.
         dtype: "fp32", or "bf16" for autocast.
+        compiled: the network under torch.compile, which rounds elsewhere.
         versions: of the libraries that draw.
     """
 
@@ -59,6 +60,7 @@ class SamplingSettings(ABC):
     prompts: str | None
     template: str | None
     dtype: str
+    compiled: bool
     versions: dict[str, str]
 
     def __post_init__(self):
@@ -115,6 +117,7 @@ def resolve_settings(
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     dtype: str = "fp32",
+    compiled: bool = False,
 ) -> CheckpointSettings:
     """Fill in the checkpoint's own defaults.
 
@@ -136,6 +139,7 @@ def resolve_settings(
         guidance_scale=float(guidance),
         nfe=pipeline.nfe(num_inference_steps, guidance_scale),
         dtype=dtype,
+        compiled=compiled,
         versions=library_versions(SAMPLING_LIBRARIES),
     )
 
