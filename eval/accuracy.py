@@ -8,12 +8,16 @@ import argparse
 import sys
 
 import torch
+from accelerate import PartialState
 
-from eval.extractors import extract_features, judge_extractor
+from eval.bootstrap import mean_interval
+from eval.extractors import Extractor, extract_features, judge_extractor
 from eval.images import ImageSet
-from eval.inputs import add_input_arguments, images_from_arguments, show_result
+from eval.inputs import add_input_arguments, measure_repeatedly, show_repeats, show_result
 from eval.protocol import measured_with
 from mobilediff.captions import CLASS_NAMES
+
+NOUN_FIGURES = {"noun_top1": 1, "noun_top5": 5}  # name to k
 
 
 def top_k_hits(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torch.Tensor:
@@ -26,6 +30,11 @@ def top_k_accuracy(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> fl
     return top_k_hits(logits, labels, k).mean().item()
 
 
+def known_nouns(images: ImageSet) -> torch.Tensor:
+    """True where an image's noun is known, [N]; of length 0 where no noun is."""
+    return images.noun_ids >= 0 if images.noun_ids is not None else torch.zeros(0, dtype=torch.bool)
+
+
 def accuracies(features: dict[str, torch.Tensor], images: ImageSet) -> dict:
     """What the judge's logits say of images with known labels.
 
@@ -34,8 +43,8 @@ def accuracies(features: dict[str, torch.Tensor], images: ImageSet) -> dict:
         images: their labels; images without a noun are left out of the noun figures.
 
     Returns:
-        `class_accuracy`, `class_accuracy_by_class`, and with known nouns `noun_top1`, `noun_top5` and `noun_n`; empty
-        without labels.
+        `class_accuracy`, `class_accuracy_by_class`, and with known nouns `noun_top1`, `noun_top5`, `noun_n`
+        (images) and `nouns` (the judge's); empty without labels.
     """
     result = {}
     if images.class_labels is not None:
@@ -46,12 +55,35 @@ def accuracies(features: dict[str, torch.Tensor], images: ImageSet) -> dict:
             for index, name in enumerate(CLASS_NAMES)
             if (labels == index).any()
         }
-    known = images.noun_ids >= 0 if images.noun_ids is not None else torch.zeros(0, dtype=torch.bool)
+    known = known_nouns(images)
     if known.any():
         logits, labels = features["noun_logits"][known], images.noun_ids[known]
-        result |= {"noun_top1": top_k_accuracy(logits, labels), "noun_top5": top_k_accuracy(logits, labels, 5)}
-        result["noun_n"] = int(known.sum())
+        result |= {name: top_k_accuracy(logits, labels, k) for name, k in NOUN_FIGURES.items()}
+        result |= {"noun_n": int(known.sum()), "nouns": logits.shape[1]}
     return result
+
+
+def measure_accuracy(images: ImageSet, judge: Extractor, device: torch.device | str = "cpu") -> dict:
+    """The judge's accuracies of labelled images.
+
+    Returns:
+        `n`, the figures of `accuracies`, `intervals` of the class accuracy and of both noun figures, `protocol`,
+        `samples`.
+
+    Raises:
+        ValueError: the images have no labels, or are of the wrong size.
+    """
+    if images.class_labels is None:
+        raise ValueError("the images have no labels: accuracy needs a folder or npz file made by eval.generate")
+    features = extract_features(judge, images.images, ("class_logits", "noun_logits"), device=device)
+    intervals = {"class_accuracy": mean_interval(top_k_hits(features["class_logits"], images.class_labels))}
+    known = known_nouns(images)
+    if known.any():
+        for name, k in NOUN_FIGURES.items():
+            hits = top_k_hits(features["noun_logits"][known], images.noun_ids[known], k)
+            intervals[name] = mean_interval(hits)
+    result = {"n": len(images)} | accuracies(features, images) | {"intervals": intervals}
+    return result | {"protocol": judge.protocol() | measured_with(device), "samples": images.protocol}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,14 +91,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.accuracy", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
     args = parser.parse_args(argv)
-    judge = judge_extractor()
-    images = images_from_arguments(args, labelled=True)
-    if images.class_labels is None:
-        raise ValueError(f"{args.images} has no labels: accuracy needs a folder or npz file made by eval.generate")
-    logits = extract_features(judge, images.images, ("class_logits", "noun_logits"))
-    result = {"n": len(images)} | accuracies(logits, images)
-    protocol = judge.protocol() | measured_with("cpu")
-    show_result(result | {"protocol": protocol, "samples": images.protocol}, args.json)
+    judge, device = judge_extractor(), PartialState().device
+    result = measure_repeatedly(args, lambda images: measure_accuracy(images, judge, device), labelled=True)
+    show_result(result, args.json)
+    show_repeats(result)
 
 
 if __name__ == "__main__":

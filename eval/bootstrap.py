@@ -12,8 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from eval.features import check_features
+from eval.features import check_features, check_pair
 from eval.gaussian import Statistics, check_count
+from eval.manifold import ball_hits
 
 
 def bootstrap_interval(
@@ -108,6 +109,98 @@ def frechet_interval(
     distance = _weighted_distance(features.cpu().numpy(), reference)
     values = [distance(torch.bincount(rows, minlength=n).numpy()) for rows in draws]
     return _basic_interval(distance(np.ones(n, dtype=np.int64)), values, confidence)
+
+
+def kernel_interval(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    resamples: int = 100,
+    confidence: float = 0.95,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> dict:
+    """Basic bootstrap interval of the kernel distance of features to real ones, which are held fixed.
+
+    Of the unbiased estimate on all rows (Gretton et al., JMLR 13, 2012, equation 3) with the kernel of
+    `eval.kernel.kernel_distance`, (x.y / F + 1)^3; a resample weighs each row by how often it was drawn.
+
+    Args:
+        real: [N, F].
+        generated: [M, F].
+        resamples, confidence, seed: as in `bootstrap_interval`.
+        batch_size: rows whose kernel values are held at a time; without effect on the result.
+
+    Returns:
+        As `bootstrap_interval`.
+
+    Raises:
+        ValueError: as in `bootstrap_interval`, and for features as in `eval.features.check_pair`.
+    """
+    real, generated = check_pair(real, generated, ("real", "generated"), least=2)
+    n, m = len(generated), len(real)
+    weights = _weights(n, resamples, confidence, seed)
+
+    def kernel(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return (first @ second.T / first.shape[1] + 1) ** 3
+
+    pairs, cross = torch.zeros(weights.shape[1], dtype=torch.float64), torch.empty(n, dtype=torch.float64)
+    own = ((generated**2).sum(dim=1) / generated.shape[1] + 1) ** 3  # k(y, y)
+    for rows in torch.arange(n).split(batch_size):
+        pairs += (kernel(generated[rows], generated) @ weights * weights[rows]).sum(dim=0)
+        cross[rows] = kernel(generated[rows], real).mean(dim=1)
+    among_real = sum(kernel(rows, real).sum().item() for rows in real.split(batch_size))
+    among_real = (among_real - (((real**2).sum(dim=1) / real.shape[1] + 1) ** 3).sum().item()) / (m * (m - 1))
+    values = (pairs - own @ weights) / (n * (n - 1)) - 2 * (cross @ weights) / n + among_real
+    return _basic_interval(values[0].item(), values[1:].tolist(), confidence)
+
+
+def manifold_intervals(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    k: int,
+    resamples: int = 100,
+    confidence: float = 0.95,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> dict[str, dict]:
+    """Intervals of precision, density and coverage at this n, with the real features held fixed.
+
+    Recall has none: a row that is drawn twice is its own neighbour, so that the balls of a resample shrink.
+
+    Args:
+        real: [N, F].
+        generated: [M, F].
+        k: neighbours, as in `eval.manifold.manifold_metrics`.
+        resamples, confidence, seed: as in `bootstrap_interval`.
+        batch_size: rows whose distances are held at a time; without effect on the result.
+
+    Returns:
+        By name, as `interval_at_n`.
+
+    Raises:
+        ValueError: as in `bootstrap_interval`, and for features as in `eval.features.check_pair`.
+    """
+    real, generated = check_pair(real, generated, ("real", "generated"), least=k + 1)
+    weights = _weights(len(generated), resamples, confidence, seed)
+    balls, covered = torch.zeros(len(generated), dtype=torch.float64), torch.zeros(weights.shape[1])
+    for hits in ball_hits(real, generated, k, batch_size):
+        balls += hits.sum(dim=0)  # how many real balls a generated row is in
+        covered += (hits.float() @ (weights > 0).float() > 0).sum(dim=0)
+    values = {
+        "precision": (balls > 0).double() @ weights / len(generated),
+        "density": balls @ weights / (k * len(generated)),
+        "coverage": covered.double() / len(real),
+    }
+    return {
+        name: interval_at_n(_basic_interval(value[0].item(), value[1:].tolist(), confidence))
+        for name, value in values.items()
+    }
+
+
+def _weights(n: int, resamples: int, confidence: float, seed: int) -> torch.Tensor:
+    """How often each of `n` rows counts: once each, then in each resample; float64 [n, 1 + resamples]."""
+    counts = [torch.bincount(rows, minlength=n) for rows in _draws(n, resamples, confidence, seed)]
+    return torch.stack([torch.ones(n, dtype=torch.int64), *counts], dim=1).double()
 
 
 def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[[np.ndarray], float]:

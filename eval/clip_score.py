@@ -22,7 +22,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from eval.bootstrap import mean_interval
 from eval.extractors import RESIZE
 from eval.images import ImageSet, real_images
-from eval.inputs import add_input_arguments, images_from_arguments, show_result
+from eval.inputs import add_input_arguments, measure_repeatedly, show_repeats, show_result
 from eval.open_clip_models import OPEN_CLIP_RESIZE, load_open_clip, preprocessed
 from eval.protocol import folder_sha256, measured_with, read_json, state_dict_sha256
 from mobilediff.captions import CLASS_NAMES, caption
@@ -227,10 +227,13 @@ def main(argv: list[str] | None = None) -> None:
         clip = bundled_clip(device=device)
     if not (args.data or os.environ.get(DATA_VARIABLE)):
         shipped_real_score(clip)  # before samples are drawn for nothing
-    result = measure_clip_score(images_from_arguments(args, labelled=True), clip, args.data, device)
+    result = measure_repeatedly(
+        args, lambda images: measure_clip_score(images, clip, args.data, device), labelled=True
+    )
     show_result(result, args.json)
     print(f"CLIP score ({clip.name}, n = {result['n']}): {result['clip_score']:.2f}")
     print(f"real images (n = {result['real_n']}): {result['clip_score_real']:.2f}")
+    show_repeats(result)
 
 
 if __name__ == "__main__":

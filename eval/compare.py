@@ -12,6 +12,8 @@ from dataclasses import dataclass
 # What must be equal for two figures of a section to be comparable.
 SAME = {
     "distance": ("extractor_sha256", "resize", "reference_sha256"),
+    "quality": ("extractor_sha256", "resize", "reference_sha256", "reference_n"),
+    "nouns": ("extractor_sha256", "resize"),
     "clip": ("clip_sha256", "resize", "template"),
     "latency": ("device_name", "threads", "dtype", "batch_size"),
 }

@@ -32,7 +32,7 @@ from eval.extractors import (
 )
 from eval.gaussian import Statistics, check_count, feature_statistics
 from eval.images import ImageSet
-from eval.inputs import add_input_arguments, images_from_arguments, planned_count, show_result
+from eval.inputs import add_input_arguments, measure_repeatedly, planned_count, show_repeats, show_result
 from eval.protocol import measured_with
 from eval.reference import (
     add_reference_argument,
@@ -136,17 +136,19 @@ def main(argv: list[str] | None = None) -> None:
     reference = reference_statistics(extractor, args.reference, args.data, device)
     if not args.images:  # before samples are drawn for nothing
         check_count(planned_count(args), len(reference.mu))
-    images = images_from_arguments(args)
-    result = measure_distance(images, extractor, args.reference, args.data, device, args.resamples)
+    result = measure_repeatedly(
+        args, lambda images: measure_distance(images, extractor, args.reference, args.data, device, args.resamples)
+    )
     show_result(result, args.json)
     to = reference_name(args.reference)
-    print(f"{extractor.label(len(images))} to {to}: {result[extractor.result_key]:.4f}")
+    print(f"{extractor.label(result['n'])} to {to}: {result[extractor.result_key]:.4f}")
     for name, interval in result.get("intervals", {}).items():
         print(f"{interval['confidence']:.0%} interval of {name}: {interval['low']:.4f} to {interval['high']:.4f}")
     if "floor" in result:
         print(f"floor (CIFAR-10 test against train): {result['floor']:.4f}")
     if "class_accuracy" in result:
         print(f"class accuracy under {JUDGE}: {result['class_accuracy']:.2%}")
+    show_repeats(result)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
+from eval.features import check_features
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -56,7 +58,5 @@ def feature_statistics(features: torch.Tensor, **metadata: str) -> Statistics:
         ValueError: fewer than F + 1 rows, whose covariance cannot have full rank, or a value that is not finite.
     """
     check_count(*features.shape)
-    if not torch.isfinite(features).all():
-        raise ValueError("a feature is not finite")
-    fitted = fid_features_to_statistics(features.double())
+    fitted = fid_features_to_statistics(check_features(features, "feature"))
     return Statistics(fitted["mu"], fitted["sigma"], len(features), metadata)

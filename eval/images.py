@@ -15,6 +15,7 @@ from mobilediff.data import load_cifar10
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
+MAX_SIZE = 1024  # pixels a side
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
 
@@ -66,15 +67,24 @@ def real_images(data: str | Path | None, split: str) -> ImageSet:
     return ImageSet(dataset.images, dataset.labels, dataset.noun_ids, protocol=protocol)
 
 
+def check_size(size: int) -> None:
+    """Refuse a size that images cannot be brought to.
+
+    Raises:
+        ValueError: it is below 1 or over `MAX_SIZE`.
+    """
+    if not 1 <= size <= MAX_SIZE:
+        raise ValueError(f"--resize {size}: accepted is 1 to {MAX_SIZE}")
+
+
 def resized(images: ImageSet, size: int) -> ImageSet:
     """Square images brought to `size` x `size` pixels by Pillow's Lanczos filter, which its protocol then says.
 
     Raises:
-        ValueError: `size` is below 1, or the images are not square.
+        ValueError: as in `check_size`, or the images are not square.
     """
     height, width = images.images.shape[2:]
-    if size < 1:
-        raise ValueError(f"--resize {size}: accepted is 1 or more")
+    check_size(size)
     if height != width:
         raise ValueError(f"the images are {width}x{height} pixels; --resize takes square images")
     if width == size:

@@ -3,11 +3,13 @@
 import argparse
 import hashlib
 import json
+import statistics
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from eval.generate import add_model_arguments, add_sampling_arguments, generate, sampler_from_arguments
-from eval.images import ImageSet, read_images, resized
+from eval.images import ImageSet, check_size, read_images, resized
 from eval.protocol import read_json, write_json
 from eval.sampling import SamplingSettings, check_sample_count
 
@@ -38,6 +40,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     add_sampling_arguments(parser)
     parser.set_defaults(n=None)
     parser.add_argument("--resize", type=int, metavar="N", help="bring the images to N x N pixels first (Lanczos)")
+    parser.add_argument("--repeats", type=int, default=1, help="sets of samples, each from seeds of its own")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     parser.add_argument("--json", help="also write the result to this file")
@@ -59,6 +62,8 @@ def images_from_arguments(args: argparse.Namespace, labelled: bool = False) -> I
         ValueError: fewer than 2 images, a model without labels where they are needed, or as in `read_images`,
             `sampler_from_arguments`, `generate` and `resized`.
     """
+    if args.resize is not None:
+        check_size(args.resize)  # before samples are drawn for nothing
     if args.images:
         images = read_images(args.images)
         images = images if args.n is None else images.first(args.n)
@@ -74,6 +79,49 @@ def images_from_arguments(args: argparse.Namespace, labelled: bool = False) -> I
             raise ValueError(f"{settings.model} takes no prompts, so its samples have neither prompts nor labels")
         images = kept_samples(pipeline, settings, n, args.batch_size, args.samples)
     return images if args.resize is None else resized(images, args.resize)
+
+
+def measure_repeatedly(args: argparse.Namespace, measure: Callable[[ImageSet], dict], labelled: bool = False) -> dict:
+    """Measure the images that the options name and, with --repeats, as many further sets of samples.
+
+    The sets follow each other: n samples from --seed on, then n from --seed + n on. What differs between them is the
+    draw of the samples, so their spread is what an interval of one set estimates.
+
+    Args:
+        args: of the command line, with the options of `add_input_arguments`.
+        measure: of one set of images.
+        labelled: as in `images_from_arguments`.
+
+    Returns:
+        What `measure` returns of the first set; of several also `repeats`: the first seed of each set, `seeds`, and of
+        every figure that is a float its `values`, `mean` and `std` (n - 1).
+
+    Raises:
+        ValueError: fewer than one repeat, several of images that are there already, or as in `images_from_arguments`.
+    """
+    if args.repeats < 1:
+        raise ValueError(f"--repeats is {args.repeats}; accepted is 1 or more")
+    if args.repeats > 1 and args.images:
+        raise ValueError(f"--repeats is {args.repeats}, but {args.images} holds one set of images: accepted is 1")
+    if args.repeats == 1:
+        return measure(images_from_arguments(args, labelled))
+    seeds = [args.seed + turn * planned_count(args) for turn in range(args.repeats)]
+    results = [
+        measure(images_from_arguments(argparse.Namespace(**vars(args) | {"seed": seed}), labelled)) for seed in seeds
+    ]
+    repeats = {"seeds": seeds}
+    for key in (key for key, value in results[0].items() if isinstance(value, float)):
+        values = [result[key] for result in results]
+        repeats[key] = {"values": values, "mean": statistics.mean(values), "std": statistics.stdev(values)}
+    return results[0] | {"repeats": repeats}
+
+
+def show_repeats(result: dict) -> None:
+    """A line for each figure that was measured on several sets of samples."""
+    repeats = result.get("repeats", {"seeds": []})
+    for key, figure in repeats.items():
+        if key != "seeds":
+            print(f"{key} of {len(repeats['seeds'])} sets: {figure['mean']:.4f}, std {figure['std']:.4f}")
 
 
 def show_result(result: dict, path: str | None) -> None:

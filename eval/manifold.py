@@ -1,5 +1,7 @@
 """Precision and recall by torch-fidelity, density and coverage beside them, from balls around the k nearest rows."""
 
+from collections.abc import Iterator
+
 import torch
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
@@ -61,12 +63,17 @@ def density_and_coverage(real: torch.Tensor, generated: torch.Tensor, k: int, ba
     Equation 3: density = 1 / (k M) sum_j sum_i 1[Y_j in B(X_i, NND_k(X_i))].
     Equation 4: coverage = 1 / N sum_i 1[some Y_j in B(X_i, NND_k(X_i))].
     """
-    rim = RIM * real.norm(dim=1).max()
     inside, covered = 0, 0
-    for centres in real.split(batch_size):
-        # k + 1, as a centre is its own nearest row
-        radii = torch.cdist(centres, real).kthvalue(k + 1, dim=1, keepdim=True).values
-        hits = torch.cdist(centres, generated) <= radii + rim
+    for hits in ball_hits(real, generated, k, batch_size):
         inside += int(hits.sum())
         covered += int(hits.any(dim=1).sum())
     return inside / (k * len(generated)), covered / len(real)
+
+
+def ball_hits(real: torch.Tensor, generated: torch.Tensor, k: int, batch_size: int) -> Iterator[torch.Tensor]:
+    """Which generated rows lie in which real balls: bool [at most `batch_size`, M], real row after real row."""
+    rim = RIM * real.norm(dim=1).max()
+    for centres in real.split(batch_size):
+        # k + 1, as a centre is its own nearest row
+        radii = torch.cdist(centres, real).kthvalue(k + 1, dim=1, keepdim=True).values
+        yield torch.cdist(centres, generated) <= radii + rim

@@ -1,4 +1,5 @@
-"""Plots of the report's records: distance against latency with the Pareto front, and against network evaluations."""
+"""Plots of the report's records: distance against latency and network evaluations with the Pareto front, and class
+accuracy against guidance."""
 
 from pathlib import Path
 
@@ -79,8 +80,32 @@ def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: s
     plt.close(figure)
 
 
+def draw_guidance(sweeps: dict[str, dict], file: str | Path) -> None:
+    """Class accuracy and its interval against the scale of guidance, a line a model, into a PNG file.
+
+    Args:
+        sweeps: `guidance` sections of records, by the model's name.
+    """
+    figure, axes = plt.subplots(figsize=SIZE, dpi=RESOLUTION)
+    for name, sweep in sweeps.items():
+        points = sorted(sweep["points"], key=lambda point: point["guidance_scale"])
+        scales = [point["guidance_scale"] for point in points]
+        intervals = [point["intervals"]["class_accuracy"] for point in points]
+        label = f"{name} (n = {sweep['n']:,} a point)"
+        (line,) = axes.plot(scales, [100 * point["class_accuracy"] for point in points], "o-", label=label)
+        low, high = ([100 * interval[end] for interval in intervals] for end in ("low", "high"))
+        axes.fill_between(scales, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_xlabel("guidance scale")
+    axes.set_ylabel("class accuracy (judge, %)")
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    with atomic_path(file) as temporary:
+        figure.savefig(temporary, format="png")
+    plt.close(figure)
+
+
 def write_plots(records: dict[str, dict], folder: str | Path) -> list[Path]:
-    """Both plots into `folder`; one whose figures were not measured is left out.
+    """All plots into `folder`; one whose figures were not measured is left out.
 
     Returns:
         The files written.
@@ -95,4 +120,7 @@ def write_plots(records: dict[str, dict], folder: str | Path) -> list[Path]:
             floor = next(record["distance"]["floor"] for record in records.values() if "distance" in record)
             draw_points(points, floor, label, Path(folder) / name)
             files.append(Path(folder) / name)
+    if sweeps := {name: record["guidance"] for name, record in records.items() if "guidance" in record}:
+        files.append(Path(folder) / "accuracy-guidance.png")
+        draw_guidance(sweeps, files[-1])
     return files

@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from eval.bootstrap import interval_at_n, kernel_interval, manifold_intervals
 from eval.copies import compare_nearest, nearest_training, pairwise_distance
 from eval.extractors import INCEPTION, JUDGE, Extractor, add_extractor_arguments, extract_features
 from eval.fid import extractor_from_arguments
 from eval.images import ImageSet, real_images
-from eval.inputs import add_input_arguments, images_from_arguments, show_result
+from eval.inputs import add_input_arguments, measure_repeatedly, show_repeats, show_result
 from eval.kernel import inception_score, kernel_distance
 from eval.manifold import manifold_metrics
 from eval.protocol import measured_with
@@ -69,7 +70,7 @@ def measure_quality(
         `n`; the figures of `kernel_distance` (`kernel_inception_distance` under Inception) and `manifold_metrics`;
         where the extractor has classes `classifier_score` or `inception_score`, mean and std; `seed_distance` for
         samples of class prompts, the mean distance between the features of one prompt's seeds; `copies` with
-        `training`; `protocol`, `samples`.
+        `training`; `intervals` of the kernel distance, precision, density and coverage; `protocol`, `samples`.
 
     Raises:
         ValueError: too few images, images of the wrong size, or a reference without features.
@@ -91,6 +92,9 @@ def measure_quality(
         distances = nearest_training(generated[:MAX_COPY_QUERIES], training.training)[0]
         result["copies"] = compare_nearest(distances, training.test_distances)
         result["copies"]["n_training"] = len(training.training)
+    key = next(key for key in result if key.startswith("kernel_") and key.endswith("_mean"))
+    result["intervals"] = {key: interval_at_n(kernel_interval(real[:n], generated[:n]))}
+    result["intervals"] |= manifold_intervals(real[:n], generated[:n], NEIGHBOURS)
     protocol = extractor.protocol() | reference_protocol(reference, statistics) | {"reference_n": n}
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
 
@@ -119,17 +123,19 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     extractor, device = extractor_from_arguments(args), PartialState().device
     reference_statistics(extractor, args.reference, args.data, device).kept_features()  # before samples are drawn
-    images = images_from_arguments(args)
     training = None
     if args.data or os.environ.get(DATA_VARIABLE):
         training = TrainingFeatures(extractor, args.data, device)
     else:
         print(f"copies are not looked for: they need CIFAR-10 (--data DIR or {DATA_VARIABLE})", file=sys.stderr)
-    result = measure_quality(images, extractor, args.reference, args.data, device, training)
+    result = measure_repeatedly(
+        args, lambda images: measure_quality(images, extractor, args.reference, args.data, device, training)
+    )
     show_result(result, args.json)
     for name, value in result.items():
         if isinstance(value, float):
             print(f"{name.replace('_', ' ')} ({extractor.name}, n = {result['n']}): {value:.4f}")
+    show_repeats(result)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ class NoisePipeline:
 
 def noise_settings(**changes) -> CheckpointSettings:
     settings = dict(model="noise", model_sha256="0" * 64, seed=0, prompts="class", template="a photo of a {}")
-    settings |= dict(num_inference_steps=1, guidance_scale=1.0, nfe=1, dtype="fp32", versions={"torch": "0"})
+    settings |= dict(
+        num_inference_steps=1, guidance_scale=1.0, nfe=1, dtype="fp32", compiled=False, versions={"torch": "0"}
+    )
     return CheckpointSettings(**(settings | changes))
 
 

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from eval.bootstrap import bootstrap_interval, frechet_interval
+from eval.bootstrap import (
+    bootstrap_interval,
+    frechet_interval,
+    interval_at_n,
+    kernel_interval,
+    manifold_intervals,
+)
 from eval.copies import compare_nearest, nearest_training, pairwise_distance
 from eval.fid import frechet_distance
 from eval.gaussian import Statistics, feature_statistics
@@ -254,6 +260,45 @@ def test_distance_through_symmetric_roots_equals_torch_fidelity(n):
     expected = frechet_distance(feature_statistics(features[rows]), reference)
     result = frechet_interval(features[rows], reference, resamples=40)
     assert result["estimate"] == pytest.approx(expected, rel=1e-6) and expected > 1
+
+
+def test_kernel_interval_is_of_the_unbiased_estimate_and_of_resampled_rows():
+    real, generated = gaussian(30, 5, seed=1), gaussian(40, 5, seed=2) * 1.4 + 0.3
+
+    def mmd(rows):
+        def kernel(first, second):
+            return (first @ second.T / 5 + 1) ** 3
+
+        one = generated[rows]
+        among = [(k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (kernel(one, one), kernel(real, real))]
+        return float(sum(among) - 2 * kernel(one, real).mean())
+
+    expected = bootstrap_interval(mmd, 40, resamples=40, seed=3)
+    assert kernel_interval(real, generated, resamples=40, seed=3, batch_size=7) == pytest.approx(expected, rel=1e-9)
+    whole = kernel_distance(real, generated[:30], subsets=1, subset_size=30)["kernel_distance_mean"]
+    assert kernel_interval(real, generated[:30])["estimate"] == pytest.approx(whole, rel=1e-9)
+
+
+def test_manifold_intervals_are_of_resampled_rows_in_the_balls_of_the_real_ones():
+    real, generated = gaussian(50, 3, seed=1), gaussian(60, 3, seed=2) * 0.7
+    metrics = manifold_metrics(real, generated, k=3)
+    intervals = manifold_intervals(real, generated, 3, resamples=60, seed=5, batch_size=9)
+    radii = torch.cdist(real, real).kthvalue(4, dim=1).values
+    hits = (torch.cdist(real, generated) <= radii[:, None]).double()
+
+    def interval(statistic):
+        return interval_at_n(bootstrap_interval(statistic, 60, resamples=60, seed=5))
+
+    expected = {
+        "precision": interval(lambda rows: hits[:, rows].any(dim=0).double().mean()),
+        "density": interval(lambda rows: hits[:, rows].sum() / (3 * 60)),
+        "coverage": interval(lambda rows: hits[:, rows].any(dim=1).double().mean()),
+    }
+    for name, one in expected.items():
+        assert intervals[name] == pytest.approx(one), name
+        assert one["low"] < one["high"]
+    assert intervals["precision"]["low"] < metrics["precision"] < intervals["precision"]["high"]
+    assert set(intervals) == set(expected)  # recall has none
 
 
 def test_frechet_interval_holds_the_true_distance_where_percentiles_do_not():

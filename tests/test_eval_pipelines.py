@@ -284,6 +284,31 @@ def test_samples_of_another_size_are_measured_once_resized(ddpm, judge, tmp_path
     assert result["protocol"]["image_size"] == "32x32" and "class_accuracy" not in result
 
 
+def test_repeats_are_further_sets_of_seeds_and_show_their_spread(ddpm, judge, tmp_path, capsys):  # noqa: F811
+    command = ["--pipeline", str(ddpm), "--call", '{"num_inference_steps": 2}', "--n", "20", "--resize", "32"]
+    command += ["--samples", str(tmp_path / "samples"), "--extractor", "judge"]
+    single = []
+    for seed in ("5", "25"):
+        fid([*command, "--seed", seed, "--json", str(tmp_path / "one.json")])
+        single.append(json.loads((tmp_path / "one.json").read_text())["frechet_distance_judge"])
+    fid([*command, "--seed", "5", "--repeats", "2", "--json", str(tmp_path / "two.json")])
+    result = json.loads((tmp_path / "two.json").read_text())
+    repeats = result["repeats"]
+    assert repeats["seeds"] == [5, 25] and repeats["frechet_distance_judge"]["values"] == single
+    assert repeats["frechet_distance_judge"]["std"] == pytest.approx(abs(single[0] - single[1]) / 2**0.5)
+    assert result["frechet_distance_judge"] == single[0] and "of 2 sets" in capsys.readouterr().out
+
+
+def test_bad_repeats_and_sizes_are_refused_before_samples_are_drawn(ddpm, judge, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(eval.inputs, "generate", lambda *args: pytest.fail("drawn"))
+    command = ["--pipeline", str(ddpm), "--n", "20", "--samples", str(tmp_path), "--extractor", "judge"]
+    for option, value in (("--repeats", "0"), ("--resize", "0"), ("--resize", "4000")):
+        with pytest.raises(ValueError, match=f"{option} (is )?{value}.*accepted is 1"):
+            fid([*command, option, value])
+    with pytest.raises(ValueError, match="--repeats is 2, but images holds one set"):
+        fid(["--images", "images", "--repeats", "2", "--extractor", "judge"])
+
+
 def test_samples_without_labels_are_refused_before_they_are_drawn(ddpm, judge, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(eval.inputs, "generate", lambda *args: pytest.fail("drawn"))
     with pytest.raises(ValueError, match="ddpm takes no prompts"):

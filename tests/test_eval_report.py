@@ -1,29 +1,35 @@
 """Sizes, the report and the grid on tiny checkpoints: counts add up, nothing is measured twice, tables land."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import eval.clip_score
 import eval.inputs
+import eval.peers
 import eval.quality
 import eval.report
 from eval.accuracy import main as accuracy
 from eval.clip_score import bundled_clip
 from eval.fid import main as fid
+from eval.generate import generate as generate_samples
 from eval.generate import main as generate
 from eval.grid import compose_grid
 from eval.grid import main as grid
 from eval.images import read_images
 from eval.latency import measure_size
 from eval.protocol import folder_sha256
-from eval.report import DAMAGED, REAL, check_markers, damaged, insert_table, sample_counts
+from eval.report import damaged, sample_counts
 from eval.report import main as report
 from eval.sampling import load_sampler, resolve_settings
+from eval.tables import DAMAGED, REAL, check_markers, figures, insert_table, table
 from mobilediff.model_card import RESULTS_END, RESULTS_START, model_card
 from mobilediff.models.image_encoder import ImageEncoder
 from tests.eval_stand_ins import judge, random_images, write_png_folder  # noqa: F401
@@ -65,6 +71,21 @@ def test_generated_images_do_not_depend_on_the_batch_size(checkpoints, tmp_path)
     assert (one.images.int() - six.images.int()).abs().max() <= 1
     assert one.protocol["nfe"] == 2 and one.protocol["num_inference_steps"] == 2
     assert one.protocol["model_sha256"] == folder_sha256(checkpoints / "student-1step")
+
+
+def test_a_compiled_network_draws_the_same_images_and_the_protocol_says_so(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # needs no C++ compiler
+    folder = checkpoints / "student-1step"
+    pipeline = load_sampler(folder)
+    for compiled in (False, True):
+        settings = resolve_settings(pipeline, folder, compiled=compiled)
+        generate_samples(pipeline, settings, tmp_path / str(compiled), 4)
+    eager, compiled = (read_images(tmp_path / name) for name in ("False", "True"))
+    assert (eager.images.int() - compiled.images.int()).abs().max() <= 1
+    assert compiled.protocol["compiled"] is True and eager.protocol["compiled"] is False
+    assert "forward" not in vars(pipeline.unet)  # as it was
+    with pytest.raises(ValueError, match="compiled is True there, False here"):
+        generate(["--model", str(folder), "--output", str(tmp_path / "True"), "--n", "8"])
 
 
 def test_settings_take_the_defaults_of_the_checkpoint_and_refuse_what_it_was_not_made_for(checkpoints):
@@ -196,7 +217,7 @@ def test_a_model_outside_the_checkpoints_is_a_row_that_says_so(checkpoints, judg
     records = json.loads(results.read_text())["records"]
     assert records["outside"]["distance"]["samples"]["model"] == "outside"
     assert records["outside"]["distance"]["samples"]["dtype"] == "bf16"
-    rows = eval.report.table(records)
+    rows = table(records)
     assert "| outside (its weights are not in `checkpoints/`) |" in rows and "| student-1step |" in rows
     assert "drawn in bf16" in rows
     for bad in ("student-1step=x", "=x", "outside="):
@@ -261,3 +282,76 @@ def test_the_grid_repeats_every_pixel(checkpoints, tmp_path):
     assert Image.open(output).size == (4 + 3 * 68, 4 + 2 * 68)
     with pytest.raises(ValueError, match="accepted is a file that ends in .png"):
         grid(["--model", "any", "--output", "grid.jpg"])
+
+
+def with_nouns(images):
+    return replace(images, noun_ids=torch.arange(len(images)) * 7 % 396)
+
+
+def test_nouns_and_the_guidance_sweep_are_sections_of_their_own(tmp_path, judge, monkeypatch):  # noqa: F811
+    checkpoints = tmp_path / "checkpoints"
+    for kind in ("teacher", "student-1step"):
+        tiny_checkpoint(checkpoints / kind, kind)
+    monkeypatch.setattr(eval.report, "real_images", lambda data, split: with_nouns(random_images(40)))
+    results = tmp_path / "results.json"
+    arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--n", "20"]
+    arguments += ["--samples", str(tmp_path / "samples"), "--only", "size,nouns,guidance", "--data", "stand-in"]
+    arguments += ["--scales", "1", "4", "--guidance-n", "12"]
+    monkeypatch.setattr(eval.report, "resolve_settings", two_steps)
+    report(arguments)
+    records = json.loads(results.read_text())["records"]
+    assert records["student-1step"]["nouns"]["samples"]["prompts"] == "noun"
+    assert 0 <= records["teacher"]["nouns"]["noun_top1"] <= records["teacher"]["nouns"]["noun_top5"] <= 1
+    assert records[REAL]["nouns"]["noun_n"] == 40
+    assert "guidance" not in records["student-1step"]  # guidance is distilled into it
+    sweep = records["teacher"]["guidance"]
+    assert [point["guidance_scale"] for point in sweep["points"]] == [1, 4] and sweep["n"] == 12
+    assert [point["samples"]["nfe"] for point in sweep["points"]] == [2, 4]  # without and with guidance
+    assert (tmp_path / "accuracy-guidance.png").exists()
+    assert "noun top-5" in table(records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eval.report, "measure_guidance", lambda *args, **options: pytest.fail("measured again"))
+        patch.setattr(eval.report, "measure_accuracy", lambda *args: pytest.fail("measured again"))
+        report(arguments)
+        with pytest.raises(pytest.fail.Exception, match="measured again"):
+            report([*arguments, "--scales", "1", "5"])
+    with pytest.raises(ValueError, match="a scale is 0.5"):
+        report([*arguments, "--scales", "0.5"])
+
+
+def two_steps(pipeline, folder, **options):
+    return resolve_settings(pipeline, folder, num_inference_steps=2, **options)
+
+
+def test_peers_are_rows_of_random_weights(checkpoints, tmp_path, monkeypatch):
+    tiny = {"sample_size": 8, "block_out_channels": (4,), "norm_num_groups": 2, "attention_head_dim": 2}
+    tiny |= {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "cross_attention_dim": 4}
+    peer = eval.peers.PeerConfig("owner/tiny", UNet2DConditionModel, tiny)
+    monkeypatch.setattr(eval.peers, "PEERS", {"sd-1.5-unet": peer})
+    results = tmp_path / "results.json"
+    arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--only", "size,latency"]
+    report([*arguments, "--models", "student-1step", "--peers", "sd-1.5-unet"])
+    records = json.loads(results.read_text())["records"]
+    assert records["sd-1.5-unet"]["peer"] == "owner/tiny" and "image" not in records["sd-1.5-unet"]["latency"]
+    assert records["student-1step"]["latency"]["protocol"]["interleaved_with"] == ["student-1step", "sd-1.5-unet"]
+    rows = table(records)
+    assert "| sd-1.5-unet (random weights) |" in rows and "configuration of owner/tiny" in rows
+    assert figures(records["sd-1.5-unet"])["quality"] == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(eval.report, "measure_latency", lambda *args: pytest.fail("measured again"))
+        report([*arguments, "--models", "student-1step", "--peers", "sd-1.5-unet"])
+
+
+def test_latencies_of_another_machine_are_measured_again(checkpoints, tmp_path):
+    results = tmp_path / "results.json"
+    arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--only", "size,latency"]
+    report([*arguments, "--models", "student-1step"])
+    content = json.loads(results.read_text())
+    there = content["records"]["student-1step"]["latency"]["protocol"]
+    here = there["device_name"]
+    there["device_name"] = "another machine"
+    results.write_text(json.dumps(content))
+    report([*arguments, "--models", "student-1step"])
+    latency = json.loads(results.read_text())["records"]["student-1step"]["latency"]
+    assert latency["protocol"]["device_name"] == here
