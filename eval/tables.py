@@ -120,10 +120,15 @@ def legend(records: list[dict]) -> list[str]:
             f"training set) is {measured[0]['floor']:.2f}. Class accuracy: of the same classifier. In brackets: 95 % "
             "intervals by bootstrap over the samples."
         )
-    drawn = {record["distance"]["samples"].get("dtype") for record in records if "distance" in record} - {None}
-    if drawn:
-        dtypes = " and ".join(sorted(drawn))
-        lines.append(f"Samples: the classes' prompts in turn, one seed an image, drawn in {dtypes}.")
+    sampled = [record for record in records if "dtype" in record.get("distance", {}).get("samples", {})]
+    if sampled:
+        ways = {}
+        for record in sampled:
+            samples = record["distance"]["samples"]
+            way = f"{samples['dtype']} under torch.compile" if samples["compiled"] else samples["dtype"]
+            ways.setdefault(way, []).append(record["model"])
+        drawn = "; ".join(f"{way}: {', '.join(models)}" for way, models in ways.items())
+        lines.append(f"Samples: the classes' prompts in turn, one seed an image, drawn in {drawn}.")
     if nouns := [record["nouns"] for record in records if "nouns" in record]:
         lines.append(
             f"Noun top-1 and top-5: the noun is the first, or one of the first five, of the {nouns[0]['nouns']} that "

@@ -280,7 +280,7 @@ def test_kernel_interval_is_of_the_unbiased_estimate_and_of_resampled_rows():
 
 
 def test_manifold_intervals_are_of_resampled_rows_in_the_balls_of_the_real_ones():
-    real, generated = gaussian(50, 3, seed=1), gaussian(60, 3, seed=2) * 0.7
+    real, generated = gaussian(50, 3, seed=1), gaussian(60, 3, seed=2) * 1.2
     metrics = manifold_metrics(real, generated, k=3)
     intervals = manifold_intervals(real, generated, 3, resamples=60, seed=5, batch_size=9)
     radii = torch.cdist(real, real).kthvalue(4, dim=1).values
