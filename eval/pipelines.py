@@ -180,13 +180,19 @@ def takes_generators(pipeline: DiffusionPipeline) -> bool:
 def networks_of(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
     """The components named unet or transformer, with or without a suffix: what every step calls."""
     parts = [part for name, part in pipeline.components.items() if name.split("_")[0] in NETWORKS]
-    return [part for part in parts if isinstance(part, torch.nn.Module)]
+    return list(dict.fromkeys(part for part in parts if isinstance(part, torch.nn.Module)))
 
 
 @contextmanager
 def compiled_networks(pipeline: DiffusionPipeline) -> Iterator[None]:
-    """The networks are under torch.compile in the block; the first call of a shape takes about a minute longer."""
+    """The networks are under torch.compile in the block; the first call of a shape takes about a minute longer.
+
+    Raises:
+        ValueError: there is none.
+    """
     networks = networks_of(pipeline)
+    if not networks:
+        raise ValueError(f"{type(pipeline).__name__} has no component named {' or '.join(NETWORKS)} to compile")
     for network in networks:
         network.forward = torch.compile(network.forward)
     try:

@@ -150,6 +150,8 @@ class Report:
 
         if all(holds(name) for name in names):
             return
+        for name in [name for name, record in self.results["records"].items() if "peer" in record]:
+            del self.results["records"][name]  # timed beside other models, or on another machine
         loaded = load_peers(peers or [], self.device)
         for name, peer in loaded.items():
             self.results["records"][name] = {"model": name, "peer": peer.config.source, "size": peer.size()}

@@ -125,7 +125,7 @@ def legend(records: list[dict]) -> list[str]:
         ways = {}
         for record in sampled:
             samples = record["distance"]["samples"]
-            way = f"{samples['dtype']} under torch.compile" if samples["compiled"] else samples["dtype"]
+            way = f"{samples['dtype']} under torch.compile" if samples.get("compiled") else samples["dtype"]
             ways.setdefault(way, []).append(record["model"])
         drawn = "; ".join(f"{way}: {', '.join(models)}" for way, models in ways.items())
         lines.append(f"Samples: the classes' prompts in turn, one seed an image, drawn in {drawn}.")
@@ -139,7 +139,8 @@ def legend(records: list[dict]) -> list[str]:
         lines.append(
             "Of the same features, at equal numbers of samples and training images: kernel distance "
             f"({first['subsets']} subsets), precision, recall, density and coverage (k = {first['neighbours']}); seed "
-            "distance, the mean between samples of one prompt; near copies, the share of samples that are nearer to "
+            "distance, the mean between samples of one prompt; near copies, the share of the first "
+            f"{copies['n']:,} samples that are nearer to "
             f"one of {copies['n_training']:,} training images than all but {copies['copy_percentile']:.0f} % of the "
             "test images are."
         )
