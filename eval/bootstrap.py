@@ -143,14 +143,16 @@ def kernel_interval(
     def kernel(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         return (first @ second.T / first.shape[1] + 1) ** 3
 
+    def diagonal(rows: torch.Tensor) -> torch.Tensor:
+        return ((rows**2).sum(dim=1) / rows.shape[1] + 1) ** 3  # each row's kernel with itself
+
     pairs, cross = torch.zeros(weights.shape[1], dtype=torch.float64), torch.empty(n, dtype=torch.float64)
-    own = ((generated**2).sum(dim=1) / generated.shape[1] + 1) ** 3  # k(y, y)
     for rows in torch.arange(n).split(batch_size):
         pairs += (kernel(generated[rows], generated) @ weights * weights[rows]).sum(dim=0)
         cross[rows] = kernel(generated[rows], real).mean(dim=1)
     among_real = sum(kernel(rows, real).sum().item() for rows in real.split(batch_size))
-    among_real = (among_real - (((real**2).sum(dim=1) / real.shape[1] + 1) ** 3).sum().item()) / (m * (m - 1))
-    values = (pairs - own @ weights) / (n * (n - 1)) - 2 * (cross @ weights) / n + among_real
+    among_real = (among_real - diagonal(real).sum().item()) / (m * (m - 1))
+    values = (pairs - diagonal(generated) @ weights) / (n * (n - 1)) - 2 * (cross @ weights) / n + among_real
     return _basic_interval(values[0].item(), values[1:].tolist(), confidence)
 
 

@@ -59,6 +59,14 @@ def network_evaluations(record: dict) -> float | None:
     return record.get("size", {}).get("nfe")
 
 
+def save_figure(figure: plt.Figure, file: str | Path) -> None:
+    """Write a figure as a PNG file in one piece, and close it."""
+    figure.tight_layout()
+    with atomic_path(file) as temporary:
+        figure.savefig(temporary, format="png")
+    plt.close(figure)
+
+
 def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: str, file: str | Path) -> None:
     """A scatter plot over a logarithmic cost, the Pareto front as a line and the floor dashed, into a PNG file."""
     figure, axes = plt.subplots(figsize=SIZE, dpi=RESOLUTION)
@@ -74,10 +82,7 @@ def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: s
     axes.set_xlabel(x_label)
     axes.set_ylabel("Fréchet distance (judge)")
     axes.legend(fontsize=8)
-    figure.tight_layout()
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, format="png")
-    plt.close(figure)
+    save_figure(figure, file)
 
 
 def draw_guidance(sweeps: dict[str, dict], file: str | Path) -> None:
@@ -98,10 +103,7 @@ def draw_guidance(sweeps: dict[str, dict], file: str | Path) -> None:
     axes.set_xlabel("guidance scale")
     axes.set_ylabel("class accuracy (judge, %)")
     axes.legend(fontsize=8)
-    figure.tight_layout()
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, format="png")
-    plt.close(figure)
+    save_figure(figure, file)
 
 
 def write_plots(records: dict[str, dict], folder: str | Path) -> list[Path]:
