@@ -63,6 +63,19 @@ def accuracies(features: dict[str, torch.Tensor], images: ImageSet) -> dict:
     return result
 
 
+def accuracy_intervals(features: dict[str, torch.Tensor], images: ImageSet) -> dict:
+    """Intervals of the figures of `accuracies` that are a mean over two images or more; arguments as there."""
+    intervals = {}
+    if images.class_labels is not None and len(images) >= 2:
+        intervals["class_accuracy"] = mean_interval(top_k_hits(features["class_logits"], images.class_labels))
+    known = known_nouns(images)
+    if known.sum() >= 2:
+        for name, k in NOUN_FIGURES.items():
+            hits = top_k_hits(features["noun_logits"][known], images.noun_ids[known], k)
+            intervals[name] = mean_interval(hits)
+    return intervals
+
+
 def measure_accuracy(images: ImageSet, judge: Extractor, device: torch.device | str = "cpu") -> dict:
     """The judge's accuracies of labelled images.
 
@@ -76,13 +89,7 @@ def measure_accuracy(images: ImageSet, judge: Extractor, device: torch.device | 
     if images.class_labels is None:
         raise ValueError("the images have no labels: accuracy needs a folder or npz file made by eval.generate")
     features = extract_features(judge, images.images, ("class_logits", "noun_logits"), device=device)
-    intervals = {"class_accuracy": mean_interval(top_k_hits(features["class_logits"], images.class_labels))}
-    known = known_nouns(images)
-    if known.sum() >= 2:
-        for name, k in NOUN_FIGURES.items():
-            hits = top_k_hits(features["noun_logits"][known], images.noun_ids[known], k)
-            intervals[name] = mean_interval(hits)
-    result = {"n": len(images)} | accuracies(features, images) | {"intervals": intervals}
+    result = {"n": len(images)} | accuracies(features, images) | {"intervals": accuracy_intervals(features, images)}
     return result | {"protocol": judge.protocol() | measured_with(device), "samples": images.protocol}
 
 

@@ -18,8 +18,8 @@ import torch
 from accelerate import PartialState
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
-from eval.accuracy import accuracies, top_k_hits
-from eval.bootstrap import check_resamples, frechet_interval, interval_at_n, mean_interval
+from eval.accuracy import accuracies, accuracy_intervals
+from eval.bootstrap import check_resamples, frechet_interval, interval_at_n
 from eval.extractors import (
     IMAGE_SIZE,
     JUDGE,
@@ -78,7 +78,7 @@ def measure_distance(
 
     Returns:
         `frechet_inception_distance`, or `frechet_distance_` and the extractor; `floor`, `n`, the accuracies,
-        `intervals` of the distance at this n and of the class accuracy, `protocol`, `samples`.
+        `intervals` of the distance at this n and of the accuracies, `protocol`, `samples`.
 
     Raises:
         ValueError: too few images, images of the wrong size, or stale statistics.
@@ -106,8 +106,7 @@ def measure_distance(
         interval = frechet_interval(features[extractor.layer], statistics, resamples)
         result["intervals"] = {extractor.result_key: interval_at_n(interval)}
         if labelled:
-            hits = top_k_hits(features["class_logits"], images.class_labels)
-            result["intervals"]["class_accuracy"] = mean_interval(hits)
+            result["intervals"] |= accuracy_intervals(features, images)
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
 
 

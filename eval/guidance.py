@@ -22,7 +22,7 @@ from eval.reference import reference_statistics
 from eval.sampling import DTYPES, CheckpointSettings, load_sampler, resolve_settings
 from mobilediff.pipeline import MobileDiffusionPipeline
 
-SCALES = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0)
+SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 COUNT = 500
 
 

@@ -16,6 +16,7 @@ from eval.sampling import SamplingSettings, check_sample_count
 DEFAULT_SAMPLES = Path("outputs/samples")
 DEFAULT_COUNT = 10000
 MIN_IMAGES = 2
+OF_REAL_IMAGES = ("floor", "clip_score_real")  # figures that no draw of samples changes
 
 
 def kept_samples(pipeline, settings: SamplingSettings, n: int, batch_size: int, folder: str | Path) -> ImageSet:
@@ -94,7 +95,7 @@ def measure_repeatedly(args: argparse.Namespace, measure: Callable[[ImageSet], d
 
     Returns:
         What `measure` returns of the first set; of several also `repeats`: the first seed of each set, `seeds`, and of
-        every figure that is a float its `values`, `mean` and `std` (n - 1).
+        every figure of the samples that is a float its `values`, `mean` and `std` (n - 1).
 
     Raises:
         ValueError: fewer than one repeat, several of images that are there already, or as in `images_from_arguments`.
@@ -110,7 +111,7 @@ def measure_repeatedly(args: argparse.Namespace, measure: Callable[[ImageSet], d
         measure(images_from_arguments(argparse.Namespace(**vars(args) | {"seed": seed}), labelled)) for seed in seeds
     ]
     repeats = {"seeds": seeds}
-    for key in (key for key, value in results[0].items() if isinstance(value, float)):
+    for key in (key for key, value in results[0].items() if isinstance(value, float) and key not in OF_REAL_IMAGES):
         values = [result[key] for result in results]
         repeats[key] = {"values": values, "mean": statistics.mean(values), "std": statistics.stdev(values)}
     return results[0] | {"repeats": repeats}

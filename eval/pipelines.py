@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from eval.protocol import HASHED_SUFFIXES, SAMPLING_LIBRARIES, folder_sha256, library_versions
 from eval.sampling import DEFAULT_TEMPLATE, SamplePlan, SamplingSettings
-from mobilediff.checkpoints import INDEX_NAME
+from mobilediff.checkpoints import INDEX_NAME, load_component
 
 BATCH_ARGUMENTS = ("prompt", "batch_size", "class_labels")
 RESERVED = ("prompt", "batch_size", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict")
@@ -78,7 +78,8 @@ def load_diffusers_pipeline(
 
     Raises:
         FileNotFoundError: there is no such pipeline, or the hub cannot be reached.
-        ValueError: a file of it is missing or corrupt, its weights are not safetensors, or it needs code of its own.
+        ValueError: a file of it is missing or corrupt, its weights lack tensors or are not safetensors, or it needs
+            code of its own.
     """
     folder, revision = Path(name), None
     options = {"use_safetensors": True, "trust_remote_code": trust_remote_code}
@@ -94,6 +95,9 @@ def load_diffusers_pipeline(
             f"--pipeline {name} cannot be loaded; weights must be safetensors, and code of its own runs only with "
             f"--trust-remote-code: {error}"
         ) from error
+    for part, component in pipeline.components.items():
+        if isinstance(component, torch.nn.Module):
+            load_component(type(component), folder / part)  # again, as a pipeline does not say what tensors it lacked
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device), revision
 

@@ -1,6 +1,7 @@
 """Plots of the report's records: distance against latency and network evaluations with the Pareto front, and class
 accuracy against guidance."""
 
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,7 @@ import matplotlib.pyplot as plt
 from eval.protocol import atomic_path
 
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
+MARKERS = "osD^vP*X<>"
 
 
 def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
@@ -72,12 +74,10 @@ def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: s
     figure, axes = plt.subplots(figsize=SIZE, dpi=RESOLUTION)
     front = pareto_front(points)
     axes.plot(*zip(*(points[name] for name in front), strict=True), color="tab:blue", alpha=0.4, label="Pareto front")
-    for name, (x, y) in points.items():
-        axes.plot(x, y, "o", color="tab:blue" if name in front else "tab:gray")
-        axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, 5), fontsize=8)
+    for (name, (x, y)), marker in zip(points.items(), cycle(MARKERS), strict=False):
+        axes.plot(x, y, marker, color="tab:blue" if name in front else "tab:gray", label=f"{name}: {y:.2f}")
     axes.axhline(floor, color="tab:green", linestyle="--", linewidth=1, label="floor: test set against training set")
     axes.set_xscale("log")
-    axes.margins(x=0.25)
     axes.set_ylim(bottom=0)
     axes.set_xlabel(x_label)
     axes.set_ylabel("Fréchet distance (judge)")

@@ -19,7 +19,7 @@ import torch
 from accelerate import PartialState
 
 from eval.accuracy import known_nouns, measure_accuracy
-from eval.clip_score import bundled_clip, clip_score, measure_clip_score
+from eval.clip_score import bundled_clip, measure_clip_score
 from eval.compare import changes_table, compare_results
 from eval.extractors import judge_extractor
 from eval.fid import measure_distance
@@ -27,7 +27,7 @@ from eval.gaussian import check_count
 from eval.guidance import COUNT, SCALES, check_sweep, measure_guidance, takes_guidance
 from eval.images import ImageSet, real_images
 from eval.inputs import DEFAULT_SAMPLES, kept_samples
-from eval.latency import TIMED, measure_latency, measure_size, speed_ups
+from eval.latency import MIN_RUNS, TIMED, check_options, measure_latency, measure_size, speed_ups
 from eval.peers import PEERS, load_peers
 from eval.plots import write_plots
 from eval.protocol import device_description, folder_sha256, library_versions
@@ -39,7 +39,7 @@ from eval.tables import DAMAGED, NOISE_STD, REAL, check_markers, figures, insert
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.checkpoints import checkpoint_names
 
-SECTIONS = ("size", "latency", "distance", "quality", "nouns", "clip", "guidance")
+SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip", "guidance")
 BASELINE = "teacher"
 
 
@@ -140,15 +140,7 @@ class Report:
     def latency(self, threads: int, peers: list[str] | None = None) -> None:
         """Latency of all models and peers in one run, because they are compared; again when one of them lacks it."""
         names = [*self.pipelines, *(peers or [])]
-        wanted = {"interleaved_with": sorted(names), "versions": library_versions(), "timed": TIMED}
-        wanted |= device_description(self.device) | {"threads": threads}
-
-        def holds(name: str) -> bool:
-            protocol = self.record(name).get("latency", {}).get("protocol", {})
-            there = {key: protocol.get(key) for key in wanted}
-            return there | {"interleaved_with": sorted(there["interleaved_with"] or [])} == wanted
-
-        if all(holds(name) for name in names):
+        if all(self._timing_holds(self.record(name).get("latency", {}), names, threads) for name in names):
             return
         for name in [name for name, record in self.results["records"].items() if "peer" in record]:
             del self.results["records"][name]  # timed beside other models, or on another machine
@@ -160,6 +152,31 @@ class Report:
         for name, parts in measured["models"].items():
             ratio = {"times_faster": faster[name], "baseline": BASELINE} if name in faster else {}
             self.save(name, "latency", parts | ratio | {"protocol": measured["protocol"]})
+
+    def throughput(self, threads: int, batch_sizes: list[int]) -> None:
+        """The same parts at larger batches, with their peak memory; again when the batch sizes or models differ."""
+        names = list(self.pipelines)
+
+        def holds(batches: list[dict]) -> bool:
+            sizes = [batch["protocol"]["batch_size"] for batch in batches]
+            return sizes == batch_sizes and all(self._timing_holds(batch, names, threads) for batch in batches)
+
+        if all(holds(self.record(name).get("throughput", {"batches": []})["batches"]) for name in names):
+            return
+        batches = {name: [] for name in names}
+        for size in batch_sizes:
+            measured = measure_latency(self.pipelines, threads, MIN_RUNS, batch_size=size, memory=True)
+            for name, parts in measured["models"].items():
+                batches[name].append(parts | {"protocol": measured["protocol"]})
+        for name in names:
+            self.save(name, "throughput", {"batches": batches[name]})
+
+    def _timing_holds(self, section: dict, names: list[str], threads: int) -> bool:
+        """Whether times were measured of these models together, on this machine and these libraries."""
+        wanted = {"interleaved_with": sorted(names), "versions": library_versions(), "timed": TIMED}
+        wanted |= device_description(self.device) | {"threads": threads}
+        there = {key: section.get("protocol", {}).get(key) for key in wanted}
+        return there | {"interleaved_with": sorted(there["interleaved_with"] or [])} == wanted
 
     def _settings(self, name: str, prompts: str = "class") -> CheckpointSettings:
         options = {"prompts": prompts, "dtype": self.dtype, "compiled": self.compiled}
@@ -250,9 +267,7 @@ class Report:
             self.save(name, "clip", measure_clip_score(self._samples(name), clip, self.data, self.device))
         if not all(self._scale_holds(name, "clip", clip.protocol()) for name in (REAL, DAMAGED)):
             for name, images in self._real().items():
-                score = clip_score(clip, images.images, images.prompts)
-                content = {"clip_score": score, "n": len(images), "protocol": clip.protocol()}
-                self.save(name, "clip", content | {"samples": images.protocol})
+                self.save(name, "clip", measure_clip_score(images, clip, self.data, self.device))
 
     def _scale_holds(self, name: str, section: str, protocol: dict) -> bool:
         there = self.record(name).get(section, {"protocol": {}})["protocol"]
@@ -294,6 +309,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)}")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU, for latency")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8, 64], help="of the throughput")
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="bf16 samples under autocast")
     parser.add_argument("--compile", action="store_true", help="sample under torch.compile; pays for many steps")
@@ -316,6 +332,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args.models = model_folders(args.models, args.checkpoints)
     args.n = sample_counts(args.n, list(args.models))
     args.peers = list(PEERS) if args.peers == [] else args.peers
+    check_options(args.threads, MIN_RUNS, 1.0, args.batch_sizes)
+    args.batch_sizes = sorted(set(args.batch_sizes))
     if "guidance" in args.only:
         check_sweep(args.scales, args.guidance_n, judge_extractor())
     return args
@@ -342,7 +360,8 @@ def main(argv: list[str] | None = None) -> None:
         args.dtype,
         args.compile,
     )
-    arguments = {"latency": (args.threads, args.peers), "guidance": (args.scales, args.guidance_n)}
+    arguments = {"latency": (args.threads, args.peers), "throughput": (args.threads, args.batch_sizes)}
+    arguments["guidance"] = (args.scales, args.guidance_n)
     for section in SECTIONS:
         if section in args.only:
             getattr(report, section)(*arguments.get(section, ()))

@@ -35,6 +35,11 @@ def figures(record: dict) -> dict[str, dict[str, str]]:
                 cost[title] = f"{latency[part]['median_ms']:.1f} / {latency[part]['p90_ms']:.1f}"
         if "times_faster" in latency:
             cost[f"times faster than {latency['baseline']}"] = f"{latency['times_faster']:.1f}"
+    if throughput := record.get("throughput"):
+        largest = throughput["batches"][-1]
+        size, image = largest["protocol"]["batch_size"], largest["image"]
+        cost[f"images/s, batch {size}"] = f"{image['images_per_second']:.1f}"
+        cost[f"peak memory, batch {size} (MB)"] = f"{image['peak_memory_bytes'] / 1e6:.0f}"
     sections = [record[name] for name in ("distance", "nouns", "clip", "quality") if name in record]
     if sections:
         quality["n"] = " / ".join(dict.fromkeys(f"{section['n']:,}" for section in sections))
@@ -106,6 +111,12 @@ def legend(records: list[dict]) -> list[str]:
             "call is one sample without guidance, image is the whole pipeline at its default steps and guidance. The "
             f"machine's matrix product reaches {protocol['matrix_peak_fp32_gflops']:.0f} GFLOP/s in fp32 and "
             f"{protocol['matrix_peak_bf16_gflops']:.0f} in bf16."
+        )
+    if batches := [record["throughput"]["batches"][-1] for record in records if "throughput" in record]:
+        protocol = batches[0]["protocol"]
+        lines.append(
+            f"At batch {protocol['batch_size']}: the whole pipeline in {protocol['dtype']}, median of "
+            f"{protocol['rounds']} runs or more; peak memory is what a call allocates beyond the weights."
         )
     if sources := sorted({record["peer"] for record in records if "peer" in record}):
         lines.append(

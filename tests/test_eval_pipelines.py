@@ -15,6 +15,7 @@ from diffusers import (
     DiTTransformer2DModel,
     UNet2DModel,
 )
+from safetensors.torch import load_file, save_file
 
 import eval.generate
 import eval.inputs
@@ -204,6 +205,17 @@ def test_weights_that_are_pickled_missing_or_cut_are_refused_and_no_code_runs(tm
     with pytest.raises(ValueError, match="copy cannot be loaded; weights must be safetensors"):
         load_diffusers_pipeline(str(folder))
     assert "code ran" not in capsys.readouterr().out
+
+
+def test_weights_that_lack_a_tensor_are_refused_by_its_name(tmp_path, ddpm):
+    folder = tmp_path / "copy"
+    DDPMPipeline.from_pretrained(ddpm).save_pretrained(folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["conv_in.bias"]
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(ValueError, match="lack conv_in.bias"):
+        load_diffusers_pipeline(str(folder))
 
 
 def test_what_is_no_pipeline_is_refused_by_name(tmp_path, monkeypatch):

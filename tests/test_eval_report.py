@@ -355,3 +355,21 @@ def test_latencies_of_another_machine_are_measured_again(checkpoints, tmp_path):
     report([*arguments, "--models", "student-1step"])
     latency = json.loads(results.read_text())["records"]["student-1step"]["latency"]
     assert latency["protocol"]["device_name"] == here
+
+
+def test_throughput_is_of_every_batch_size_and_not_measured_twice(checkpoints, tmp_path, monkeypatch):
+    results = tmp_path / "results.json"
+    arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--only", "size,throughput"]
+    arguments += ["--models", "student-1step"]
+    report([*arguments, "--batch-sizes", "4", "2"])
+    record = json.loads(results.read_text())["records"]["student-1step"]
+    assert [batch["protocol"]["batch_size"] for batch in record["throughput"]["batches"]] == [2, 4]
+    assert all(batch["image"]["peak_memory_bytes"] > 0 for batch in record["throughput"]["batches"])
+    assert record["figures"]["cost"].keys() >= {"images/s, batch 4", "peak memory, batch 4 (MB)"}
+    with monkeypatch.context() as patch:
+        patch.setattr(eval.report, "measure_latency", lambda *args, **options: pytest.fail("measured again"))
+        report([*arguments, "--batch-sizes", "2", "4"])
+        with pytest.raises(pytest.fail.Exception, match="measured again"):
+            report([*arguments, "--batch-sizes", "2"])
+    with pytest.raises(ValueError, match="batch_size is 65"):
+        report([*arguments, "--batch-sizes", "65"])

@@ -172,11 +172,18 @@ def trailing_timesteps(num_steps: int, device: torch.device) -> torch.Tensor:
     return (remaining * NUM_TRAIN_TIMESTEPS).round().long() - 1
 
 
-def build_network(config_file: str, latents: torch.Tensor) -> ModelMixin:
-    """The network that a JSON config names in `_class_name`, for latents [..., C, H, W], with random weights.
+def build_network(config_file: str, latents: torch.Tensor, weights: str | None = None) -> ModelMixin:
+    """The network that a JSON config names in `_class_name`, for latents [..., C, H, W].
+
+    Args:
+        config_file: the config.
+        latents: what the network is to be trained on.
+        weights: folder of a network of this config to start from; None for random weights.
 
     Raises:
-        ValueError: an unknown class, or a config of another latent size or number of channels.
+        FileNotFoundError: there is no folder `weights`.
+        ValueError: an unknown class, a config of another latent size or number of channels, or weights of another
+            config.
     """
     config = json.loads(Path(config_file).read_text(encoding="utf-8"))
     channels, size = latents.shape[-3], latents.shape[-1]
@@ -188,7 +195,18 @@ def build_network(config_file: str, latents: torch.Tensor) -> ModelMixin:
         raise ValueError(
             f"{config_file}: _class_name is {config.get('_class_name')!r}; accepted are {sorted(classes)}"
         )
-    return classes[config["_class_name"]].from_config(config)
+    network = classes[config["_class_name"]].from_config(config)
+    if weights is not None:
+        tensors = load_component(type(network), weights).state_dict()
+        if shapes(tensors) != shapes(network.state_dict()):
+            raise ValueError(f"the weights in {weights} are of another network than {config_file} describes")
+        network.load_state_dict(tensors)
+    return network
+
+
+def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """The shape of each tensor of a state dict."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def make_pipeline(

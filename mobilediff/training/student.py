@@ -30,6 +30,8 @@ class StudentOptions(GeneratorOptions):
     Attributes:
         teacher: pipeline folder.
         network: JSON config of the student.
+        weights: folder of a trained student of that config to start from; None for the teacher's weights where they
+            fit.
         lambda_task: weight of the loss against the data.
         lambda_kd_output: weight of the loss against the teacher's prediction.
         lambda_kd_feat: weight of the normalised feature loss.
@@ -37,6 +39,7 @@ class StudentOptions(GeneratorOptions):
 
     teacher: str = ""
     network: str = "mobilediff/models/configs/student.json"
+    weights: str | None = None
     lambda_task: float = 1.0
     lambda_kd_output: float = 1.0
     lambda_kd_feat: float = 0.1
@@ -144,9 +147,10 @@ def train(options: StudentOptions, limits) -> bool:
     trainer, data = setup(options, limits, parts)
     scheduler = noise_scheduler()
     teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
-    unet = build_network(options.network, data.latents).to(trainer.device)
-    inherited = inherit_weights(unet, teacher)
-    trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")
+    unet = build_network(options.network, data.latents, options.weights).to(trainer.device)
+    if options.weights is None:
+        inherited = inherit_weights(unet, teacher)
+        trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")
     probe = data.conditioning(torch.zeros(1, dtype=torch.int64, device=trainer.device))
     shapes = stage_shapes(unet, probe), stage_shapes(teacher, probe)
     student_stages, teacher_stages = zip(*match_stages(*shapes), strict=True)

@@ -26,10 +26,12 @@ class TeacherOptions(GeneratorOptions):
 
     Attributes:
         network: JSON config of the network.
+        weights: folder of a trained network of that config to start from; None for random weights.
         snr_gamma: gamma of min-SNR weighting, None for equal weights.
     """
 
     network: str = "mobilediff/models/configs/teacher.json"
+    weights: str | None = None
     snr_gamma: float | None = None
 
 
@@ -38,7 +40,7 @@ def train(options: TeacherOptions, limits) -> bool:
     parts = FrozenParts.load(options.vae, options.text)
     trainer, data = setup(options, limits, parts)
     scheduler = noise_scheduler()
-    unet = build_network(options.network, data.latents)
+    unet = build_network(options.network, data.latents, options.weights)
     module = trainer.add("unet", unet)
     pipeline = make_pipeline(parts, unet, scheduler, options)
 

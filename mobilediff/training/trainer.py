@@ -124,11 +124,12 @@ class Trainer:
     def autocast(self):
         """The context for forward passes: the precision of the option `mixed_precision`.
 
-        On a CPU attention that gradients flow through takes the plain kernel: the backward pass of the fused one is
-        slower at these widths.
+        On a CPU attention that gradients flow through takes the plain kernel, with its products in bf16 too: the
+        backward pass of the fused one is slower at these widths.
         """
         fused = self.device.type != "cpu" or not torch.is_grad_enabled()
         attention = nullcontext() if fused else sdpa_kernel(SDPBackend.MATH)
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(not fused)  # of every device, in spite of its name
         enabled = self.options.mixed_precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled), attention:
             yield
