@@ -127,11 +127,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="checkpoint folder, such as checkpoints/student-8step")
     parser.add_argument("--output", required=True, help="folder to write; a checkpoint there is replaced")
     parser.add_argument("--name", help="of the model, on its card and in the results (default: the output folder's)")
+    parser.add_argument("--guidance-scale", type=float, help="to sample with by default, such as eval.guidance's best")
     parser.add_argument("--card", help="file to use as README.md instead of the generated model card")
     parser.add_argument("--results", default="docs/results.json", help="measured figures for the generated card")
     args = parser.parse_args(argv)
     try:
         pipeline = load_pipeline(args.model)
+        if args.guidance_scale is not None:
+            pipeline.nfe(guidance_scale=args.guidance_scale)  # refuses a scale that it cannot sample with
+            pipeline.register_to_config(default_guidance_scale=args.guidance_scale)
         name = args.name or Path(args.output).resolve().name
         if args.card is not None:
             card = Path(args.card).read_text(encoding="utf-8")

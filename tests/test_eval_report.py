@@ -359,7 +359,15 @@ def test_latencies_of_another_machine_are_measured_again(checkpoints, tmp_path):
 
 def test_throughput_is_of_every_batch_size_and_not_measured_twice(checkpoints, tmp_path, monkeypatch):
     results = tmp_path / "results.json"
-    arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--only", "size,throughput"]
+    arguments = [
+        "--checkpoints",
+        str(checkpoints),
+        "--results",
+        str(results),
+        "--no-insert",
+        "--only",
+        "size,throughput",
+    ]
     arguments += ["--models", "student-1step"]
     report([*arguments, "--batch-sizes", "4", "2"])
     record = json.loads(results.read_text())["records"]["student-1step"]

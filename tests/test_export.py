@@ -282,6 +282,17 @@ def test_the_command_makes_a_folder_for_the_hub(checkpoints, tmp_path, capsys):
     assert "holds no records" in capsys.readouterr().err
 
 
+def test_the_command_sets_the_default_scale_of_guidance(checkpoints, tmp_path, capsys):
+    arguments = ["--output", str(tmp_path / "hub"), "--results", str(tmp_path / "results.json")]
+    export.main(["--model", str(checkpoints / "teacher"), *arguments, "--guidance-scale", "1.5"])
+    pipeline = load_pipeline(tmp_path / "hub")
+    assert pipeline.config.default_guidance_scale == 1.5
+    for kind, scale in (("student-1step", "1.5"), ("teacher", "-1")):
+        with pytest.raises(SystemExit):
+            export.main(["--model", str(checkpoints / kind), *arguments, "--guidance-scale", scale])
+        assert f"guidance_scale is {float(scale)}" in capsys.readouterr().err
+
+
 def test_the_checkpoints_in_the_tree_carry_the_code_of_the_package():
     root = Path(export.__file__).parent
     sources = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.py")}

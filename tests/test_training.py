@@ -19,6 +19,7 @@ from mobilediff.captions import load_nouns
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training import classifier, clip, eight_step, one_step, prune, student, teacher, vae
+from mobilediff.training.generator import build_network
 from mobilediff.training.options import RunLimits, TrainingOptions, build_options, parse_options
 from mobilediff.training.state import load_state, save_state, saved_states
 from mobilediff.training.trainer import Trainer
@@ -425,6 +426,23 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     assert zeros.float().mean().item() == pytest.approx(0.5, abs=0.01)
     with pytest.raises(ValueError, match="random"):
         prune.train(build_options(prune.PruneOptions, {**options, "method": "random"}), FULL)
+
+
+def test_a_network_starts_from_given_weights_of_its_config_alone(tmp_path):
+    trained = tiny_unet("teacher")
+    trained.save_pretrained(tmp_path / "unet")
+    config = {**trained.config, "_class_name": type(trained).__name__}
+    latents = torch.zeros(2, config["in_channels"], config["sample_size"], config["sample_size"])
+    (tmp_path / "network.json").write_text(json.dumps(config))
+    network = build_network(str(tmp_path / "network.json"), latents, str(tmp_path / "unet"))
+    assert network.training
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in network.state_dict().items())
+    wider = [2 * channels for channels in config["block_out_channels"]]
+    (tmp_path / "wider.json").write_text(json.dumps({**config, "block_out_channels": wider}))
+    with pytest.raises(ValueError, match="unet are of another network than .*wider.json"):
+        build_network(str(tmp_path / "wider.json"), latents, str(tmp_path / "unet"))
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        build_network(str(tmp_path / "network.json"), latents, "nowhere")
 
 
 def test_student_inherits_what_fits():
