@@ -14,7 +14,6 @@ import math
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager
 from itertools import accumulate
@@ -31,6 +30,7 @@ from eval.protocol import folder_sha256, measured_with
 from eval.sampling import load_sampler
 from mobilediff.models.macs import count_params_and_macs
 from mobilediff.pipeline import encode_text
+from mobilediff.timing import matrix_gflops, matrix_products, seconds
 
 PROMPT = "a photo of a fire truck"
 PARTS = ("text_encoder", "network_call", "vae_decoder", "image")
@@ -40,7 +40,6 @@ MIN_RUNS = 3
 TIMED = "the second of two calls in a row"
 # A call that takes more seconds has one warm-up and no call before a timed one: cold caches are nothing beside it.
 LONG_CALL = 10
-MATRIX_SIZE = 2048
 FP32_BYTES = 4
 
 
@@ -115,25 +114,6 @@ def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
         "vae_decoder": lambda: decoder(inputs["sample"]),
         "image": lambda: model(prompt=prompts, generator=generator.manual_seed(0)),
     }
-
-
-def matrix_products(device: torch.device) -> dict[str, Callable[[], object]]:
-    """One square matrix product by dtype, ready to be timed."""
-    calls = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device).to(dtype) for _ in range(2))
-        calls[name] = lambda left=left, right=right: left @ right
-    return calls
-
-
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of one call, all its work on the device included."""
-    wait = torch.get_device_module(device).synchronize if device.type != "cpu" else lambda: None
-    wait()
-    start = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - start
 
 
 def take_turns(
@@ -255,7 +235,7 @@ def measure_latency(
             if memory:
                 record["peak_memory_bytes"] = peak_memory(call, device)
             result[name][part] = record
-        peaks = {f"matrix_peak_{dtype}_gflops": 2 * MATRIX_SIZE**3 / min(times[dtype]) / 1e9 for dtype in products}
+        peaks = {f"matrix_peak_{dtype}_gflops": matrix_gflops(min(times[dtype])) for dtype in products}
         protocol = {"batch_size": batch_size, "dtype": "fp32", "warm_up": WARM_UP, "rounds": rounds}
         protocol |= {"max_seconds": max_seconds, "timed": TIMED, "long_call_seconds": LONG_CALL}
         protocol |= {"interleaved_with": list(pipelines)} | peaks | measured_with(device)

@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 
 import eval.latency
 import eval.report
+import mobilediff.timing
 from eval.latency import (
     PARTS,
     main,
@@ -36,7 +37,7 @@ TINY_SD |= {"cross_attention_dim": 8, "attention_head_dim": 2}
 
 @pytest.fixture(autouse=True)
 def small_matrices(monkeypatch):
-    monkeypatch.setattr(eval.latency, "MATRIX_SIZE", 32)
+    monkeypatch.setattr(mobilediff.timing, "MATRIX_SIZE", 32)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+import mobilediff.timing
 from mobilediff.captions import load_nouns
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -507,3 +508,19 @@ def test_two_processes_share_the_work(tmp_path, data_folder):
     records = train_on_two_processes("one_step", options, tmp_path)
     assert records[-1]["images"] == 3 * 4 * 2
     assert MobileDiffusionPipeline.from_pretrained(tmp_path / "one_step" / "export").nfe() == 1
+
+
+def test_the_benchmark_times_a_stage_and_saves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mobilediff.timing, "MATRIX_SIZE", 32)
+    config = tmp_path / "toy.yaml"
+    config.write_text(yaml.safe_dump({"output": str(tmp_path / "toy")}))
+    options, limits = parse_options(TrainingOptions, ["--config", str(config), "--benchmark"])
+    run = Regression(options.output, steps=100, batch_size=6)
+    run.trainer.limits = limits
+    assert not run.fit()
+    figures = json.loads(capsys.readouterr().out)
+    macs = [9 * 27 * 8, 9 * 8]  # of the two convolutions; the first has no gradient of its input
+    assert figures["gflops_image"] == pytest.approx(2e-9 * (3 * sum(macs) - macs[0]))
+    assert figures["share_of_peak"] == pytest.approx(figures["gflops"] / figures["peak_gflops"])
+    assert figures["images_per_second"] == pytest.approx(6000 / figures["median_ms"])
+    assert not list((tmp_path / "toy-benchmark").glob("*.json*"))

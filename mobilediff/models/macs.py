@@ -13,7 +13,7 @@ def _cpu_attention_flops(query_shape, key_shape, value_shape, *args, out_shape=N
 
 
 # PyTorch's counter knows the attention kernels of CUDA and of the meta device, but counts the CPU's as zero.
-_EXTRA_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops}
+CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops}
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def count_params_and_macs(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[
     for name, value in inputs.items():
         if isinstance(value, torch.Tensor) and device is not None and value.device.type != device.type:
             raise ValueError(f"input {name!r} is on {value.device} but the model is on {device}")
-    with FlopCounterMode(display=False, custom_mapping=_EXTRA_FORMULAS) as counter:
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         model(**inputs)
     params = sum(parameter.numel() for parameter in model.parameters())
     return params, counter.get_total_flops() // 2

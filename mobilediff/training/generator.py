@@ -233,7 +233,7 @@ def make_pipeline(
 def setup(options: GeneratorOptions, limits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
     """The trainer and the data of a generator's stage."""
     dataset = load_cifar10(options.data, "train", options.resolution)
-    if limits.dry_run:
+    if limits.trial:
         dataset = dataset.head(256)
     trainer = Trainer(options, limits, len(dataset))
     for part in (frozen.vae, frozen.text_encoder):

@@ -152,7 +152,7 @@ def train(options: OneStepOptions, limits) -> bool:
     source = load_pipeline(options.student)
     source.nfe(options.student_steps)  # refuses steps that the student was not distilled for
     parts = FrozenParts.of(source)
-    if limits.dry_run:
+    if limits.trial:
         options.num_pairs, options.adversarial_start = 16, 1
     trainer, data = setup(options, limits, parts)
     unet = source.unet.to(trainer.device, memory_format=torch.channels_last)

@@ -86,6 +86,12 @@ class RunLimits:
 
     max_minutes: float | None = None
     dry_run: bool = False
+    benchmark: bool = False
+
+    @property
+    def trial(self) -> bool:
+        """Whether the run is only tried: on little data, into a folder that it makes anew."""
+        return self.dry_run or self.benchmark
 
 
 def parse_options(options_class: type, arguments: list[str] | None = None) -> tuple[TrainingOptions, RunLimits]:
@@ -98,6 +104,9 @@ def parse_options(options_class: type, arguments: list[str] | None = None) -> tu
     parser.add_argument("--config", type=Path, required=True, help="YAML file with the options of the run")
     parser.add_argument("--max-minutes", type=float, help="stop after this time; the same command resumes")
     parser.add_argument("--dry-run", action="store_true", help="a few steps on small batches into <output>-dry-run")
+    parser.add_argument(
+        "--benchmark", action="store_true", help="only time steps, in <output>-benchmark; saves nothing"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace the file's")
     parsed = parser.parse_args(arguments)
     if not parsed.config.is_file():
@@ -112,7 +121,9 @@ def parse_options(options_class: type, arguments: list[str] | None = None) -> tu
         options = build_options(options_class, values)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
-    limits = RunLimits(max_minutes=parsed.max_minutes, dry_run=parsed.dry_run)
+    limits = RunLimits(parsed.max_minutes, parsed.dry_run, parsed.benchmark)
+    if limits.benchmark:
+        options.output = f"{options.output}-benchmark"
     if limits.dry_run:
         options.output = f"{options.output}-dry-run"
         options.steps, options.batch_size, options.warmup_steps = 3, 8, 1

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
+from mobilediff.training.benchmark import measure_steps
 from mobilediff.training.options import (
     MAY_CHANGE,
     OPTIONS_FILE,
@@ -107,7 +108,7 @@ class Trainer:
         self.minutes_before = 0.0
         self.stop_requested = False
         torch.manual_seed(options.seed)
-        if limits.dry_run and self.accelerator.is_main_process:
+        if limits.trial and self.accelerator.is_main_process:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self._check_same_options()
@@ -206,6 +207,9 @@ class Trainer:
             FloatingPointError: a weight is not finite when it is to be saved; the state before stays.
             ValueError: the run was begun on another number of processes, or they do not see one run folder.
         """
+        if self.limits.benchmark:
+            self._benchmark(step_function)
+            return False
         self._resume()
         writer = self._open_logs()
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
@@ -245,6 +249,15 @@ class Trainer:
         bar.close()
         self._save(started, on_export)
         return self.step >= self.options.steps
+
+    def _benchmark(self, step_function: Callable[[TrainingStep], object]) -> None:
+        def run_step():
+            step_function(self._draws(self.step))
+            self.step += 1
+
+        dtype = "bf16" if self.options.mixed_precision == "bf16" else "fp32"
+        figures = measure_steps(run_step, self.options.batch_size, self.device, dtype)
+        self.accelerator.print(json.dumps(figures, indent=2))
 
     def _out_of_time(self, started: float) -> bool:
         limit = self.limits.max_minutes

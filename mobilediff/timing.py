@@ -1,0 +1,32 @@
+"""Seconds of a call, and the matrix products whose best rate is a machine's peak."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+MATRIX_SIZE = 2048
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Wall-clock seconds of one call, all its work on the device included."""
+    wait = torch.get_device_module(device).synchronize if device.type != "cpu" else lambda: None
+    wait()
+    start = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - start
+
+
+def matrix_products(device: torch.device) -> dict[str, Callable[[], object]]:
+    """One square matrix product by dtype, "fp32" and "bf16", ready to be timed."""
+    calls = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device).to(dtype) for _ in range(2))
+        calls[name] = lambda left=left, right=right: left @ right
+    return calls
+
+
+def matrix_gflops(duration: float) -> float:
+    """GFLOP/s of such a product that took `duration` seconds."""
+    return 2 * MATRIX_SIZE**3 / duration / 1e9
