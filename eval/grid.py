@@ -1,7 +1,10 @@
 """A grid of samples as a lossless PNG: rows are prompts, columns are seeds, pixels enlarged without smoothing.
 
-python -m eval.grid --model checkpoints/student-8step --output docs/grid.png
-python -m eval.grid --model checkpoints/student-8step --output nouns.png --prompts "a fire truck" --seeds 0 1 2
+    python -m eval.grid --model checkpoints/student-8step --output docs/grid.png
+    python -m eval.grid --model checkpoints/student-8step --output nouns.png --prompts "a fire truck" --seeds 0 1 2
+    python -m eval.grid --model checkpoints/teacher checkpoints/student --nouns 20 --output both.png
+
+Of several models each prompt has a row for each, in their order.
 """
 
 import argparse
@@ -14,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eval.protocol import atomic_path
 from eval.sampling import load_sampler
-from mobilediff.captions import CLASS_NAMES, caption
+from mobilediff.captions import CLASS_NAMES, caption, load_nouns
 
 MARGIN = 4  # pixels
 FONT_SIZE = 16
@@ -66,12 +69,25 @@ def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str
     return grid
 
 
+def spaced_nouns(count: int) -> list[str]:
+    """As many of the nouns, evenly spaced over their list, which has them by class.
+
+    Raises:
+        ValueError: fewer than none, or more than there are.
+    """
+    nouns = list(load_nouns())
+    if not 0 <= count <= len(nouns):
+        raise ValueError(f"{count} nouns; accepted are 0 to {len(nouns)}")
+    return [nouns[i * len(nouns) // count] for i in range(count)]
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.grid", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="a checkpoint folder")
+    parser.add_argument("--model", nargs="+", required=True, help="checkpoint folders, one row each for every prompt")
     parser.add_argument("--output", required=True, help="a PNG file")
     parser.add_argument("--prompts", nargs="+", help="one row each (default: the ten classes)")
+    parser.add_argument("--nouns", type=int, default=0, help="further rows, nouns evenly spaced over their list")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(8)), help="one column each")
     parser.add_argument("--steps", type=int, help="inference steps (default: the checkpoint's own)")
     parser.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's own)")
@@ -80,13 +96,20 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if Path(args.output).suffix != ".png":
         raise ValueError(f"--output is {args.output}; accepted is a file that ends in .png")
-    pipeline = load_sampler(args.model, PartialState().device)
-    prompts = args.prompts or [caption(name, pipeline.config.class_template) for name in CLASS_NAMES]
-    rows = draw_grid(pipeline, prompts, args.seeds, args.steps, args.guidance)
-    labels = None if args.no_labels else args.prompts or list(CLASS_NAMES)
+    names = [] if args.prompts else list(CLASS_NAMES)
+    names += spaced_nouns(args.nouns)
+    grids = []
+    for pipeline in [load_sampler(folder, PartialState().device) for folder in args.model]:
+        prompts = [*(args.prompts or []), *(caption(name, pipeline.config.class_template) for name in names)]
+        grids.append(draw_grid(pipeline, prompts, args.seeds, args.steps, args.guidance))
+    rows = [row for rows_of_prompt in zip(*grids, strict=True) for row in rows_of_prompt]
+    shown = [*(args.prompts or []), *names]
+    if len(args.model) > 1:
+        models = [Path(folder).resolve().name for folder in args.model]
+        shown = [f"{name}, {model}" for name in shown for model in models]
     with atomic_path(args.output) as temporary:
-        compose_grid(rows, args.scale, labels).save(temporary, format="png")
-    print(f"{args.output}: {len(prompts)} prompts, {len(args.seeds)} seeds")
+        compose_grid(rows, args.scale, None if args.no_labels else shown).save(temporary, format="png")
+    print(f"{args.output}: {len(rows)} rows, {len(args.seeds)} seeds")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from eval.clip_score import bundled_clip
 from eval.fid import main as fid
 from eval.generate import generate as generate_samples
 from eval.generate import main as generate
-from eval.grid import compose_grid
+from eval.grid import compose_grid, spaced_nouns
 from eval.grid import main as grid
 from eval.images import read_images
 from eval.latency import measure_size
@@ -30,6 +30,7 @@ from eval.report import damaged, sample_counts
 from eval.report import main as report
 from eval.sampling import load_sampler, resolve_settings
 from eval.tables import DAMAGED, REAL, check_markers, figures, insert_table, table
+from mobilediff.captions import load_nouns
 from mobilediff.model_card import RESULTS_END, RESULTS_START, model_card
 from mobilediff.models.image_encoder import ImageEncoder
 from tests.eval_stand_ins import judge, random_images, write_png_folder  # noqa: F401
@@ -280,6 +281,15 @@ def test_the_grid_repeats_every_pixel(checkpoints, tmp_path):
     arguments = ["--model", str(checkpoints / "student-1step"), "--output", str(output), "--prompts", "a cat", "a dog"]
     grid([*arguments, "--seeds", "0", "1", "2", "--scale", "2", "--no-labels"])
     assert Image.open(output).size == (4 + 3 * 68, 4 + 2 * 68)
+    one_row = np.asarray(Image.open(output))[4:68, 4:]
+    arguments[2:2] = [str(checkpoints / "student-8step")]  # a second model, a row below the first
+    grid([*arguments, "--nouns", "3", "--seeds", "0", "1", "2", "--scale", "2", "--no-labels"])
+    assert Image.open(output).size == (4 + 3 * 68, 4 + (2 + 3) * 2 * 68)
+    both = np.asarray(Image.open(output))
+    assert (both[4:68, 4:] == one_row).all() and (both[72:136, 4:] != one_row).any()
+    assert spaced_nouns(396) == list(load_nouns()) and spaced_nouns(0) == []
+    with pytest.raises(ValueError, match="397 nouns; accepted are 0 to 396"):
+        spaced_nouns(397)
     with pytest.raises(ValueError, match="accepted is a file that ends in .png"):
         grid(["--model", "any", "--output", "grid.jpg"])
 
