@@ -13,8 +13,9 @@ from accelerate import PartialState
 from eval.bootstrap import mean_interval
 from eval.extractors import Extractor, extract_features, judge_extractor
 from eval.images import ImageSet
-from eval.inputs import add_input_arguments, measure_repeatedly, show_repeats, show_result
+from eval.inputs import add_input_arguments, measure_repeatedly
 from eval.protocol import measured_with
+from eval.show import show_result
 from mobilediff.captions import CLASS_NAMES
 
 NOUN_FIGURES = {"noun_top1": 1, "noun_top5": 5}  # name to k
@@ -100,8 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     judge, device = judge_extractor(), PartialState().device
     result = measure_repeatedly(args, lambda images: measure_accuracy(images, judge, device), labelled=True)
-    show_result(result, args.json)
-    show_repeats(result)
+    show_result("eval.accuracy", result, args.json)
 
 
 if __name__ == "__main__":

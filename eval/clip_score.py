@@ -20,11 +20,12 @@ from tqdm import tqdm
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from eval.bootstrap import mean_interval
-from eval.extractors import RESIZE
+from eval.extractors import IMAGE_SIZE, RESIZE
 from eval.images import ImageSet, real_images
-from eval.inputs import add_input_arguments, measure_repeatedly, show_repeats, show_result
+from eval.inputs import add_input_arguments, measure_repeatedly
 from eval.open_clip_models import OPEN_CLIP_RESIZE, load_open_clip, preprocessed
 from eval.protocol import folder_sha256, measured_with, read_json, state_dict_sha256
+from eval.show import show_result
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.checkpoints import load_component
 from mobilediff.data import DATA_VARIABLE
@@ -77,6 +78,11 @@ def bundled_clip(folder: str | Path | None = None, device: torch.device | str = 
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
 
     def embed_images(images: torch.Tensor) -> torch.Tensor:
+        if images.shape[2:] != (IMAGE_SIZE, IMAGE_SIZE):
+            raise ValueError(
+                f"images are {images.shape[3]}x{images.shape[2]}; {BUNDLED} takes {IMAGE_SIZE}x{IMAGE_SIZE}: "
+                f"--resize {IMAGE_SIZE} brings them there"
+            )
         return image_encoder(to_float(images.to(device))).image_embeds
 
     def embed_texts(texts: list[str]) -> torch.Tensor:
@@ -230,10 +236,7 @@ def main(argv: list[str] | None = None) -> None:
     result = measure_repeatedly(
         args, lambda images: measure_clip_score(images, clip, args.data, device), labelled=True
     )
-    show_result(result, args.json)
-    print(f"CLIP score ({clip.name}, n = {result['n']}): {result['clip_score']:.2f}")
-    print(f"real images (n = {result['real_n']}): {result['clip_score_real']:.2f}")
-    show_repeats(result)
+    show_result("eval.clip_score", result, args.json)
 
 
 if __name__ == "__main__":

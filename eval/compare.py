@@ -4,15 +4,16 @@ python -m eval.report --compare before.json after.json
 
 A figure with a confidence interval moved if the two intervals do not overlap; a latency moved if either median lies
 beyond the other's 90th percentile. Figures of different extractors, references or machines are not compared, and
-said so.
+said so; so are rows that one file alone has. A distance of another number of samples has another bias and is not
+compared either.
 """
 
 from dataclasses import dataclass
 
 # What must be equal for two figures of a section to be comparable.
 SAME = {
-    "distance": ("extractor_sha256", "resize", "reference_sha256"),
-    "quality": ("extractor_sha256", "resize", "reference_sha256", "reference_n"),
+    "distance": ("n", "extractor_sha256", "resize", "reference_sha256"),
+    "quality": ("n", "extractor_sha256", "resize", "reference_sha256", "reference_n"),
     "nouns": ("extractor_sha256", "resize"),
     "clip": ("clip_sha256", "resize", "template"),
     "latency": ("device_name", "threads", "dtype", "batch_size"),
@@ -60,7 +61,7 @@ def compare_results(before: dict, after: dict) -> list[Change]:
 
 
 def _compare_section(row: str, section: str, first: dict, second: dict) -> list[Change]:
-    there, here = first["protocol"], second["protocol"]
+    there, here = ({**one["protocol"], "n": one.get("n")} for one in (first, second))
     different = [key for key in SAME[section] if there.get(key) != here.get(key)]
     obstacle = f"not comparable: another {', '.join(different)}" if different else None
     if section == "latency":
@@ -89,6 +90,13 @@ def _interval_verdict(key: str, first: dict, second: dict) -> str:
         return "no interval"
     apart = first[key]["high"] < second[key]["low"] or second[key]["high"] < first[key]["low"]
     return "moved" if apart else "within"
+
+
+def unmatched_rows(before: dict, after: dict) -> list[str]:
+    """The rows that only one of two result files has, a line each."""
+    first, second = before["records"], after["records"]
+    lines = [f"{row}: only in the file before" for row in first if row not in second]
+    return lines + [f"{row}: only in the file after" for row in second if row not in first]
 
 
 def changes_table(changes: list[Change]) -> str:

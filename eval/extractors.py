@@ -27,6 +27,8 @@ from mobilediff.training.augment import to_float
 
 JUDGE = "mobilediff-judge"
 INCEPTION = "mobilediff-inception-v3-compat"
+# The published file's name ends in the first digits of its SHA-256.
+INCEPTION_SHA256 = URL_INCEPTION_V3.removesuffix(".pth").rsplit("-", 1)[1]
 JUDGE_FOLDER = Path(__file__).parent / "weights" / "judge"
 EXTRACTORS = ("auto", "judge", "inception", "dinov2", "clip")
 IMAGE_SIZE = 32
@@ -129,9 +131,11 @@ class Extractor:
         return {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize} | self.options
 
     def label(self, n: int) -> str:
-        """What the distance is called in a table; FID is Inception's alone, and FID@n unless n is 50,000."""
+        """What the distance is called in a table: FID under Inception's published weights, FID@n unless n is 50,000."""
         if self.name != INCEPTION:
             return f"Frechet distance ({self.name}, n = {n})"
+        if not self.sha256.startswith(INCEPTION_SHA256):  # a file of the user's own, in these shapes
+            return f"Frechet distance ({self.name}, weights {self.sha256[:12]}, n = {n})"
         if n == 50000:
             return "FID"
         return f"FID@{n // 1000}k" if n % 1000 == 0 else f"FID@{n}"
@@ -232,11 +236,10 @@ def clip_extractor(clip_model: str | None, weights: str | Path | None = None) ->
 
 def _download_inception(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = target.stem.rsplit("-", 1)[1]  # the file name ends in the first digits of its SHA-256
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(target), hash_prefix=prefix)
+        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(target), hash_prefix=INCEPTION_SHA256)
     except (RuntimeError, HTTPException) as error:  # the hash is not the file's, as behind a proxy; or half an answer
         raise OSError(f"the download of {URL_INCEPTION_V3} failed: {error}") from error
     finally:

@@ -1,5 +1,6 @@
 """What every metric on feature tensors asks of its features."""
 
+import numpy as np
 import torch
 
 
@@ -22,6 +23,12 @@ def check_features(features: torch.Tensor, name: str, least: int = 1) -> torch.T
         row = int(finite.logical_not().nonzero()[0])
         raise ValueError(f"{name} row {row} is not finite")
     return features.double()
+
+
+def in_canonical_order(features: torch.Tensor) -> torch.Tensor:
+    """The rows [N, F] sorted by their values, so that what draws rows by number does not depend on their order."""
+    columns = features[:, :4].cpu().numpy()  # rows that tie here are copies of one image
+    return features[np.lexsort(columns.T[::-1]).copy()]
 
 
 def check_pair(

@@ -32,7 +32,7 @@ from eval.extractors import (
 )
 from eval.gaussian import Statistics, check_count, feature_statistics
 from eval.images import ImageSet
-from eval.inputs import add_input_arguments, measure_repeatedly, planned_count, show_repeats, show_result
+from eval.inputs import add_input_arguments, measure_repeatedly, planned_count
 from eval.protocol import measured_with
 from eval.reference import (
     add_reference_argument,
@@ -41,6 +41,7 @@ from eval.reference import (
     reference_protocol,
     reference_statistics,
 )
+from eval.show import show_result
 from mobilediff.data import DATA_VARIABLE, SPLITS
 
 
@@ -113,7 +114,9 @@ def measure_distance(
 def extractor_from_arguments(args: argparse.Namespace) -> Extractor:
     """The extractor that the options name; "auto" without statistics of CIFAR-10 or the data for them is the judge."""
     extractor = choose_extractor(args.extractor, args.extractor_weights, args.clip_model)
-    if args.extractor != "auto" or extractor.name == JUDGE or args.data or os.environ.get(DATA_VARIABLE):
+    if args.extractor != "auto" or args.extractor_weights or extractor.name == JUDGE:
+        return extractor
+    if args.data or os.environ.get(DATA_VARIABLE):
         return extractor
     if args.reference not in SPLITS or all(reference_file(extractor, split).exists() for split in SPLITS):
         return extractor
@@ -138,16 +141,9 @@ def main(argv: list[str] | None = None) -> None:
     result = measure_repeatedly(
         args, lambda images: measure_distance(images, extractor, args.reference, args.data, device, args.resamples)
     )
-    show_result(result, args.json)
+    show_result("eval.fid", result, args.json)
     to = reference_name(args.reference)
     print(f"{extractor.label(result['n'])} to {to}: {result[extractor.result_key]:.4f}")
-    for name, interval in result.get("intervals", {}).items():
-        print(f"{interval['confidence']:.0%} interval of {name}: {interval['low']:.4f} to {interval['high']:.4f}")
-    if "floor" in result:
-        print(f"floor (CIFAR-10 test against train): {result['floor']:.4f}")
-    if "class_accuracy" in result:
-        print(f"class accuracy under {JUDGE}: {result['class_accuracy']:.2%}")
-    show_repeats(result)
 
 
 if __name__ == "__main__":

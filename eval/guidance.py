@@ -17,9 +17,10 @@ from accelerate import PartialState
 from eval.extractors import Extractor, judge_extractor
 from eval.fid import measure_distance
 from eval.gaussian import check_count
-from eval.inputs import DEFAULT_SAMPLES, kept_samples, show_result
+from eval.inputs import DEFAULT_SAMPLES, kept_samples
 from eval.reference import reference_statistics
 from eval.sampling import DTYPES, CheckpointSettings, load_sampler, resolve_settings
+from eval.show import keep_result
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
@@ -104,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     pipeline = load_sampler(args.model, device)
     settings = resolve_settings(pipeline, args.model, dtype=args.dtype, compiled=args.compile)
     result = measure_guidance(pipeline, settings, judge, args.scales, args.n, args.batch_size, args.samples, device)
-    show_result(result, args.json)
+    keep_result("eval.guidance", result, args.json)
     for point in result["points"]:
         accuracy, distance = point["class_accuracy"], point[judge.result_key]
         print(f"guidance {point['guidance_scale']:g}: class accuracy {accuracy:.1%}, distance {distance:.2f}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from eval.protocol import read_json, tensor_sha256
+from eval.protocol import read_json, seed_range, tensor_sha256
 from mobilediff.data import load_cifar10
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -51,12 +51,16 @@ class ImageSet:
             raise ValueError(f"n is {n}; accepted is 1 to {len(self)}, the number of images there")
         if n == len(self):
             return self
+        images = self.images[:n]
+        protocol = self.protocol | {"n": n, "images_sha256": tensor_sha256(images)}
+        if "seed" in protocol:
+            protocol["seeds"] = seed_range(protocol["seed"], n)
         return ImageSet(
-            images=self.images[:n],
+            images=images,
             class_labels=None if self.class_labels is None else self.class_labels[:n],
             noun_ids=None if self.noun_ids is None else self.noun_ids[:n],
             prompts=None if self.prompts is None else self.prompts[:n],
-            protocol=self.protocol | {"n": n},
+            protocol=protocol,
         )
 
 

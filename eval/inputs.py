@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eval.generate import add_model_arguments, add_sampling_arguments, generate, sampler_from_arguments
 from eval.images import ImageSet, check_size, read_images, resized
-from eval.protocol import read_json, write_json
+from eval.protocol import read_json
 from eval.sampling import SamplingSettings, check_sample_count
 
 DEFAULT_SAMPLES = Path("outputs/samples")
@@ -115,18 +115,3 @@ def measure_repeatedly(args: argparse.Namespace, measure: Callable[[ImageSet], d
         values = [result[key] for result in results]
         repeats[key] = {"values": values, "mean": statistics.mean(values), "std": statistics.stdev(values)}
     return results[0] | {"repeats": repeats}
-
-
-def show_repeats(result: dict) -> None:
-    """A line for each figure that was measured on several sets of samples."""
-    repeats = result.get("repeats", {"seeds": []})
-    for key, figure in repeats.items():
-        if key != "seeds":
-            print(f"{key} of {len(repeats['seeds'])} sets: {figure['mean']:.4f}, std {figure['std']:.4f}")
-
-
-def show_result(result: dict, path: str | None) -> None:
-    """Print a result as JSON, and write it to `path` where one is given."""
-    print(json.dumps(result, indent=2))
-    if path:
-        write_json(path, result)

@@ -9,7 +9,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, k
 
 from eval.features import check_features, check_pair
 
-SEED = 2020  # torch-fidelity's, so that its command line gives the same figures
+SEED = 2020  # torch-fidelity's
 SMALLEST_LOGIT = -700.0  # below the largest of its row: exp of it is 1e-304, still a normal float64
 
 

@@ -24,10 +24,10 @@ from accelerate import PartialState
 from torch import nn
 from tqdm import tqdm
 
-from eval.inputs import show_result
 from eval.peers import PEERS, Peer, load_peers
 from eval.protocol import folder_sha256, measured_with
 from eval.sampling import load_sampler
+from eval.show import keep_result
 from mobilediff.models.macs import count_params_and_macs
 from mobilediff.pipeline import encode_text
 from mobilediff.timing import matrix_gflops, matrix_products, seconds
@@ -141,7 +141,7 @@ def take_turns(
 def summary(times: list[float]) -> dict:
     """Median and 90th percentile in milliseconds, and the number of runs."""
     ordered = sorted(times)
-    p90 = ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))]
+    p90 = ordered[math.ceil(0.9 * len(ordered)) - 1]  # nearest rank
     return {"median_ms": 1000 * statistics.median(ordered), "p90_ms": 1000 * p90, "runs": len(ordered)}
 
 
@@ -369,7 +369,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     args = parse_arguments(argv)
     result = measure_all(args)
-    show_result(result, args.json)
+    keep_result("eval.latency", result, args.json)
     print(table(result))
 
 

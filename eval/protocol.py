@@ -61,6 +61,11 @@ def state_dict_sha256(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def seed_range(seed: int, n: int) -> str:
+    """The seeds of `n` samples, as a protocol states them."""
+    return f"{seed}..{seed + n - 1}, one an image"
+
+
 def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     """The versions that can move a figure, by distribution name."""
     return {name: version(name) for name in names}

@@ -19,13 +19,15 @@ from accelerate import PartialState
 from eval.bootstrap import interval_at_n, kernel_interval, manifold_intervals
 from eval.copies import compare_nearest, nearest_training, pairwise_distance
 from eval.extractors import INCEPTION, JUDGE, Extractor, add_extractor_arguments, extract_features
+from eval.features import in_canonical_order
 from eval.fid import extractor_from_arguments
 from eval.images import ImageSet, real_images
-from eval.inputs import add_input_arguments, measure_repeatedly, show_repeats, show_result
+from eval.inputs import add_input_arguments, measure_repeatedly
 from eval.kernel import inception_score, kernel_distance
 from eval.manifold import manifold_metrics
 from eval.protocol import measured_with
 from eval.reference import add_reference_argument, reference_protocol, reference_statistics
+from eval.show import show_result
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.data import DATA_VARIABLE
 
@@ -82,9 +84,11 @@ def measure_quality(
     generated = features[extractor.layer]
     n = min(len(real), len(generated))
     subset_size = min(MAX_SUBSET_SIZE, n)
-    scores = kernel_distance(real[:n], generated[:n], subsets=SUBSETS, subset_size=subset_size)
+    # both draw rows by number: in an order of the values a figure is of the set of images alone
+    ordered = in_canonical_order(real[:n]), in_canonical_order(generated[:n])
+    scores = kernel_distance(*ordered, subsets=SUBSETS, subset_size=subset_size)
     if extractor.name in LOGITS:
-        scores |= inception_score(features[LOGITS[extractor.name]])
+        scores |= inception_score(in_canonical_order(features[LOGITS[extractor.name]][:n]))
     result = {"n": n} | _named(scores, extractor) | manifold_metrics(real[:n], generated[:n], k=NEIGHBOURS)
     if seeds := _by_class(generated, images):
         result["seed_distance"] = pairwise_distance(torch.stack(seeds))
@@ -131,11 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     result = measure_repeatedly(
         args, lambda images: measure_quality(images, extractor, args.reference, args.data, device, training)
     )
-    show_result(result, args.json)
-    for name, value in result.items():
-        if isinstance(value, float):
-            print(f"{name.replace('_', ' ')} ({extractor.name}, n = {result['n']}): {value:.4f}")
-    show_repeats(result)
+    show_result("eval.quality", result, args.json)
 
 
 if __name__ == "__main__":

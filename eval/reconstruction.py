@@ -14,8 +14,8 @@ from diffusers import AutoencoderKL
 from eval.extractors import judge_extractor
 from eval.fid import measure_distance
 from eval.images import ImageSet, real_images
-from eval.inputs import show_result
 from eval.protocol import folder_sha256, tensor_sha256
+from eval.show import show_result
 from mobilediff.checkpoints import load_component
 from mobilediff.training.vae import psnr, reconstruct
 
@@ -45,9 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     vae = load_component(AutoencoderKL, Path(args.vae)).float()
     result = measure_reconstruction(vae, real_images(args.data, "test"), PartialState().device)
-    show_result({"vae": args.vae, "vae_sha256": folder_sha256(args.vae)} | result, args.json)
-    print(f"PSNR: {result['psnr']:.2f} dB, n = {result['n']}")
-    print(f"Frechet distance (judge): {result['frechet_distance_judge']:.4f}, floor {result['floor']:.4f}")
+    result["protocol"] |= {"vae": args.vae, "vae_sha256": folder_sha256(args.vae)}
+    show_result("eval.reconstruction", result, args.json)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ and covariance, and the features of the first images in float16.
 """
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from eval.gaussian import Statistics, feature_statistics
 from eval.images import ImageSet, read_images, real_images, resized
 from eval.protocol import atomic_path, write_json
 from eval.sampling import DEFAULT_TEMPLATE
-from mobilediff.data import SPLITS
+from mobilediff.data import DATA_VARIABLE, SPLITS
 
 SHIPPED = Path(__file__).parent / "weights" / "reference"
 CACHE = Path("outputs/reference")
@@ -137,7 +138,8 @@ def reference_statistics(
     Args:
         extractor: from `choose_extractor`.
         reference: "train" or "test" of CIFAR-10, a folder of images, an npz file, or a file of statistics.
-        data: CIFAR-10; not needed where statistics of it are there.
+        data: CIFAR-10; not needed where statistics of it are there. Where it is given, or the variable
+            MOBILEDIFF_DATA and the statistics are not the shipped ones, they must be of its images.
         device: what the extractor runs on.
 
     Raises:
@@ -146,6 +148,8 @@ def reference_statistics(
     """
     if Path(reference).suffix == STATISTICS_SUFFIX:
         return load_reference(reference, extractor)
+    shipped = reference in SPLITS and reference_file(extractor, reference).parent == SHIPPED
+    data = data or (None if shipped else os.environ.get(DATA_VARIABLE))
     images = None if reference in SPLITS and not data else reference_images(reference, data)
     sha256 = None if images is None else images.protocol["images_sha256"]
     file = reference_file(extractor, reference if reference in SPLITS else sha256)

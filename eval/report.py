@@ -13,6 +13,7 @@ that is no folder of the checkpoints; its row stays in the tables, and says so, 
 import argparse
 import sys
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from accelerate import PartialState
 
 from eval.accuracy import known_nouns, measure_accuracy
 from eval.clip_score import bundled_clip, measure_clip_score
-from eval.compare import changes_table, compare_results
+from eval.compare import changes_table, compare_results, unmatched_rows
 from eval.extractors import judge_extractor
 from eval.fid import measure_distance
 from eval.gaussian import check_count
@@ -30,7 +31,7 @@ from eval.inputs import DEFAULT_SAMPLES, kept_samples
 from eval.latency import MIN_RUNS, TIMED, check_options, measure_latency, measure_size, speed_ups
 from eval.peers import PEERS, load_peers
 from eval.plots import write_plots
-from eval.protocol import device_description, folder_sha256, library_versions
+from eval.protocol import device_description, folder_sha256, library_versions, tensor_sha256
 from eval.quality import TrainingFeatures, measure_quality
 from eval.reference import reference_statistics
 from eval.results import SCHEMA, read_results, write_results
@@ -40,6 +41,7 @@ from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.checkpoints import checkpoint_names
 
 SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip", "guidance")
+ONE_SET = ("distance", "quality", "clip")  # sections of one row that are of the same samples
 BASELINE = "teacher"
 
 
@@ -82,6 +84,7 @@ def damaged(images: ImageSet) -> ImageSet:
     noise = torch.randn(images.images.shape, generator=torch.Generator().manual_seed(0)) * (255 * NOISE_STD)
     noised = (images.images + noise).round().clamp(0, 255).to(torch.uint8)
     protocol = images.protocol | {"damage": f"Gaussian noise, standard deviation {NOISE_STD}, seed 0"}
+    protocol |= {"images_sha256": tensor_sha256(noised)}
     return replace(images, images=noised, protocol=protocol)
 
 
@@ -142,8 +145,7 @@ class Report:
         names = [*self.pipelines, *(peers or [])]
         if all(self._timing_holds(self.record(name).get("latency", {}), names, threads) for name in names):
             return
-        for name in [name for name, record in self.results["records"].items() if "peer" in record]:
-            del self.results["records"][name]  # timed beside other models, or on another machine
+        self._drop_other_timings(names)
         loaded = load_peers(peers or [], self.device)
         for name, peer in loaded.items():
             self.results["records"][name] = {"model": name, "peer": peer.config.source, "size": peer.size()}
@@ -152,6 +154,18 @@ class Report:
         for name, parts in measured["models"].items():
             ratio = {"times_faster": faster[name], "baseline": BASELINE} if name in faster else {}
             self.save(name, "latency", parts | ratio | {"protocol": measured["protocol"]})
+
+    def _drop_other_timings(self, names: list[str]) -> None:
+        """Take out what did not take turns with these models: the times of one table are of one run."""
+        for name, record in list(self.results["records"].items()):
+            if "peer" in record:
+                del self.results["records"][name]
+            elif name not in names and "latency" in record:
+                print(
+                    f"{name}: its latency is of another run than that of {', '.join(names)}, it is dropped",
+                    file=sys.stderr,
+                )
+                del record["latency"]
 
     def throughput(self, threads: int, batch_sizes: list[int]) -> None:
         """The same parts at larger batches, with their peak memory; again when the batch sizes or models differ."""
@@ -163,6 +177,12 @@ class Report:
 
         if all(holds(self.record(name).get("throughput", {"batches": []})["batches"]) for name in names):
             return
+        for name, record in self.results["records"].items():
+            if name not in names and record.pop("throughput", None):
+                print(
+                    f"{name}: its throughput is of another run than that of {', '.join(names)}, it is dropped",
+                    file=sys.stderr,
+                )
         batches = {name: [] for name in names}
         for size in batch_sizes:
             measured = measure_latency(self.pipelines, threads, MIN_RUNS, batch_size=size, memory=True)
@@ -195,12 +215,21 @@ class Report:
         samples = {key: there["samples"].get(key) for key in settings}
         return samples == settings and all(there["protocol"].get(key) == value for key, value in protocol.items())
 
-    def _real(self) -> dict[str, ImageSet]:
+    @cached_property
+    def real(self) -> dict[str, ImageSet]:
+        """The images of the two rows for scale; errors as in `real_images`."""
         real = real_images(self.data, "test")
         template = next(iter(self.pipelines.values())).config.class_template
         prompts = [caption(CLASS_NAMES[label], template) for label in real.class_labels.tolist()]
         real = replace(real, prompts=prompts, protocol=real.protocol | {"template": template})
         return {REAL: real, DAMAGED: damaged(real)}
+
+    def check_data(self, sections: list[str]) -> None:
+        """Refuse, before samples are drawn, sections whose rows for scale need images that are not there."""
+        judge, clip = judge_extractor().protocol(), bundled_clip(device=self.device).protocol()
+        for section in set(sections) & {"distance", "quality", "nouns", "clip"}:
+            if not self._scale_holds(section, clip if section == "clip" else judge):
+                self.real  # noqa: B018 - reads them
 
     def distance(self) -> None:
         """Frechet distance with the bundled extractor and class accuracy."""
@@ -212,19 +241,19 @@ class Report:
             check_count(self.counts[name], len(reference_statistics(judge, "train").mu))
         for name in names:
             self.save(name, "distance", measure_distance(self._samples(name), judge, device=self.device))
-        if not all(self._scale_holds(name, "distance", judge.protocol()) for name in (REAL, DAMAGED)):
-            for name, images in self._real().items():
+        if not self._scale_holds("distance", judge.protocol()):
+            for name, images in self.real.items():
                 self.save(name, "distance", measure_distance(images, judge, device=self.device))
 
     def quality(self) -> None:
         """Precision and recall, kernel distance, copies and what else `measure_quality` takes of features."""
         judge = judge_extractor()
         names = [name for name in self.pipelines if not self._sampled_section_holds(name, "quality", judge.protocol())]
-        scale = not all(self._scale_holds(name, "quality", judge.protocol()) for name in (REAL, DAMAGED))
+        scale = not self._scale_holds("quality", judge.protocol())
         if not names and not scale:
             return
         training = TrainingFeatures(judge, self.data, self.device)
-        images = {name: self._samples(name) for name in names} | (self._real() if scale else {})
+        images = {name: self._samples(name) for name in names} | (self.real if scale else {})
         for name, one in images.items():
             self.save(name, "quality", measure_quality(one, judge, device=self.device, training=training))
 
@@ -234,8 +263,8 @@ class Report:
         for name in self.pipelines:
             if not self._sampled_section_holds(name, "nouns", judge.protocol(), "noun"):
                 self.save(name, "nouns", measure_accuracy(self._samples(name, "noun"), judge, self.device))
-        if not all(self._scale_holds(name, "nouns", judge.protocol()) for name in (REAL, DAMAGED)):
-            for name, images in self._real().items():
+        if not self._scale_holds("nouns", judge.protocol()):
+            for name, images in self.real.items():
                 if known_nouns(images).any():  # data without file names has no nouns
                     self.save(name, "nouns", measure_accuracy(images, judge, self.device))
 
@@ -265,13 +294,14 @@ class Report:
         names = [name for name in self.pipelines if not self._sampled_section_holds(name, "clip", clip.protocol())]
         for name in names:
             self.save(name, "clip", measure_clip_score(self._samples(name), clip, self.data, self.device))
-        if not all(self._scale_holds(name, "clip", clip.protocol()) for name in (REAL, DAMAGED)):
-            for name, images in self._real().items():
+        if not self._scale_holds("clip", clip.protocol()):
+            for name, images in self.real.items():
                 self.save(name, "clip", measure_clip_score(images, clip, self.data, self.device))
 
-    def _scale_holds(self, name: str, section: str, protocol: dict) -> bool:
-        there = self.record(name).get(section, {"protocol": {}})["protocol"]
-        return all(there.get(key) == value for key, value in protocol.items())
+    def _scale_holds(self, section: str, protocol: dict) -> bool:
+        """Whether a section of both rows for scale was measured by the same extractor."""
+        there = [self.record(name).get(section, {"protocol": {}})["protocol"] for name in (REAL, DAMAGED)]
+        return all(one.get(key) == value for one in there for key, value in protocol.items())
 
     def finish(self) -> dict:
         """Drop what other models or extractors than those here gave, write the rows of the tables; the results."""
@@ -295,9 +325,15 @@ class Report:
         for section, protocol in current.items():
             there = record.get(section, {"protocol": protocol})["protocol"]
             if any(there.get(key) != value for key, value in protocol.items()):
-                name = record.get("model", "real images")
-                print(f"{name}: {section} was measured with another extractor, it is dropped", file=sys.stderr)
-                del record[section]
+                self._drop(record, section, "was measured with another extractor")
+        drawn = {section: record[section]["samples"] for section in ONE_SET if section in record}
+        for section in drawn:
+            if drawn[section]["images_sha256"] != next(iter(drawn.values()))["images_sha256"]:
+                self._drop(record, section, f"was measured on other samples than {next(iter(drawn))}")
+
+    def _drop(self, record: dict, section: str, why: str) -> None:
+        print(f"{record.get('model', 'real images')}: {section} {why}, it is dropped", file=sys.stderr)
+        del record[section]
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -343,7 +379,8 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     args = parse_arguments(argv)
     if args.compare:
-        print(changes_table(compare_results(*map(read_results, args.compare))))
+        before, after = map(read_results, args.compare)
+        print("\n".join([changes_table(compare_results(before, after)), *unmatched_rows(before, after)]))
         return
     cards = {name: folder / "README.md" for name, folder in args.models.items()}
     if not args.no_insert:
@@ -360,6 +397,7 @@ def main(argv: list[str] | None = None) -> None:
         args.dtype,
         args.compile,
     )
+    report.check_data(args.only)
     arguments = {"latency": (args.threads, args.peers), "throughput": (args.threads, args.batch_sizes)}
     arguments["guidance"] = (args.scales, args.guidance_n)
     for section in SECTIONS:

@@ -1,4 +1,4 @@
-"""The file of results that `eval.report` writes, held to one schema when it is read and when it is written."""
+"""What is written of measurements, the report's file and a command's result, held to one schema."""
 
 from functools import cache
 from pathlib import Path
@@ -8,16 +8,25 @@ from jsonschema import Draft202012Validator
 from eval.protocol import read_json, write_json
 
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
-SCHEMA = 2  # of the records; raised when their shape changes
+SCHEMA = 3  # of records and results; raised when their shape changes
 
 
 @cache
-def _validator() -> Draft202012Validator:
-    return Draft202012Validator(read_json(SCHEMA_FILE))
+def _validator(definition: str) -> Draft202012Validator:
+    schema = read_json(SCHEMA_FILE)
+    return Draft202012Validator({"$ref": f"#/$defs/{definition}", "$defs": schema["$defs"]})
+
+
+def _check(content: dict, definition: str, refused: str) -> dict:
+    errors = sorted(_validator(definition).iter_errors(content), key=lambda error: list(error.path))
+    if errors:
+        place = "/".join(map(str, errors[0].path)) or "the file"
+        raise ValueError(f"{refused}: {place}: {errors[0].message[:200]}")
+    return content
 
 
 def check_results(results: dict, name: str) -> dict:
-    """The results, if they are what the schema says.
+    """The report's results, if they are what the schema says.
 
     Args:
         name: what an error calls them.
@@ -25,10 +34,7 @@ def check_results(results: dict, name: str) -> dict:
     Raises:
         ValueError: they are not; the error names the place.
     """
-    if error := next(iter(sorted(_validator().iter_errors(results), key=lambda error: list(error.path))), None):
-        place = "/".join(map(str, error.path)) or "the file"
-        raise ValueError(f"{name} is no file of eval.report: {place}: {error.message[:200]}")
-    return results
+    return _check(results, "report", f"{name} is no file of eval.report")
 
 
 def read_results(file: str | Path) -> dict:
@@ -39,3 +45,12 @@ def read_results(file: str | Path) -> dict:
 def write_results(file: str | Path, results: dict) -> None:
     """Check and write in one piece; errors as in `check_results`."""
     write_json(file, check_results(results, str(file)))
+
+
+def stated_result(command: str, result: dict) -> dict:
+    """One command's result with the number of the schema and the command's name, if it is what the schema says.
+
+    Raises:
+        ValueError: it is not; the error names the place.
+    """
+    return _check({"schema": SCHEMA, "command": command} | result, "result", f"{command} has no such result")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from eval.protocol import SAMPLING_LIBRARIES, folder_sha256, library_versions
+from eval.protocol import SAMPLING_LIBRARIES, folder_sha256, library_versions, seed_range
 from mobilediff.captions import CLASS_NAMES, caption, load_nouns
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -77,7 +77,7 @@ class SamplingSettings(ABC):
 
     def protocol(self, n: int) -> dict:
         """The settings as JSON values, with the number of images."""
-        return asdict(self) | {"n": n, "seeds": f"{self.seed}..{self.seed + n - 1}, one an image"}
+        return asdict(self) | {"n": n, "seeds": seed_range(self.seed, n)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from mobilediff.captions import load_nouns
 DATA_VARIABLE = "MOBILEDIFF_DATA"
 SPLITS = ("train", "test")
 RESOLUTIONS = (32, 64)
+TRAIN_BATCHES = 5  # of the official python batches
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
         resolution: 32 (native) or 64 (Lanczos).
 
     Raises:
-        ValueError: an unknown split or resolution, or no source.
+        ValueError: an unknown split or resolution, no source, or a file of the split is missing or damaged.
         FileNotFoundError: a folder that holds no CIFAR-10 files of that split.
     """
     if split not in SPLITS:
@@ -80,15 +81,23 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
 
 
 def _read_folder(folder: Path, split: str):
-    shards = sorted(folder.glob(f"{split}-*.parquet"))
+    shards = sorted(folder.glob(f"{split}-*-of-[0-9]*.parquet"))
     if shards:
+        _check_all_there(shards, int(shards[0].stem.rpartition("-of-")[2]))
         return _read_parquet(shards)
     batches = sorted(folder.glob("data_batch_*" if split == "train" else "test_batch"))
     if batches:
+        _check_all_there(batches, TRAIN_BATCHES if split == "train" else 1)
         return _read_batches(batches)
     raise FileNotFoundError(
-        f"{folder} holds no CIFAR-10 {split} images: expected {split}-*.parquet or the official python batches"
+        f"{folder} holds no CIFAR-10 {split} images: expected {split}-*-of-*.parquet or the official python batches"
     )
+
+
+def _check_all_there(files: list[Path], expected: int) -> None:
+    if len(files) != expected:
+        names = ", ".join(file.name for file in files)
+        raise ValueError(f"{files[0].parent} holds {len(files)} of {expected} files of the split: {names}")
 
 
 def _read_parquet(shards: list[Path]):
@@ -104,11 +113,14 @@ def _read_parquet(shards: list[Path]):
 
 
 def _decode(encoded: list[bytes]) -> np.ndarray:
-    def decode_one(data: bytes) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    def decode_one(row: int) -> np.ndarray:
+        try:
+            return np.asarray(Image.open(io.BytesIO(encoded[row])).convert("RGB"))
+        except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
+            raise ValueError(f"image {row} of the parquet shards is damaged: {error}") from error
 
     with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(decode_one, encoded, chunksize=512)))
+        return np.stack(list(pool.map(decode_one, range(len(encoded)), chunksize=512)))
 
 
 class _BatchUnpickler(pickle.Unpickler):
@@ -132,7 +144,10 @@ def _read_batches(files: list[Path]):
     images, labels, filenames = [], [], []
     for file in files:
         with file.open("rb") as stream:
-            batch = _BatchUnpickler(stream, encoding="bytes").load()
+            try:
+                batch = _BatchUnpickler(stream, encoding="bytes").load()
+            except (pickle.UnpicklingError, EOFError) as error:
+                raise ValueError(f"{file} is no CIFAR-10 batch: {error}") from error
         images.append(np.asarray(batch[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels.extend(batch[b"labels"])
         filenames.extend(name.decode() for name in batch[b"filenames"])

@@ -13,6 +13,7 @@ from eval.images import ImageSet
 from eval.protocol import tensor_sha256
 from eval.sampling import CheckpointSettings
 from mobilediff.captions import CLASS_NAMES
+from mobilediff.data import DATA_VARIABLE
 from mobilediff.models.image_encoder import ImageEncoder
 
 FEATURES = 8
@@ -73,6 +74,7 @@ def tiny_judge() -> ImageEncoder:
 @pytest.fixture
 def judge(tmp_path, monkeypatch):
     """A tiny judge in the place of the bundled one, with reference statistics of random images."""
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
     folder, reference = tmp_path / "judge", tmp_path / "reference"
     tiny_judge().save_pretrained(folder)
     monkeypatch.setattr(eval.extractors, "JUDGE_FOLDER", folder)

@@ -63,8 +63,28 @@ def test_python_batches_keep_pixels_labels_and_nouns(tmp_path, pixels):
 
 def test_python_batches_that_name_other_code_are_refused(tmp_path):
     (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": io.BytesIO}))
-    with pytest.raises(pickle.UnpicklingError, match="io.BytesIO"):
+    with pytest.raises(ValueError, match="test_batch is no CIFAR-10 batch: .*io.BytesIO"):
         load_cifar10(tmp_path, "test")
+
+
+def test_a_split_that_is_not_whole_is_refused(parquet_folder, tmp_path):
+    (parquet_folder / "train-00001-of-00002.parquet").unlink()
+    with pytest.raises(ValueError, match="holds 1 of 2 files of the split: train-00000-of-00002.parquet"):
+        load_cifar10(parquet_folder)
+    folder = tmp_path / "batches"
+    folder.mkdir()
+    (folder / "data_batch_3").touch()
+    with pytest.raises(ValueError, match="holds 1 of 5 files of the split: data_batch_3"):
+        load_cifar10(folder)
+
+
+def test_a_damaged_image_is_named_by_its_row(parquet_folder):
+    file = parquet_folder / "train-00001-of-00002.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[1]["img"]["bytes"] = rows[1]["img"]["bytes"][:40]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    with pytest.raises(ValueError, match="image 4 of the parquet shards is damaged"):
+        load_cifar10(parquet_folder)
 
 
 def test_resolution_64_is_lanczos(parquet_folder, pixels):
@@ -85,7 +105,7 @@ def test_data_folder_from_the_environment(parquet_folder, monkeypatch):
         ({"resolution": 48}, ValueError, "48"),
         ({"source": None}, ValueError, "MOBILEDIFF_DATA"),
         ({"source": "/no/such/folder"}, FileNotFoundError, "/no/such/folder"),
-        ({"split": "test"}, FileNotFoundError, r"test-\*\.parquet"),
+        ({"split": "test"}, FileNotFoundError, r"test-\*-of-\*\.parquet"),
     ],
 )
 def test_bad_sources_are_named(parquet_folder, monkeypatch, arguments, error, named):

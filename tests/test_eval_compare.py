@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from eval.compare import changes_table, compare_results
+from eval.compare import changes_table, compare_results, unmatched_rows
 
 PROTOCOL = {"extractor_sha256": "a", "resize": "none", "reference_sha256": "r"}
 
@@ -23,7 +23,7 @@ def results(distance: float, width: float, median: float) -> dict:
             "protocol": {"device_name": "cpu", "threads": 2, "dtype": "fp32", "batch_size": 1},
         },
     }
-    return {"schema": 1, "records": {"student": record}}
+    return {"schema": 3, "records": {"student": record}}
 
 
 def verdicts(before: dict, after: dict) -> dict[str, str]:
@@ -46,11 +46,20 @@ def test_figures_of_another_extractor_or_machine_are_not_judged():
     before, after = results(10.0, 1.0, 100.0), results(20.0, 1.0, 200.0)
     after["records"]["student"]["distance"]["protocol"]["extractor_sha256"] = "b"
     after["records"]["student"]["latency"]["protocol"]["device_name"] = "gpu"
+    after["records"]["other"] = {}
+    assert unmatched_rows(before, after) == ["other: only in the file after"]
+    assert unmatched_rows(after, before) == ["other: only in the file before"]
     assert verdicts(before, after) == {
         "distance frechet_distance_judge": "not comparable: another extractor_sha256",
         "distance floor": "not comparable: another extractor_sha256",
         "latency image (ms)": "not comparable: another device_name",
     }
+
+
+def test_distances_of_other_numbers_of_samples_are_not_judged():
+    before, after = results(10.0, 1.0, 100.0), results(20.0, 1.0, 100.0)
+    after["records"]["student"]["distance"]["n"] = 50
+    assert verdicts(before, after)["distance frechet_distance_judge"] == "not comparable: another n"
 
 
 def test_the_table_shows_what_is_not_within_and_counts_what_moved():

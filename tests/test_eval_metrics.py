@@ -1,13 +1,15 @@
 """Distances, accuracies and scores against closed forms and against torch-fidelity; bad images refused by name."""
 
+import json
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
-import torch_fidelity
+import torch_fidelity.fidelity
 from PIL import Image
+from safetensors.torch import save_file
 
 import eval.clip_score
 import eval.extractors
@@ -56,6 +58,21 @@ def test_distance_equals_torch_fidelity_on_the_same_folders(judge, tmp_path):  #
     theirs = theirs["frechet_inception_distance"]
     read = [extract_features(judge, read_images(folder).images, ("features",))["features"] for folder in folders]
     ours = frechet_distance(*(feature_statistics(features) for features in read))
+    assert theirs > 0.01 and ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_the_command_gives_the_distance_of_torch_fidelitys_command(judge, tmp_path, monkeypatch, capsys):  # noqa: F811
+    sets = [random_images(60, 3), ImageSet(random_images(70, 4).images // 2)]
+    folders = [str(write_png_folder(tmp_path / str(index), one.images)) for index, one in enumerate(sets)]
+    fid(["--images", folders[0], "--reference", folders[1], "--extractor", "judge", "--json", str(tmp_path / "ours")])
+    ours = json.loads((tmp_path / "ours").read_text())["frechet_distance_judge"]
+    command = ["fidelity", "--cpu", "--json", "--silent", "--fid", "--save-cpu-ram"]
+    command += ["--input1", folders[0], "--input2", folders[1], "--feature-extractor", judge.name]
+    command += ["--feature-extractor-weights-path", str(judge.weights), "--no-cache"]
+    monkeypatch.setattr(sys, "argv", command)
+    capsys.readouterr()
+    torch_fidelity.fidelity.main()
+    theirs = json.loads(capsys.readouterr().out)["frechet_inception_distance"]
     assert theirs > 0.01 and ours == pytest.approx(theirs, rel=1e-6)
 
 
@@ -112,7 +129,12 @@ def test_top_k_accuracy_and_unknown_nouns():
 
 
 def test_names_of_distances():
-    inception = Extractor("mobilediff-inception-v3-compat", None, "", "2048", "frechet_inception_distance", "")
+    published, other = (
+        Extractor("mobilediff-inception-v3-compat", None, sha256, "2048", "frechet_inception_distance", "")
+        for sha256 in ("6726825d" + 56 * "0", 64 * "a")
+    )
+    assert "FID" not in other.label(50000) and "weights aaaaaaaaaaaa" in other.label(50000)
+    inception = published
     assert [inception.label(n) for n in (50000, 10000, 2500)] == ["FID", "FID@10k", "FID@2500"]
     assert "FID" not in Extractor("mobilediff-judge", None, "", "features", "frechet_distance_judge", "").label(50000)
 
@@ -172,9 +194,17 @@ def test_damaged_weights_of_judge_and_clip_are_named(judge, tmp_path):  # noqa: 
         with pytest.raises(ValueError, match=f"{file.parent.name} cannot be loaded"):
             load(root)
         tensors.pop(sorted(tensors)[0])
-        safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
+        save_file(tensors, file, metadata={"format": "pt"})
         with pytest.raises(ValueError, match=f"{file.parent.name} lack"):
             load(root)
+
+
+def random_weight(name: str, value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Values in the shape of a tensor of Inception's, such that signals keep their size on their way through."""
+    if value.ndim > 1:  # convolutions, and the last layer
+        return torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5
+    scale = name.endswith(("bn.weight", "running_var"))
+    return (torch.ones if scale else torch.zeros)(value.shape, dtype=value.dtype)
 
 
 def test_inception_takes_a_weight_file_and_no_pickled_code(tmp_path, monkeypatch):
@@ -184,10 +214,18 @@ def test_inception_takes_a_weight_file_and_no_pickled_code(tmp_path, monkeypatch
         patch.setattr(base, "load_state_dict", lambda self, weights: None)
         shapes = base("inception-v3-compat", ["2048"], feature_extractor_weights_path="any").state_dict()
     file = tmp_path / "weights.pth"
-    torch.save({name: torch.zeros(value.shape, dtype=value.dtype) for name, value in shapes.items()}, file)
-    extractor = inception_extractor(file)
-    features = extract_features(extractor, random_images(2).images, (extractor.layer,), progress=False)
-    assert features["2048"].shape == (2, 2048) and extractor.result_key == "frechet_inception_distance"
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: random_weight(name, value, generator) for name, value in shapes.items()}
+    torch.save(weights, file)
+    save_file(weights, tmp_path / "weights.safetensors")
+    images = random_images(2).images
+    theirs = base("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file))(images)[0]
+    assert theirs.shape == (2, 2048) and theirs.std() > 0.01
+    for one in (file, tmp_path / "weights.safetensors"):
+        extractor = inception_extractor(one)
+        features = extract_features(extractor, images, (extractor.layer,), progress=False)
+        torch.testing.assert_close(features["2048"], theirs, check_dtype=False)
+    assert extractor.result_key == "frechet_inception_distance" and "FID" not in extractor.label(10000)
 
     class Harmful:
         def __reduce__(self):

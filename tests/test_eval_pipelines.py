@@ -308,7 +308,7 @@ def test_repeats_are_further_sets_of_seeds_and_show_their_spread(ddpm, judge, tm
     repeats = result["repeats"]
     assert repeats["seeds"] == [5, 25] and repeats["frechet_distance_judge"]["values"] == single
     assert repeats["frechet_distance_judge"]["std"] == pytest.approx(abs(single[0] - single[1]) / 2**0.5)
-    assert result["frechet_distance_judge"] == single[0] and "of 2 sets" in capsys.readouterr().out
+    assert result["frechet_distance_judge"] == single[0] and "2 sets: mean, std" in capsys.readouterr().out
 
 
 def test_bad_repeats_and_sizes_are_refused_before_samples_are_drawn(ddpm, judge, tmp_path, monkeypatch):  # noqa: F811

@@ -74,3 +74,5 @@ def test_figures_do_not_depend_on_the_order_of_the_images(judge, reference):  # 
     second = measure_quality(ImageSet(images.images[order]), judge, reference)
     for key in ("precision", "recall", "density", "coverage"):
         assert second[key] == pytest.approx(first[key], abs=1e-9)
+    for key in ("kernel_distance_mean", "classifier_score_mean"):
+        assert second[key] == pytest.approx(first[key], rel=1e-5)

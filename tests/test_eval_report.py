@@ -25,7 +25,7 @@ from eval.grid import compose_grid, spaced_nouns
 from eval.grid import main as grid
 from eval.images import read_images
 from eval.latency import measure_size
-from eval.protocol import folder_sha256
+from eval.protocol import folder_sha256, tensor_sha256
 from eval.report import damaged, sample_counts
 from eval.report import main as report
 from eval.sampling import load_sampler, resolve_settings
@@ -230,6 +230,7 @@ def test_damaged_images_keep_their_labels_and_differ():
     images = random_images(10)
     other = damaged(images)
     assert bool((other.class_labels == images.class_labels).all()) and "damage" in other.protocol
+    assert other.protocol["images_sha256"] == tensor_sha256(other.images) != images.protocol["images_sha256"]
     assert 10 < (other.images.float() - images.images.float()).abs().mean() < 30
 
 
