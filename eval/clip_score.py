@@ -158,7 +158,8 @@ def score_real_images(clip: ClipModel, template: str, data: str | Path | None, n
     images = images.first(min(n or len(images), len(images)))
     prompts = [caption(CLASS_NAMES[label], template) for label in images.class_labels.tolist()]
     score = clip_score(clip, images.images, prompts)
-    return {"clip_score_real": score, "real_n": len(images), "template": template} | clip.protocol()
+    real = {"real_images": images.protocol["images"], "real_images_sha256": images.protocol["images_sha256"]}
+    return {"clip_score_real": score, "real_n": len(images), "template": template} | real | clip.protocol()
 
 
 def real_score(clip: ClipModel, template: str, data: str | Path | None, n: int) -> dict:
@@ -195,8 +196,8 @@ def measure_clip_score(
     """CLIP score of samples whose prompts are known, beside that of real images.
 
     Returns:
-        `clip_score`, `clip_score_real`, `n`, `real_n`, `intervals` of the score where there are two images or more,
-        `protocol`, `samples`.
+        `clip_score`, the same as a cosine `clip_cosine`, `clip_score_real`, `n`, `real_n`, `intervals` of the score
+        where there are two images or more, `protocol`, `samples`.
 
     Raises:
         ValueError: the images have no prompts, or there is no score of real images.
@@ -207,6 +208,7 @@ def measure_clip_score(
     scores = clip_scores(clip, images.images, images.prompts)
     result = {
         "clip_score": scores.mean().item(),
+        "clip_cosine": scores.mean().item() / 100,
         "clip_score_real": real["clip_score_real"],
         "n": len(images),
         "real_n": real["real_n"],
@@ -214,6 +216,7 @@ def measure_clip_score(
     if len(scores) > 1:
         result["intervals"] = {"clip_score": mean_interval(scores)}
     protocol = clip.protocol() | {"template": images.protocol["template"], "scale": "cosine x 100"}
+    protocol |= {key: real[key] for key in ("real_images", "real_images_sha256")}
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
 
 

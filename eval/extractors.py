@@ -131,7 +131,7 @@ class Extractor:
         return {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize} | self.options
 
     def label(self, n: int) -> str:
-        """What the distance is called in a table: FID under Inception's published weights, FID@n unless n is 50,000."""
+        """What the distance is called: FID under Inception's published weights alone, FID@n unless n is 50,000."""
         if self.name != INCEPTION:
             return f"Frechet distance ({self.name}, n = {n})"
         if not self.sha256.startswith(INCEPTION_SHA256):  # a file of the user's own, in these shapes

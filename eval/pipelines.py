@@ -18,6 +18,7 @@ from mobilediff.checkpoints import INDEX_NAME, load_component
 
 BATCH_ARGUMENTS = ("prompt", "batch_size", "class_labels")
 RESERVED = ("prompt", "batch_size", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict")
+STATED = ("num_inference_steps", "guidance_scale")
 NETWORKS = ("unet", "transformer")
 # This project's checkpoints leave their code out, as it is versioned with the project.
 PIPELINE_SUFFIXES = (*HASHED_SUFFIXES, ".model", ".py")
@@ -31,7 +32,8 @@ class PipelineSettings(SamplingSettings):
         revision: the commit on the hub, None for a folder.
         pipeline_class: name of its class.
         batch_arguments: what each batch is told, of "prompt", "batch_size" and "class_labels".
-        call: further arguments of its call; of a list `class_labels`, image `i` takes number `i` modulo its length.
+        call: further arguments of its call, steps and guidance among them where it takes them; of a list
+            `class_labels`, image `i` takes number `i` modulo its length.
     """
 
     revision: str | None
@@ -129,7 +131,7 @@ def resolve_pipeline_settings(
     Raises:
         ValueError: `call` holds what the pipeline does not take or lacks what it needs, or as in `SamplingSettings`.
     """
-    call = call or {}
+    call = _stated_defaults(pipeline) | (call or {})
     batch_arguments = _batch_arguments(pipeline, call)
     prompted = "prompt" in batch_arguments
     return PipelineSettings(
@@ -146,6 +148,13 @@ def resolve_pipeline_settings(
         batch_arguments=batch_arguments,
         call=call,
     )
+
+
+def _stated_defaults(pipeline: DiffusionPipeline) -> dict:
+    """What a call takes for its steps and its guidance unless told otherwise, so that the protocol says it."""
+    parameters = inspect.signature(pipeline.__call__).parameters
+    defaults = {name: parameters[name].default for name in STATED if name in parameters}
+    return {name: value for name, value in defaults.items() if isinstance(value, int | float)}
 
 
 def _batch_arguments(pipeline: DiffusionPipeline, call: dict) -> list[str]:

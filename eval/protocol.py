@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 SAMPLING_LIBRARIES = ("torch", "diffusers", "transformers")
-LIBRARIES = (*SAMPLING_LIBRARIES, "torch-fidelity", "open-clip-torch", "numpy", "pillow")
+LIBRARIES = (*SAMPLING_LIBRARIES, "torchvision", "accelerate", "torch-fidelity", "open-clip-torch", "numpy", "pillow")
 # Weights, configurations and vocabularies. The card is left out because the report writes into it, and the code
 # because it is versioned with the project.
 HASHED_SUFFIXES = (".safetensors", ".json", ".txt")

@@ -25,7 +25,7 @@ from eval.images import ImageSet, real_images
 from eval.inputs import add_input_arguments, measure_repeatedly
 from eval.kernel import inception_score, kernel_distance
 from eval.manifold import manifold_metrics
-from eval.protocol import measured_with
+from eval.protocol import measured_with, tensor_sha256
 from eval.reference import add_reference_argument, reference_protocol, reference_statistics
 from eval.show import show_result
 from mobilediff.captions import CLASS_NAMES
@@ -47,6 +47,7 @@ class TrainingFeatures:
             for split in ("train", "test")
         ]
         self.training, test = (split[extractor.layer] for split in features)
+        self.sha256 = tensor_sha256(self.training)
         self.test_distances = nearest_training(test[:MAX_COPY_QUERIES], self.training)[0]
 
 
@@ -95,7 +96,7 @@ def measure_quality(
     if training is not None:
         distances = nearest_training(generated[:MAX_COPY_QUERIES], training.training)[0]
         result["copies"] = compare_nearest(distances, training.test_distances)
-        result["copies"]["n_training"] = len(training.training)
+        result["copies"] |= {"n_training": len(training.training), "training_features_sha256": training.sha256}
     key = next(key for key in result if key.startswith("kernel_") and key.endswith("_mean"))
     result["intervals"] = {key: interval_at_n(kernel_interval(real[:n], generated[:n]))}
     result["intervals"] |= manifold_intervals(real[:n], generated[:n], NEIGHBOURS)
