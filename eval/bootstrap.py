@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from eval.features import check_features, check_pair
 from eval.gaussian import Statistics, check_count
@@ -107,6 +108,7 @@ def frechet_interval(
     check_count(n, dim)
     draws = _draws(n, resamples, confidence, seed)
     distance = _weighted_distance(features.cpu().numpy(), reference)
+    draws = tqdm(draws, desc="bootstrap", total=resamples, leave=False)  # minutes at 2048 features
     values = [distance(torch.bincount(rows, minlength=n).numpy()) for rows in draws]
     return _basic_interval(distance(np.ones(n, dtype=np.int64)), values, confidence)
 

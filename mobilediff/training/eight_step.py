@@ -56,8 +56,7 @@ def train(options: EightStepOptions, limits) -> bool:
     source = load_pipeline(options.student)
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
-    teacher = load_pipeline(options.teacher or options.student).unet
-    teacher = teacher.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    teacher = trainer.frozen(load_pipeline(options.teacher or options.student).unet)
     module = trainer.add("unet", source.unet)
     scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
     pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=True)

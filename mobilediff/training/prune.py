@@ -45,7 +45,7 @@ def train(options: PruneOptions, limits) -> bool:
     source = load_pipeline(options.student)
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
-    teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    teacher, call_teacher = source.unet, trainer.frozen(source.unet)
     if options.method == "structured":
         unet = prune_channels(teacher, options.pruning_ratio)
     else:
@@ -67,7 +67,7 @@ def train(options: PruneOptions, limits) -> bool:
         z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         conditioning = data.conditioning(batch.rows)
         with torch.no_grad(), trainer.autocast():
-            expected = teacher(z.noisy, timesteps, **conditioning).sample
+            expected = call_teacher(z.noisy, timesteps, **conditioning).sample
         with trainer.autocast():
             prediction = module(z.noisy, timesteps, **conditioning).sample
         samples = [sample_from_velocity(z.noisy, v.float(), z.alpha, z.sigma) for v in (prediction, expected)]

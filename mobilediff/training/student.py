@@ -146,7 +146,7 @@ def train(options: StudentOptions, limits) -> bool:
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
     scheduler = noise_scheduler()
-    teacher = source.unet.to(trainer.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    teacher, call_teacher = source.unet, trainer.frozen(source.unet)
     unet = build_network(options.network, data.latents, options.weights).to(trainer.device)
     if options.weights is None:
         inherited = inherit_weights(unet, teacher)
@@ -169,7 +169,7 @@ def train(options: StudentOptions, limits) -> bool:
         z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         conditioning = data.conditioning(batch.rows)
         with torch.no_grad(), trainer.autocast():
-            expected = teacher(z.noisy, timesteps, **conditioning).sample
+            expected = call_teacher(z.noisy, timesteps, **conditioning).sample
         with trainer.autocast():
             prediction, features = module(z.noisy, timesteps, **conditioning)
         loss_task = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, None)

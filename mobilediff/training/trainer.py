@@ -163,7 +163,16 @@ class Trainer:
             self.accelerator, network, optimizer, options.ema_decay if ema_decay is None else ema_decay
         )
         self.networks[name] = trained
-        return torch.compile(trained.module) if options.compile else trained.module
+        return self.compiled(trained.module)
+
+    def frozen(self, network: nn.Module) -> nn.Module:
+        """Keep `network` as it is, in evaluation mode on the device; returns the module to call."""
+        network.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+        return self.compiled(network)
+
+    def compiled(self, module: nn.Module) -> nn.Module:
+        """The module under torch.compile, where the options say so."""
+        return torch.compile(module) if self.options.compile else module
 
     def update(self, name: str, loss: torch.Tensor) -> None:
         """One optimiser step of the named network on `loss`."""
