@@ -22,7 +22,7 @@ from accelerate import PartialState
 from eval.accuracy import known_nouns, measure_accuracy
 from eval.clip_score import bundled_clip, measure_clip_score
 from eval.compare import changes_table, compare_results, unmatched_rows
-from eval.extractors import judge_extractor
+from eval.extractors import JUDGE, Extractor, add_extractor_arguments, choose_extractor, judge_extractor
 from eval.fid import measure_distance
 from eval.gaussian import check_count
 from eval.guidance import COUNT, SCALES, check_sweep, measure_guidance, takes_guidance
@@ -231,19 +231,30 @@ class Report:
             if not self._scale_holds(section, clip if section == "clip" else judge):
                 self.real  # noqa: B018 - reads them
 
-    def distance(self) -> None:
-        """Frechet distance with the bundled extractor and class accuracy."""
-        judge = judge_extractor()
-        names = [
-            name for name in self.pipelines if not self._sampled_section_holds(name, "distance", judge.protocol())
-        ]
-        for name in names:
-            check_count(self.counts[name], len(reference_statistics(judge, "train").mu))
-        for name in names:
-            self.save(name, "distance", measure_distance(self._samples(name), judge, device=self.device))
-        if not self._scale_holds("distance", judge.protocol()):
-            for name, images in self.real.items():
-                self.save(name, "distance", measure_distance(images, judge, device=self.device))
+    def distance(self, extractors: list[Extractor]) -> None:
+        """Frechet distance and class accuracy, with the bundled extractor in the section `distance`; another has its
+        own, with what the figure is called."""
+        for extractor in extractors:
+            section = "distance" if extractor.name == JUDGE else f"distance {extractor.name}"
+            protocol = extractor.protocol()
+            names = [name for name in self.pipelines if not self._sampled_section_holds(name, section, protocol)]
+            for name in names:
+                reference = reference_statistics(extractor, "train", self._reference_data(extractor), self.device)
+                check_count(self.counts[name], len(reference.mu))
+            for name in names:
+                self.save(name, section, self._distance(self._samples(name), extractor))
+            if not self._scale_holds(section, protocol):
+                for name, images in self.real.items():
+                    self.save(name, section, self._distance(images, extractor))
+
+    def _distance(self, images: ImageSet, extractor: Extractor) -> dict:
+        measured = measure_distance(images, extractor, data=self._reference_data(extractor), device=self.device)
+        if extractor.name == JUDGE:
+            return measured
+        return measured | {"label": extractor.label(len(images)), "figure": extractor.result_key}
+
+    def _reference_data(self, extractor: Extractor) -> str | None:
+        return None if extractor.name == JUDGE else self.data  # the judge's statistics are shipped
 
     def quality(self) -> None:
         """Precision and recall, kernel distance, copies and what else `measure_quality` takes of features."""
@@ -350,6 +361,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="bf16 samples under autocast")
     parser.add_argument("--compile", action="store_true", help="sample under torch.compile; pays for many steps")
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), help="also time these peers (default: all)")
+    add_extractor_arguments(parser)
+    parser.set_defaults(extractor="judge")
     parser.add_argument("--scales", nargs="+", type=float, default=list(SCALES), help="of the guidance sweep")
     parser.add_argument("--guidance-n", type=int, default=COUNT, help="samples at each of these scales")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
@@ -398,7 +411,11 @@ def main(argv: list[str] | None = None) -> None:
         args.compile,
     )
     report.check_data(args.only)
+    extractors = {JUDGE: judge_extractor()}
+    chosen = choose_extractor(args.extractor, args.extractor_weights, args.clip_model)
+    extractors[chosen.name] = chosen
     arguments = {"latency": (args.threads, args.peers), "throughput": (args.threads, args.batch_sizes)}
+    arguments["distance"] = (list(extractors.values()),)
     arguments["guidance"] = (args.scales, args.guidance_n)
     for section in SECTIONS:
         if section in args.only:

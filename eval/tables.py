@@ -46,6 +46,8 @@ def figures(record: dict) -> dict[str, dict[str, str]]:
     if distance := record.get("distance"):
         quality["Fréchet distance"] = with_interval(distance, "frechet_distance_judge", "{:.2f}")
         quality["class accuracy"] = with_interval(distance, "class_accuracy", "{:.1%}")
+    for section in (section for name, section in record.items() if name.startswith("distance ")):
+        quality[section["label"]] = with_interval(section, section["figure"], "{:.2f}")
     if nouns := record.get("nouns"):
         for key, title in (("noun_top1", "noun top-1"), ("noun_top5", "noun top-5")):
             quality[title] = with_interval(nouns, key, "{:.1%}")

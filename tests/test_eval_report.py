@@ -19,6 +19,7 @@ import eval.report
 from eval.accuracy import main as accuracy
 from eval.clip_score import bundled_clip
 from eval.fid import main as fid
+from eval.fid import measure_distance
 from eval.generate import generate as generate_samples
 from eval.generate import main as generate
 from eval.grid import compose_grid, spaced_nouns
@@ -26,6 +27,7 @@ from eval.grid import main as grid
 from eval.images import read_images
 from eval.latency import measure_size
 from eval.protocol import folder_sha256, tensor_sha256
+from eval.reference import reference_statistics
 from eval.report import damaged, sample_counts
 from eval.report import main as report
 from eval.sampling import load_sampler, resolve_settings
@@ -333,6 +335,32 @@ def test_nouns_and_the_guidance_sweep_are_sections_of_their_own(tmp_path, judge,
 
 def two_steps(pipeline, folder, **options):
     return resolve_settings(pipeline, folder, num_inference_steps=2, **options)
+
+
+def test_another_extractor_has_a_column_of_its_own(checkpoints, judge, tmp_path, monkeypatch):  # noqa: F811
+    other = replace(judge, name="other", result_key="frechet_distance_other")
+    monkeypatch.setattr(eval.report, "choose_extractor", lambda *args: other)
+    monkeypatch.setattr(eval.report, "reference_statistics", partial(of_the_judge, judge))
+    monkeypatch.setattr(eval.report, "measure_distance", partial(measured_by_the_judge, judge))
+    monkeypatch.setattr(eval.report, "real_images", lambda data, split: random_images(40))
+    results = tmp_path / "results.json"
+    arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--n", "20"]
+    arguments += ["--samples", str(tmp_path / "samples"), "--only", "size,distance", "--models", "student-1step"]
+    report(arguments)
+    records = json.loads(results.read_text())["records"]
+    assert records["student-1step"]["distance other"]["label"] == "Frechet distance (other, n = 20)"
+    assert records[REAL]["figures"]["quality"].keys() >= {"Fréchet distance", "Frechet distance (other, n = 40)"}
+
+
+def of_the_judge(judge, extractor, *args):  # noqa: F811
+    return reference_statistics(judge, *args)
+
+
+def measured_by_the_judge(judge, images, extractor, **options):  # noqa: F811
+    measured = measure_distance(images, judge, **options)
+    for part in (measured, measured["intervals"]):
+        part[extractor.result_key] = part[judge.result_key]
+    return measured | {"protocol": measured["protocol"] | extractor.protocol()}
 
 
 def test_peers_are_rows_of_random_weights(checkpoints, tmp_path, monkeypatch):
