@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch_fidelity.fidelity
 from PIL import Image
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 
 import eval.clip_score
@@ -189,7 +190,7 @@ def test_damaged_weights_of_judge_and_clip_are_named(judge, tmp_path):  # noqa: 
     for root, load in ((judge.weights, eval.extractors.load_judge), (folder, eval.clip_score.bundled_clip)):
         file = next(path for path in root.rglob("*.safetensors") if "image_encoder" not in path.parts)
         whole = file.read_bytes()
-        tensors = load(whole)  # not load_file, which maps the file that is cut below
+        tensors = load_tensors(whole)  # not load_file, which maps the file that is cut below
         file.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ValueError, match=f"{file.parent.name} cannot be loaded"):
             load(root)
@@ -264,10 +265,13 @@ def test_clip_score_stands_beside_that_of_real_images_or_is_refused(monkeypatch,
     monkeypatch.setattr(eval.clip_score, "SHIPPED_REAL_SCORE", tmp_path / "clip_score.json")
     with pytest.raises(ValueError, match="--data DIR"):
         measure_clip_score(images, clip_of_brightness())
-    shipped = '{"clip_sha256": "0", "template": "a {}", "clip_score_real": 30.5, "real_n": 10000}'
-    (tmp_path / "clip_score.json").write_text(shipped)
+    shipped = {"clip_sha256": "0", "template": "a {}", "clip_score_real": 30.5, "real_n": 10000}
+    shipped |= {"real_images": "CIFAR-10 test", "real_images_sha256": "1"}
+    (tmp_path / "clip_score.json").write_text(json.dumps(shipped))
     result = measure_clip_score(images, clip_of_brightness())
     assert result["clip_score_real"] == 30.5 and result["protocol"]["template"] == "a {}"
+    assert result["protocol"]["real_images_sha256"] == "1"
+    assert result["clip_score"] == pytest.approx(100 * result["clip_cosine"])
 
 
 def test_unknown_clip_models_are_refused():
