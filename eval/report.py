@@ -145,7 +145,9 @@ class Report:
         names = [*self.pipelines, *(peers or [])]
         if all(self._timing_holds(self.record(name).get("latency", {}), names, threads) for name in names):
             return
-        self._drop_other_timings(names)
+        self._drop_other_timings("latency", names)
+        for name in [name for name, record in self.results["records"].items() if "peer" in record]:
+            del self.results["records"][name]
         loaded = load_peers(peers or [], self.device)
         for name, peer in loaded.items():
             self.results["records"][name] = {"model": name, "peer": peer.config.source, "size": peer.size()}
@@ -155,17 +157,11 @@ class Report:
             ratio = {"times_faster": faster[name], "baseline": BASELINE} if name in faster else {}
             self.save(name, "latency", parts | ratio | {"protocol": measured["protocol"]})
 
-    def _drop_other_timings(self, names: list[str]) -> None:
+    def _drop_other_timings(self, section: str, names: list[str]) -> None:
         """Take out what did not take turns with these models: the times of one table are of one run."""
-        for name, record in list(self.results["records"].items()):
-            if "peer" in record:
-                del self.results["records"][name]
-            elif name not in names and "latency" in record:
-                print(
-                    f"{name}: its latency is of another run than that of {', '.join(names)}, it is dropped",
-                    file=sys.stderr,
-                )
-                del record["latency"]
+        for name, record in self.results["records"].items():
+            if name not in names and section in record:
+                self._drop(record, section, f"is of another run than that of {', '.join(names)}")
 
     def throughput(self, threads: int, batch_sizes: list[int]) -> None:
         """The same parts at larger batches, with their peak memory; again when the batch sizes or models differ."""
@@ -177,12 +173,7 @@ class Report:
 
         if all(holds(self.record(name).get("throughput", {"batches": []})["batches"]) for name in names):
             return
-        for name, record in self.results["records"].items():
-            if name not in names and record.pop("throughput", None):
-                print(
-                    f"{name}: its throughput is of another run than that of {', '.join(names)}, it is dropped",
-                    file=sys.stderr,
-                )
+        self._drop_other_timings("throughput", names)
         batches = {name: [] for name in names}
         for size in batch_sizes:
             measured = measure_latency(self.pipelines, threads, MIN_RUNS, batch_size=size, memory=True)
