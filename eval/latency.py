@@ -12,7 +12,6 @@ rate is the peak that a network call has its share of. Memory is measured after 
 import argparse
 import math
 import os
-import statistics
 import sys
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from eval.sampling import load_sampler
 from eval.show import keep_result
 from mobilediff.models.macs import count_params_and_macs
 from mobilediff.pipeline import encode_text
-from mobilediff.timing import matrix_gflops, matrix_products, seconds
+from mobilediff.timing import matrix_gflops, matrix_products, seconds, summary
 
 PROMPT = "a photo of a fire truck"
 PARTS = ("text_encoder", "network_call", "vae_decoder", "image")
@@ -136,13 +135,6 @@ def take_turns(
                     call()  # untimed: the call before it has filled the caches with its own weights
                 times[key].append(seconds(call, device))
     return times
-
-
-def summary(times: list[float]) -> dict:
-    """Median and 90th percentile in milliseconds, and the number of runs."""
-    ordered = sorted(times)
-    p90 = ordered[math.ceil(0.9 * len(ordered)) - 1]  # nearest rank
-    return {"median_ms": 1000 * statistics.median(ordered), "p90_ms": 1000 * p90, "runs": len(ordered)}
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:

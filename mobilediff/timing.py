@@ -1,5 +1,7 @@
-"""Seconds of a call, and the matrix products whose best rate is a machine's peak."""
+"""Seconds of a call and what several come to, and the matrix products whose best rate is a machine's peak."""
 
+import math
+import statistics
 import time
 from collections.abc import Callable
 
@@ -30,3 +32,10 @@ def matrix_products(device: torch.device) -> dict[str, Callable[[], object]]:
 def matrix_gflops(duration: float) -> float:
     """GFLOP/s of such a product that took `duration` seconds."""
     return 2 * MATRIX_SIZE**3 / duration / 1e9
+
+
+def summary(times: list[float]) -> dict:
+    """Median and 90th percentile in milliseconds, and the number of runs."""
+    ordered = sorted(times)
+    p90 = ordered[math.ceil(0.9 * len(ordered)) - 1]  # nearest rank
+    return {"median_ms": 1000 * statistics.median(ordered), "p90_ms": 1000 * p90, "runs": len(ordered)}

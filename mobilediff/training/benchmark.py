@@ -5,15 +5,13 @@
 runs the stage's own steps on its own data, prints the figures and saves nothing.
 """
 
-import math
-import statistics
 from collections.abc import Callable
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobilediff.models.macs import CPU_ATTENTION
-from mobilediff.timing import matrix_gflops, matrix_products, seconds
+from mobilediff.timing import matrix_gflops, matrix_products, seconds, summary
 
 WARM_UP, TIMED = 4, 20
 COUNTED = 2  # a discriminator may be trained in every second step only
@@ -32,7 +30,7 @@ def measure_steps(run_step: Callable[[], object], batch_size: int, device: torch
         dtype: of the product that is its peak, "fp32" or "bf16".
 
     Returns:
-        `images_per_second` at the median step, `median_ms` and `p90_ms` of a step, `gflops_image` (GFLOP an image),
+        `images_per_second` at the median step, what `summary` returns of the steps, `gflops_image` (GFLOP an image),
         `gflops` (GFLOP/s achieved), `peak_gflops` and `share_of_peak`.
     """
     with (
@@ -47,11 +45,11 @@ def measure_steps(run_step: Callable[[], object], batch_size: int, device: torch
         run_step()
         product()
     steps, products = zip(*((seconds(run_step, device), seconds(product, device)) for _ in range(TIMED)), strict=True)
-    median, peak = statistics.median(steps), matrix_gflops(min(products))
+    times, peak = summary(steps), matrix_gflops(min(products))
+    median = times["median_ms"] / 1000
     return {
         "images_per_second": batch_size / median,
-        "median_ms": 1000 * median,
-        "p90_ms": 1000 * sorted(steps)[math.ceil(0.9 * TIMED) - 1],
+        **times,
         "gflops_image": gflops_step / batch_size,
         "gflops": gflops_step / median,
         "peak_gflops": peak,
