@@ -110,6 +110,13 @@ def open_clip_model(model: str, weights: str | Path | None = None, device: torch
     return ClipModel(name, state_dict_sha256(network), OPEN_CLIP_RESIZE, embed_images, embed_texts)
 
 
+def clip_from_arguments(args: argparse.Namespace, device: torch.device | str) -> ClipModel:
+    """The CLIP that --clip-model and --clip-weights name; errors as in `open_clip_model` and `bundled_clip`."""
+    if args.clip_model:
+        return open_clip_model(args.clip_model, args.clip_weights, device)
+    return bundled_clip(args.clip_weights, device)
+
+
 @torch.no_grad()
 def clip_scores(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> torch.Tensor:
     """100 x cosine of each image with its prompt. Source: Hessel et al., arXiv 2104.08718, unscaled.
@@ -225,15 +232,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.clip_score", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
     parser.add_argument("--clip-model", help="an open_clip architecture:tag (default: the bundled CLIP)")
-    parser.add_argument("--clip-weights", help="a file of that model's weights")
+    parser.add_argument("--clip-weights", help="that model's file, or another folder of the bundled CLIP's parts")
     args = parser.parse_args(argv)
-    if args.clip_weights and not args.clip_model:
-        raise ValueError("--clip-weights needs --clip-model ARCHITECTURE")
     device = PartialState().device
-    if args.clip_model:
-        clip = open_clip_model(args.clip_model, args.clip_weights, device)
-    else:
-        clip = bundled_clip(device=device)
+    clip = clip_from_arguments(args, device)
     if not (args.data or os.environ.get(DATA_VARIABLE)):
         shipped_real_score(clip)  # before samples are drawn for nothing
     result = measure_repeatedly(

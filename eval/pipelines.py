@@ -207,7 +207,7 @@ def compiled_networks(pipeline: DiffusionPipeline) -> Iterator[None]:
     if not networks:
         raise ValueError(f"{type(pipeline).__name__} has no component named {' or '.join(NETWORKS)} to compile")
     for network in networks:
-        network.forward = torch.compile(network.forward)
+        network.forward = torch.compile(network.forward, dynamic=False)  # guided and unguided steps are two shapes
     try:
         yield
     finally:

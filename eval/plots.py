@@ -1,5 +1,5 @@
-"""Plots of the report's records: distance against latency and network evaluations with the Pareto front, and class
-accuracy against guidance."""
+"""Plots of the report's records: distance against latency and network evaluations with the Pareto front, class
+accuracy and distance against guidance, and how near samples are to training images."""
 
 from itertools import cycle
 from pathlib import Path
@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 from eval.protocol import atomic_path
 
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
+DISTANCE = "frechet_distance_judge"
 MARKERS = "osD^vP*X<>"
 
 
@@ -47,7 +48,7 @@ def distance_points(records: dict[str, dict], cost) -> dict[str, tuple[float, fl
     for name, record in measured.items():
         n = record["distance"]["n"]
         label = name if n == most else f"{name} (n = {n:,})"
-        points[label] = (cost(record), record["distance"]["frechet_distance_judge"])
+        points[label] = (cost(record), record["distance"][DISTANCE])
     return points
 
 
@@ -86,23 +87,56 @@ def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: s
 
 
 def draw_guidance(sweeps: dict[str, dict], file: str | Path) -> None:
-    """Class accuracy and its interval against the scale of guidance, a line a model, into a PNG file.
+    """Class accuracy and distance, each with its interval, against the scale of guidance, into a PNG file.
 
     Args:
-        sweeps: `guidance` sections of records, by the model's name.
+        sweeps: `guidance` sections of records, by the model's name: a line each.
     """
-    figure, axes = plt.subplots(figsize=SIZE, dpi=RESOLUTION)
-    for name, sweep in sweeps.items():
-        points = sorted(sweep["points"], key=lambda point: point["guidance_scale"])
-        scales = [point["guidance_scale"] for point in points]
-        intervals = [point["intervals"]["class_accuracy"] for point in points]
-        label = f"{name} (n = {sweep['n']:,} a point)"
-        (line,) = axes.plot(scales, [100 * point["class_accuracy"] for point in points], "o-", label=label)
-        low, high = ([100 * interval[end] for interval in intervals] for end in ("low", "high"))
-        axes.fill_between(scales, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.set_xlabel("guidance scale")
-    axes.set_ylabel("class accuracy (judge, %)")
-    axes.legend(fontsize=8)
+    wide, high = SIZE
+    figure, panels = plt.subplots(ncols=2, figsize=(1.5 * wide, high), dpi=RESOLUTION)
+    shown = (("class_accuracy", "class accuracy (judge, %)", 100), (DISTANCE, "Fréchet distance (judge)", 1))
+    for axes, (key, label, unit) in zip(panels, shown, strict=True):
+        for name, sweep in sweeps.items():
+            points = sorted(sweep["points"], key=lambda point: point["guidance_scale"])
+            scales = [point["guidance_scale"] for point in points]
+            values = [unit * point[key] for point in points]
+            (line,) = axes.plot(scales, values, "o-", label=f"{name} (n = {sweep['n']:,} a point)")
+            ends = ([unit * point["intervals"][key][end] for point in points] for end in ("low", "high"))
+            axes.fill_between(scales, *ends, color=line.get_color(), alpha=0.15, linewidth=0)
+        axes.set_xlabel("guidance scale")
+        axes.set_ylabel(label)
+        axes.legend(fontsize=8)
+    save_figure(figure, file)
+
+
+def draw_copies(records: dict[str, dict], file: str | Path) -> None:
+    """Distances to the nearest training image, as a histogram a model over that of the test images, into a PNG file.
+
+    Args:
+        records: of the report, each with a section `quality`.
+    """
+    columns = min(3, len(records))
+    rows = -(-len(records) // columns)
+    wide, high = SIZE
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(0.5 * wide * columns, 0.55 * high * rows), dpi=RESOLUTION, squeeze=False
+    )
+    for axes in panels.flat[len(records) :]:
+        axes.set_axis_off()
+    for axes, (name, record) in zip(panels.flat, records.items(), strict=False):
+        copies = record["quality"]["copies"]
+        counts = copies["histogram"]
+        for key, colour, label, n in (
+            ("test", "tab:gray", "test images", copies["n_test"]),
+            ("samples", "tab:blue", "samples", copies["n"]),
+        ):
+            shares = [100 * count / n for count in counts[key]]
+            axes.stairs(shares, counts["edges"], fill=True, alpha=0.5, color=colour, label=label)
+        axes.axvline(copies["copy_threshold"], color="tab:red", linewidth=1, linestyle="--")
+        axes.set_title(f"{name}\n{copies['copy_share']:.1%} left of the line", fontsize=8)
+        axes.set_xlabel("distance to the nearest training image", fontsize=8)
+        axes.set_ylabel("share of the images (%)", fontsize=8)
+        axes.legend(fontsize=7)
     save_figure(figure, file)
 
 
@@ -123,6 +157,10 @@ def write_plots(records: dict[str, dict], folder: str | Path) -> list[Path]:
             draw_points(points, floor, label, Path(folder) / name)
             files.append(Path(folder) / name)
     if sweeps := {name: record["guidance"] for name, record in records.items() if "guidance" in record}:
-        files.append(Path(folder) / "accuracy-guidance.png")
+        files.append(Path(folder) / "guidance.png")
         draw_guidance(sweeps, files[-1])
+    models = {name: record for name, record in records.items() if "quality" in record and "model" in record}
+    if models:
+        files.append(Path(folder) / "near-copies.png")
+        draw_copies(models, files[-1])
     return files

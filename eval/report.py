@@ -25,7 +25,7 @@ from eval.compare import changes_table, compare_results, unmatched_rows
 from eval.extractors import JUDGE, Extractor, add_extractor_arguments, choose_extractor, judge_extractor
 from eval.fid import measure_distance
 from eval.gaussian import check_count
-from eval.guidance import COUNT, SCALES, check_sweep, measure_guidance, takes_guidance
+from eval.guidance import COUNT, SCALES, check_sweep, measure_guidance, sweep_points, takes_guidance
 from eval.images import ImageSet, real_images
 from eval.inputs import DEFAULT_SAMPLES, kept_samples
 from eval.latency import MIN_RUNS, TIMED, check_options, measure_latency, measure_size, speed_ups
@@ -273,22 +273,20 @@ class Report:
     def guidance(self, scales: list[float], n: int) -> None:
         """Class accuracy and distance against the scale of guidance, of the models that take one."""
         judge = judge_extractor()
-        guided = [name for name, pipeline in self.pipelines.items() if takes_guidance(pipeline)]
-        for name in guided:
-            if not self._sweep_holds(name, scales, n, judge.protocol()):
-                arguments = self.pipelines[name], self._settings(name), judge, scales, n, self.batch_size, self.samples
+        for name in [name for name, pipeline in self.pipelines.items() if takes_guidance(pipeline)]:
+            points = sweep_points(self.pipelines[name], self._settings(name), scales)
+            if not self._sweep_holds(name, [point.protocol(n) for point in points], judge.protocol()):
+                arguments = self.pipelines[name], points, judge, n, self.batch_size, self.samples
                 self.save(name, "guidance", measure_guidance(*arguments, device=self.device))
 
-    def _sweep_holds(self, name: str, scales: list[float], n: int, protocol: dict) -> bool:
-        """Whether a sweep was measured at these scales, on the samples that would be drawn now."""
+    def _sweep_holds(self, name: str, points: list[dict], protocol: dict) -> bool:
+        """Whether a sweep was measured at these points, on the samples that would be drawn now."""
         there = self.record(name).get("guidance")
-        if there is None or [point["guidance_scale"] for point in there["points"]] != scales:
+        if there is None or len(there["points"]) != len(points):
             return False
-        settings = self._settings(name).protocol(n)
-        wanted = {key: value for key, value in settings.items() if key not in ("guidance_scale", "nfe")}
-        samples = [{key: point["samples"].get(key) for key in wanted} for point in there["points"]]
-        measured = all(there["protocol"].get(key) == value for key, value in protocol.items())
-        return measured and all(one == wanted for one in samples)
+        pairs = zip((one["samples"] for one in there["points"]), points, strict=True)
+        drawn = all(samples.get(key) == value for samples, point in pairs for key, value in point.items())
+        return drawn and all(there["protocol"].get(key) == value for key, value in protocol.items())
 
     def clip(self) -> None:
         """CLIP score with the bundled CLIP."""

@@ -86,12 +86,16 @@ class CheckpointSettings(SamplingSettings):
 
     Attributes:
         num_inference_steps: steps of the scheduler.
+        scheduler: name of its class in diffusers or this package.
         guidance_scale: of classifier-free guidance; 1 is none.
+        guidance_interval: from where to where it applies, as shares of the timesteps.
         nfe: network evaluations an image; a guided step counts as two.
     """
 
     num_inference_steps: int
+    scheduler: str
     guidance_scale: float
+    guidance_interval: list[float]
     nfe: int
 
     def call_arguments(self, plan: SamplePlan, indices: list[int]) -> dict:
@@ -99,6 +103,7 @@ class CheckpointSettings(SamplingSettings):
             "prompt": [plan.prompts[index] for index in indices],
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
+            "guidance_interval": self.guidance_interval if self.guidance_scale > 1 else None,
         }
 
 
@@ -109,6 +114,18 @@ def load_sampler(folder: str | Path, device: torch.device | str = "cpu") -> Mobi
     return pipeline.to(device)
 
 
+def choose_scheduler(pipeline: MobileDiffusionPipeline, name: str) -> None:
+    """Sample with another of diffusers' schedulers, given by the name of its class, under the same configuration.
+
+    Raises:
+        ValueError: a name that is not the checkpoint's own or of a scheduler that diffusers calls compatible with it.
+    """
+    accepted = {one.__name__: one for one in (type(pipeline.scheduler), *pipeline.scheduler.compatibles)}
+    if name not in accepted:
+        raise ValueError(f"scheduler is {name!r}; accepted for this checkpoint are {', '.join(sorted(accepted))}")
+    pipeline.scheduler = accepted[name].from_config(pipeline.scheduler.config)
+
+
 def resolve_settings(
     pipeline: MobileDiffusionPipeline,
     folder: str | Path,
@@ -116,10 +133,11 @@ def resolve_settings(
     prompts: str = "class",
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
+    guidance_interval: list[float] | None = None,
     dtype: str = "fp32",
     compiled: bool = False,
 ) -> CheckpointSettings:
-    """Fill in the checkpoint's own defaults.
+    """Fill in the checkpoint's own defaults; the scheduler is the one that the pipeline has now.
 
     Raises:
         ValueError: an unknown kind of prompts or dtype, a negative seed, or steps or guidance that the checkpoint
@@ -129,6 +147,8 @@ def resolve_settings(
     steps = config.default_num_inference_steps if num_inference_steps is None else num_inference_steps
     default_guidance = 1.0 if config.guidance_distilled else config.default_guidance_scale
     guidance = default_guidance if guidance_scale is None else guidance_scale
+    default_interval = config.default_guidance_low, config.default_guidance_high
+    interval = default_interval if guidance_interval is None else guidance_interval
     return CheckpointSettings(
         model=Path(folder).resolve().name,
         model_sha256=folder_sha256(folder),
@@ -136,8 +156,10 @@ def resolve_settings(
         prompts=prompts,
         template=config.class_template,
         num_inference_steps=steps,
+        scheduler=type(pipeline.scheduler).__name__,
         guidance_scale=float(guidance),
-        nfe=pipeline.nfe(num_inference_steps, guidance_scale),
+        guidance_interval=[float(bound) for bound in interval],
+        nfe=pipeline.nfe(num_inference_steps, guidance_scale, guidance_interval),
         dtype=dtype,
         compiled=compiled,
         versions=library_versions(SAMPLING_LIBRARIES),

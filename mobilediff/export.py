@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from mobilediff.checkpoints import INDEX_NAME, load_pipeline
+from mobilediff.checkpoints import INDEX_NAME, load_component, load_pipeline
 from mobilediff.model_card import model_card
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -120,6 +121,22 @@ def _write_json(file: Path, content: dict) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:
+    """Condition the network on another text encoder of the same widths, which was trained to keep what it learnt from.
+
+    Raises:
+        FileNotFoundError: `folder` holds no `text_encoder`.
+        ValueError: its weights are damaged, or its widths are others.
+    """
+    text_encoder = load_component(CLIPTextModelWithProjection, Path(folder, "text_encoder"))
+    for name in ("hidden_size", "projection_dim", "max_position_embeddings"):
+        before, now = getattr(pipeline.text_encoder.config, name), getattr(text_encoder.config, name)
+        if now != before:
+            raise ValueError(f"{folder}: {name} of the text encoder is {now}, the model's is {before}")
+    tokenizer = CLIPTokenizer.from_pretrained(Path(folder, "tokenizer"))
+    pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mobilediff.export", description="Make a checkpoint ready for the hub."
@@ -127,15 +144,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="checkpoint folder, such as checkpoints/student-8step")
     parser.add_argument("--output", required=True, help="folder to write; a checkpoint there is replaced")
     parser.add_argument("--name", help="of the model, on its card and in the results (default: the output folder's)")
+    parser.add_argument(
+        "--text", help="a folder of the stage clip's export, whose text encoder takes the model's place"
+    )
     parser.add_argument("--guidance-scale", type=float, help="to sample with by default, such as eval.guidance's best")
+    parser.add_argument("--interval", nargs=2, type=float, metavar=("LOW", "HIGH"), help="where that guidance applies")
     parser.add_argument("--card", help="file to use as README.md instead of the generated model card")
     parser.add_argument("--results", default="docs/results.json", help="measured figures for the generated card")
     args = parser.parse_args(argv)
     try:
         pipeline = load_pipeline(args.model)
+        if args.text is not None:
+            replace_text_encoder(pipeline, args.text)
         if args.guidance_scale is not None:
             pipeline.nfe(guidance_scale=args.guidance_scale)  # refuses a scale that it cannot sample with
             pipeline.register_to_config(default_guidance_scale=args.guidance_scale)
+        if args.interval is not None:
+            pipeline.nfe(guidance_interval=args.interval)
+            low, high = args.interval
+            pipeline.register_to_config(default_guidance_low=low, default_guidance_high=high)
         name = args.name or Path(args.output).resolve().name
         if args.card is not None:
             card = Path(args.card).read_text(encoding="utf-8")

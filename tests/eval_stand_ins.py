@@ -31,7 +31,7 @@ class NoisePipeline:
         self.fail_after = fail_after
         self.batches = []
 
-    def __call__(self, prompt, num_inference_steps, guidance_scale, generator, output_type):
+    def __call__(self, prompt, num_inference_steps, guidance_scale, guidance_interval, generator, output_type):
         if self.fail_after is not None and len(self.batches) >= self.fail_after:
             raise KeyboardInterrupt
         self.batches.append(len(prompt))
@@ -44,7 +44,14 @@ class NoisePipeline:
 def noise_settings(**changes) -> CheckpointSettings:
     settings = dict(model="noise", model_sha256="0" * 64, seed=0, prompts="class", template="a photo of a {}")
     settings |= dict(
-        num_inference_steps=1, guidance_scale=1.0, nfe=1, dtype="fp32", compiled=False, versions={"torch": "0"}
+        num_inference_steps=1,
+        scheduler="NoScheduler",
+        guidance_scale=1.0,
+        guidance_interval=[0.0, 1.0],
+        nfe=1,
+        dtype="fp32",
+        compiled=False,
+        versions={"torch": "0"},
     )
     return CheckpointSettings(**(settings | changes))
 

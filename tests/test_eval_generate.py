@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from eval.generate import generate, open_store
+from eval.generate import main as command
 from eval.images import read_images
 from eval.inputs import kept_samples
 from eval.protocol import read_json
@@ -153,3 +154,26 @@ def test_two_interrupted_and_resumed_processes_write_the_images_of_one(tmp_path,
     whole, sharded = read_images(tmp_path / "whole.npz"), read_images(output)
     assert torch.equal(whole.images, sharded.images) and whole.prompts == sharded.prompts
     assert sharded.protocol["complete"] and sharded.protocol["nfe"] == 40
+
+
+def test_samples_in_other_words_with_another_scheduler_and_guidance_in_an_interval(tmp_path, capsys):
+    folder = tiny_checkpoint(tmp_path / "teacher", "teacher")
+    options = ["--model", str(folder), "--n", "10", "--steps", "4", "--prompts", "noun"]
+    command(
+        [*options, "--output", str(tmp_path / "set"), "--template", "AN OLD {noun}!!"]
+        + ["--scheduler", "UniPCMultistepScheduler", "--interval", "0.3", "0.8"]
+    )
+    images = read_images(tmp_path / "set")
+    assert images.prompts[0].startswith("AN OLD ") and images.prompts[0].endswith("!!")
+    assert images.protocol["scheduler"] == "UniPCMultistepScheduler"
+    assert images.protocol["guidance_interval"] == [0.3, 0.8]
+    assert images.protocol["nfe"] == 4 + 2  # of the timesteps 999, 749, 499, 249 two are between 300 and 800
+    with pytest.raises(
+        ValueError, match="scheduler is 'NoScheduler'; accepted for this checkpoint are .*DDIMScheduler"
+    ):
+        command([*options, "--output", str(tmp_path / "other"), "--scheduler", "NoScheduler"])
+    for template, message in (("an old one", "has no place for the noun"), ("{adjective} {noun}", "cannot be filled")):
+        with pytest.raises(SystemExit):
+            command([*options, "--output", str(tmp_path / "other"), "--template", template])
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

@@ -142,6 +142,8 @@ def test_a_null_label_is_for_pipelines_whose_labels_are_optional(dit):
         (["--call", '{"steps": 3}'], "--call holds steps; the call of DDPMPipeline takes .*num_inference_steps"),
         (["--steps", "3"], "part of --call"),
         (["--guidance", "3"], "part of --call"),
+        (["--interval", "0.2", "0.8"], "--interval is an option of --model"),
+        (["--scheduler", "DDIMScheduler"], "--scheduler is an option of --model"),
     ],
 )
 def test_bad_calls_are_refused_by_name(ddpm, tmp_path, options, message):

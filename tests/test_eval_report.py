@@ -320,7 +320,7 @@ def test_nouns_and_the_guidance_sweep_are_sections_of_their_own(tmp_path, judge,
     sweep = records["teacher"]["guidance"]
     assert [point["guidance_scale"] for point in sweep["points"]] == [1, 4] and sweep["n"] == 12
     assert [point["samples"]["nfe"] for point in sweep["points"]] == [2, 4]  # without and with guidance
-    assert (tmp_path / "accuracy-guidance.png").exists()
+    assert (tmp_path / "guidance.png").exists()
     assert "noun top-5" in table(records)
 
     with monkeypatch.context() as patch:

@@ -12,13 +12,14 @@ import torch
 import yaml
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModelWithProjection
 
 from mobilediff import export
 from mobilediff.checkpoints import checkpoint_names, load_pipeline
 from mobilediff.export import export_pipeline
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline
-from tests.tiny import KINDS, tiny_checkpoint, tiny_pipeline
+from tests.tiny import KINDS, tiny_checkpoint, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
 
 STEPS = {"teacher": 2, "student": 2}
 
@@ -291,6 +292,39 @@ def test_the_command_sets_the_default_scale_of_guidance(checkpoints, tmp_path, c
         with pytest.raises(SystemExit):
             export.main(["--model", str(checkpoints / kind), *arguments, "--guidance-scale", scale])
         assert f"guidance_scale is {float(scale)}" in capsys.readouterr().err
+
+
+def test_the_command_sets_the_interval_of_guidance(checkpoints, tmp_path, capsys):
+    arguments = ["--output", str(tmp_path / "hub"), "--results", str(tmp_path / "results.json")]
+    export.main(["--model", str(checkpoints / "teacher"), *arguments, "--interval", "0.2", "0.7"])
+    assert load_pipeline(tmp_path / "hub").nfe(50) == 50 + 25
+    for kind, interval in (("student-1step", ["0.2", "0.7"]), ("teacher", ["0.7", "0.2"])):
+        with pytest.raises(SystemExit):
+            export.main(["--model", str(checkpoints / kind), *arguments, "--interval", *interval])
+        assert "guidance_interval is [0." in capsys.readouterr().err
+
+
+def test_the_command_takes_another_text_encoder_of_the_same_widths(checkpoints, tmp_path, capsys):
+    tokenizer = tiny_tokenizer()
+    encoder = tiny_text_encoder(tokenizer)
+    with torch.no_grad():
+        encoder.text_projection.weight.mul_(2)
+    encoder.save_pretrained(tmp_path / "clip" / "text_encoder")
+    tokenizer.save_pretrained(tmp_path / "clip" / "tokenizer")
+    arguments = ["--model", str(checkpoints / "teacher"), "--output", str(tmp_path / "hub")]
+    arguments += ["--results", str(tmp_path / "results.json"), "--text", str(tmp_path / "clip")]
+    export.main(arguments)
+    torch.testing.assert_close(
+        load_pipeline(tmp_path / "hub").text_encoder.text_projection.weight,
+        encoder.text_projection.weight,
+        rtol=1e-3,
+        atol=1e-4,
+    )
+    encoder.config.projection_dim = 5
+    CLIPTextModelWithProjection(encoder.config).save_pretrained(tmp_path / "clip" / "text_encoder")
+    with pytest.raises(SystemExit):
+        export.main(arguments)
+    assert "projection_dim of the text encoder is 5, the model's is" in capsys.readouterr().err
 
 
 def test_the_checkpoints_in_the_tree_carry_the_code_of_the_package():

@@ -1,5 +1,7 @@
 """The generators' losses against hand-computed cases and against diffusers."""
 
+from itertools import permutations
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from mobilediff.training.generator import noise_scheduler, trailing_timesteps
 from mobilediff.training.losses import (
     add_noise,
     alpha_sigma,
+    assign_noise,
     ddim_step,
     feature_loss,
     guided,
@@ -110,3 +113,16 @@ def test_feature_loss_does_not_depend_on_the_scale_of_a_stage():
     student = [feature + 0.1 for feature in teacher]
     scaled = feature_loss([student[0] * 100, *student[1:]], [teacher[0] * 100, *teacher[1:]])
     assert scaled.item() == pytest.approx(feature_loss(student, teacher).item(), rel=1e-5)
+
+
+def test_noise_is_assigned_so_that_the_batch_is_nearest_to_it():
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 5, 4, 2, 2, generator=generator)
+    assigned = assign_noise(latents, noise)
+    sums = [total_distance(latents, noise[list(order)]) for order in permutations(range(5))]
+    assert total_distance(latents, assigned) == pytest.approx(min(sums))
+    assert sorted(assigned.flatten(1)[:, 0].tolist()) == sorted(noise.flatten(1)[:, 0].tolist())
+
+
+def total_distance(latents: torch.Tensor, noise: torch.Tensor) -> float:
+    return (latents - noise).flatten(1).norm(dim=1).sum().item()

@@ -80,12 +80,30 @@ def test_guidance_by_hand_and_in_one_call(monkeypatch):
     assert batches == [4], "guidance takes one call at twice the batch"
 
 
+def test_guidance_outside_its_interval_is_none():
+    """Two steps, at t = 999 and 499; the second by hand from where a guided first one leads."""
+    pipeline, after = PIPELINES["teacher"], []
+
+    def draw(**arguments):
+        return pipeline("a dog", generator=seeds(3), num_inference_steps=2, output_type="latent", **arguments).images
+
+    draw(callback_on_step_end=lambda pipeline, index, timestep, tensors: after.append(tensors["latents"]))
+    with torch.no_grad():
+        hidden_states, pooled = encode_text(pipeline.tokenizer, pipeline.text_encoder, ["a dog"])
+        output = pipeline.unet(after[0], 499, hidden_states, class_labels=pooled).sample
+    expected = pipeline.scheduler.step(output, 499, after[0]).prev_sample
+    torch.testing.assert_close(draw(guidance_interval=(0.9, 1.0)), expected, rtol=0, atol=1e-4)
+    assert not torch.allclose(expected, after[1], atol=1e-4)  # where guidance is for both steps
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "nfe"),
     [
         ("teacher", {}, 100),
         ("student", {"num_inference_steps": 25}, 50),
         ("student", {"num_inference_steps": 25, "guidance_scale": 1.0}, 25),
+        ("student", {"num_inference_steps": 25, "guidance_interval": (0.2, 0.6)}, 25 + 10),
+        ("student", {"num_inference_steps": 25, "guidance_scale": 1.0, "guidance_interval": (0.2, 0.6)}, 25),
         ("student-8step", {}, 8),
         ("student-1step", {}, 1),
         ("student-1step", {"num_inference_steps": 4, "guidance_scale": 1}, 4),
@@ -227,6 +245,10 @@ NOISE = torch.zeros(1, 4, 16, 16)
         ("student", {"guidance_scale": -1.0}, "guidance_scale is -1.0"),
         ("student", {"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ("student", {"guidance_scale": "3"}, "guidance_scale is '3'"),
+        ("student", {"guidance_interval": (0.5, 0.5)}, r"guidance_interval is \(0.5, 0.5\), accepted: two numbers"),
+        ("student", {"guidance_interval": (-0.1, 0.5)}, "guidance_interval is"),
+        ("student", {"guidance_interval": 0.5}, "guidance_interval is 0.5"),
+        ("student-1step", {"guidance_interval": (0.2, 0.8)}, "guidance is distilled into this checkpoint"),
         ("student", {"generator": seeds(1, 2)}, "list of 2, but 1 images"),
         ("student", {"generator": 7}, "generator is 7"),
         ("student", {"generator": [7]}, r"generator is \[7\]"),

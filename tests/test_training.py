@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 import mobilediff.timing
-from mobilediff.captions import load_nouns
+from mobilediff.captions import CaptionBank, load_nouns
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.training import classifier, clip, eight_step, one_step, prune, student, teacher, vae
 from mobilediff.training.generator import build_network
 from mobilediff.training.options import RunLimits, TrainingOptions, build_options, parse_options
@@ -27,6 +29,15 @@ from mobilediff.training.trainer import Trainer
 from tests.tiny import tiny_checkpoint, tiny_unet
 
 FULL = RunLimits()
+EXPORTS = ("export", "export-ema-0.2", "export-ema-0.35")
+TINY_IMAGES = {"block_out_channels": [8, 8], "projection_dim": 6}
+TINY_TEXT = {
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "projection_dim": 6,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +255,28 @@ def test_the_learning_rate_warms_up_holds_and_decays_to_zero(tmp_path):
     assert factors[100] == 0.0
 
 
+def test_averages_of_several_lengths_are_exported_and_resumed(tmp_path):
+    def fit(folder, **options):
+        run = Regression(folder, ema_decay=0.05, further_ema_decays=(0.2, 0.35), **options)
+
+        def export(target):
+            target.mkdir(parents=True)
+            weight = run.network[0].weight.detach().contiguous()
+            save_file({"weight": weight}, target / "weights.safetensors")
+
+        run.trainer.fit(run.step, export)
+        return [load_file(folder / name / "weights.safetensors")["weight"] for name in EXPORTS]
+
+    whole = fit(tmp_path / "whole")
+    fit(tmp_path / "parts", stop_after=4)
+    for tensor, resumed in zip(whole, fit(tmp_path / "parts"), strict=True):
+        torch.testing.assert_close(resumed, tensor, rtol=0, atol=0)
+    assert not torch.equal(whole[0], whole[1]) and not torch.equal(whole[1], whole[2])
+    for bad in ((1.0,), (0.0,), (0.5,)):
+        with pytest.raises(ValueError, match="ema_decay and further_ema_decays"):
+            TrainingOptions(output="a", ema_decay=0.5, further_ema_decays=bad)
+
+
 def test_a_time_limit_stops_and_saves(tmp_path):
     run = Regression(tmp_path)
     run.trainer.limits = RunLimits(max_minutes=0.0)
@@ -262,13 +295,46 @@ def test_whitened_stem_decorrelates_patches():
         classifier.whiten_stem(ImageEncoder(stem_channels=8, stem_kernel_size=2), images)
 
 
-def test_contrastive_loss_takes_every_positive():
-    embeds = torch.eye(3)
-    one_each = clip.contrastive_loss(embeds, embeds, torch.eye(3, dtype=torch.bool), torch.tensor(0.0))
-    log_partition = torch.logsumexp(torch.tensor([1.0, 0.0, 0.0]), 0)
-    assert one_each.item() == pytest.approx((log_partition - 1).item(), rel=1e-5)
-    all_of_them = clip.contrastive_loss(embeds, embeds, torch.ones(3, 3, dtype=torch.bool), torch.tensor(0.0))
-    assert all_of_them.item() == pytest.approx((log_partition - 1 / 3).item(), rel=1e-5)
+def test_naming_is_by_cosine_among_all_names():
+    names, scale = torch.eye(3), torch.tensor(2.0).log()
+    loss = clip.naming_loss(5 * names[:2], 7 * names, torch.tensor([0, 1]), scale)
+    log_partition = torch.logsumexp(torch.tensor([2.0, 0.0, 0.0]), 0)
+    assert loss.item() == pytest.approx((log_partition - 2).item(), rel=1e-5)
+    unknown = clip.naming_loss(names[:2], names, torch.tensor([0, -1]), scale)
+    assert unknown.item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_a_text_tower_learns_phrasings_and_keeps_what_it_says_of_captions(tmp_path, data_folder):
+    values = tiny_options(tmp_path / "first", data_folder, image_encoder=TINY_IMAGES, text_encoder=TINY_TEXT)
+    assert clip.train(build_options(clip.ClipOptions, values), FULL)
+    first = tmp_path / "first" / "export"
+    values = tiny_options(tmp_path / "on", data_folder, steps=6, learning_rate=0.01, weights=str(first))
+    losses = {}
+    for keep in (0.0, 10.0):
+        values |= {"lambda_keep": keep, "output": str(tmp_path / f"keep-{keep}")}
+        assert clip.train(build_options(clip.ClipOptions, values), FULL)
+        export = tmp_path / f"keep-{keep}" / "export"
+        assert (export / "tokenizer" / "tokenizer.json").read_bytes() == (
+            first / "tokenizer" / "tokenizer.json"
+        ).read_bytes()
+        losses[keep] = moved(first, export)
+    assert 0 < losses[10.0] < losses[0.0] / 2
+    with pytest.raises(ValueError, match="lambda_keep is 1.0; without weights"):
+        build_options(clip.ClipOptions, {"output": "a", "lambda_keep": 1.0})
+
+
+@torch.no_grad()
+def moved(before: Path, after: Path) -> float:
+    """How far apart two text towers are on plain captions."""
+    hidden = [
+        encode_text(
+            CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+            CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder"),
+            CaptionBank().texts,
+        )[0]
+        for folder in (before, after)
+    ]
+    return (hidden[0] - hidden[1]).square().mean().item()
 
 
 def test_a_trained_tokenizer_keeps_every_byte():
@@ -283,20 +349,13 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
     assert classifier.train(build_options(classifier.ClassifierOptions, judge), FULL)
     assert ImageEncoder.from_pretrained(tmp_path / "judge" / "export").config.num_nouns == 396
 
-    text_encoder = {
-        "hidden_size": 8,
-        "intermediate_size": 16,
-        "projection_dim": 6,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
     towers = tiny_options(
         tmp_path / "clip",
         data_folder,
         ema_decay=0.0,
         sample_every=3,
-        image_encoder={"block_out_channels": [8, 8], "projection_dim": 6},
-        text_encoder=text_encoder,
+        image_encoder=TINY_IMAGES,
+        text_encoder=TINY_TEXT,
     )
     assert clip.train(build_options(clip.ClipOptions, towers), FULL)
     records = [json.loads(line) for line in (tmp_path / "clip" / "stats.jsonl").read_text().splitlines()]

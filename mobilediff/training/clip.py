@@ -1,6 +1,7 @@
 """Stage `clip`: a small CLIP (arXiv 2103.00020) on images and captions; its text tower conditions the generators."""
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
+from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.augment import random_flip, random_translate, to_float
@@ -31,9 +33,14 @@ class ClipOptions(TrainingOptions):
         vocabulary_size: most entries of the BPE vocabulary.
         max_tokens: length that captions are padded to.
         translate: most pixels that an image is shifted by.
-        class_probability: chance that an image's caption names its class and not its noun.
+        weights: folder of a trained CLIP to start from, tokenizer included; None for random weights.
+        num_phrasings: phrasings of each name to learn from, beside its plain captions.
+        phrases_per_step: phrasings a step that are to be told to be of their noun.
+        lambda_phrase: weight of that loss.
         lambda_class: weight of the image tower's own class loss.
         lambda_noun: weight of its noun loss.
+        lambda_keep: weight of the loss that keeps the text tower's outputs for plain captions as they are in
+            `weights`, so that generators trained on it stay as they are.
     """
 
     image_encoder: dict = field(default_factory=dict)
@@ -41,9 +48,18 @@ class ClipOptions(TrainingOptions):
     vocabulary_size: int = 1536
     max_tokens: int = 16
     translate: int = 2
-    class_probability: float = 0.3
+    weights: str | None = None
+    num_phrasings: int = 64
+    phrases_per_step: int = 128
+    lambda_phrase: float = 0.5
     lambda_class: float = 0.5
     lambda_noun: float = 0.25
+    lambda_keep: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.lambda_keep and self.weights is None:
+            raise ValueError(f"option lambda_keep is {self.lambda_keep}; without weights accepted is 0")
 
 
 def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> CLIPTokenizer:
@@ -68,7 +84,12 @@ def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> 
 
 
 def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPTokenizer:
-    """The run's tokenizer, learnt once: ties between merges fall differently in another process."""
+    """The run's tokenizer: that of the weights it starts from, or learnt once.
+
+    Once, because ties between merges fall differently in another process.
+    """
+    if options.weights is not None:
+        return CLIPTokenizer.from_pretrained(Path(options.weights, "tokenizer"))
     if not folder.is_dir():
         temporary = folder.with_name(f".{folder.name}.tmp")
         train_tokenizer(texts, options.vocabulary_size, options.max_tokens).save_pretrained(temporary)
@@ -76,21 +97,26 @@ def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPT
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def contrastive_loss(
-    image_embeds: torch.Tensor, text_embeds: torch.Tensor, positives: torch.Tensor, logit_scale: torch.Tensor
+def naming_loss(
+    embeds: torch.Tensor, name_embeds: torch.Tensor, names: torch.Tensor, logit_scale: torch.Tensor
 ) -> torch.Tensor:
-    """Symmetric cross-entropy with several positives a row (UniCL, arXiv 2204.03610, eq. 2-4).
+    """Cross-entropy of the right name among all names, by cosine.
+
+    CLIP's loss from images to texts (arXiv 2103.00020, figure 3), with all names in the place of the batch's.
 
     Args:
-        image_embeds, text_embeds: normalised, [N, P].
-        positives: `positives[i, j]` says that text i is true of image j, bool [N, N].
+        embeds: of images or phrases, not normalised, [N, P].
+        name_embeds: one text a name, not normalised, [M, P].
+        names: the right name's row, -1 where it is not known, [N].
         logit_scale: log of the inverse temperature.
     """
-    logits = logit_scale.exp() * text_embeds @ image_embeds.T
-    targets = positives.float()
-    loss_text = -(targets * logits.log_softmax(1)).sum(1) / targets.sum(1)
-    loss_image = -(targets * logits.log_softmax(0)).sum(0) / targets.sum(0)
-    return (loss_text.mean() + loss_image.mean()) / 2
+    logits = logit_scale.exp() * F.normalize(embeds.float(), dim=-1) @ F.normalize(name_embeds.float(), dim=-1).T
+    return noun_cross_entropy(logits, names)
+
+
+def relative_error(output: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over the mean square of what is expected."""
+    return (output.float() - expected).square().mean() / expected.square().mean()
 
 
 class TwoTowers(nn.Module):
@@ -102,15 +128,17 @@ class TwoTowers(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(2.659))  # log(1 / 0.07), CLIP's start
 
     def forward(self, images: torch.Tensor, input_ids: torch.Tensor):
-        return self.image_encoder(images), self.text_encoder(input_ids=input_ids).text_embeds.float()
+        text = self.text_encoder(input_ids=input_ids)
+        return self.image_encoder(images), text.text_embeds, text.last_hidden_state
 
 
 @torch.no_grad()
-def zero_shot_accuracy(towers: TwoTowers, bank_ids: torch.Tensor, test, device: torch.device) -> dict[str, float]:
+def zero_shot_accuracy(towers: TwoTowers, bank: CaptionBank, bank_ids: torch.Tensor, test) -> dict[str, float]:
     """Share of test images whose nearest caption is their own noun's, and their own class's."""
-    templates = (len(bank_ids) - 1) // (len(load_nouns()) + 10)
-    texts = F.normalize(towers.text_encoder(input_ids=bank_ids[:-1:templates]).text_embeds.float(), dim=-1)
-    nouns, classes = texts[:-10], texts[-10:]
+    device = bank_ids.device
+    plain = torch.arange(bank.num_names, device=device) * (bank.num_templates + bank.num_phrasings)
+    texts = F.normalize(towers.text_encoder(input_ids=bank_ids[plain]).text_embeds.float(), dim=-1)
+    nouns, classes = texts[: bank.num_nouns], texts[bank.num_nouns :]
     noun_hits = class_hits = 0
     for start in range(0, len(test), 500):
         rows = slice(start, start + 500)
@@ -120,13 +148,13 @@ def zero_shot_accuracy(towers: TwoTowers, bank_ids: torch.Tensor, test, device: 
     return {"zero_shot_noun": noun_hits / len(test), "zero_shot_class": class_hits / len(test)}
 
 
-def train(options: ClipOptions, limits) -> bool:
-    """Train both towers; see `Trainer.fit` for the returned value."""
-    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
-    trainer = Trainer(options, limits, len(dataset))
-    bank = CaptionBank()
-    with trainer.accelerator.main_process_first():
-        tokenizer = run_tokenizer(Path(options.output) / "tokenizer", bank.texts, options)
+def make_towers(options: ClipOptions, tokenizer: CLIPTokenizer) -> TwoTowers:
+    """Towers with random weights, or those of `options.weights`."""
+    if options.weights is not None:
+        return TwoTowers(
+            load_component(ImageEncoder, Path(options.weights, "image_encoder")),
+            load_component(CLIPTextModelWithProjection, Path(options.weights, "text_encoder")),
+        )
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=options.max_tokens,
@@ -135,39 +163,60 @@ def train(options: ClipOptions, limits) -> bool:
         pad_token_id=tokenizer.pad_token_id,
         **options.text_encoder,
     )
-    towers = TwoTowers(
-        ImageEncoder(num_nouns=len(load_nouns()), **options.image_encoder), CLIPTextModelWithProjection(text_config)
-    )
+    image_encoder = ImageEncoder(num_nouns=len(load_nouns()), **options.image_encoder)
+    return TwoTowers(image_encoder, CLIPTextModelWithProjection(text_config))
+
+
+def train(options: ClipOptions, limits) -> bool:
+    """Train both towers; see `Trainer.fit` for the returned value."""
+    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
+    trainer = Trainer(options, limits, len(dataset))
+    device, bank = trainer.device, CaptionBank(num_phrasings=options.num_phrasings)
+    with trainer.accelerator.main_process_first():
+        tokenizer = run_tokenizer(Path(options.output) / "tokenizer", bank.texts, options)
+    towers = make_towers(options, tokenizer)
+    kept = trainer.frozen(deepcopy(towers.text_encoder)) if options.lambda_keep else None
     module = trainer.add("towers", towers)
     encoded = tokenizer(bank.texts, padding="max_length", truncation=True, return_tensors="pt")
-    bank_ids = encoded.input_ids.to(trainer.device)
-    names_class = torch.tensor([name in CLASS_NAMES for name in load_nouns()], device=trainer.device)
-    images, labels, nouns = (t.to(trainer.device) for t in (dataset.images, dataset.labels, dataset.noun_ids))
+    bank_ids = encoded.input_ids.to(device)
+    images, labels, nouns = (t.to(device) for t in (dataset.images, dataset.labels, dataset.noun_ids))
+    names = torch.arange(bank.num_names, device=device)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         label, noun = labels[step.indices], nouns[step.indices]
         batch = random_flip(to_float(images[step.indices]), step.generator)
         batch = random_translate(batch, options.translate, step.generator)
-        rows = bank.draw(label, noun, step.generator, options.class_probability)
+        plain_ids = bank_ids[bank.word(names, step.generator)]
+        asked = torch.randperm(bank.num_nouns, generator=step.generator, device=device)[: options.phrases_per_step]
+        phrase_ids = bank_ids[bank.word(asked, step.generator, phrasing_probability=1.0)]
         with trainer.autocast():
-            output, text_embeds = module(batch.to(memory_format=torch.channels_last), bank_ids[rows])
-        # "a cat" is a caption of every cat, whether it was drawn as the class or as one of the nouns
-        by_class = (rows >= bank.num_nouns * bank.num_templates) | (names_class[noun] & (noun >= 0))
-        same_class, same_noun = label[:, None] == label, (noun[:, None] == noun) & (noun >= 0)
-        positives = torch.where(by_class[:, None], same_class, same_noun)
-        loss_contrastive = contrastive_loss(
-            F.normalize(output.image_embeds, dim=-1), F.normalize(text_embeds, dim=-1), positives, towers.logit_scale
-        )
-        loss_class = F.cross_entropy(output.class_logits, label)
-        loss_noun = noun_cross_entropy(output.noun_logits, noun)
-        loss = loss_contrastive + options.lambda_class * loss_class + options.lambda_noun * loss_noun
+            output, texts, hidden = module(
+                batch.to(memory_format=torch.channels_last), torch.cat([plain_ids, phrase_ids])
+            )
+        plain, phrases = texts.split([len(names), len(asked)])
+        noun_texts, class_texts = plain.split([bank.num_nouns, len(CLASS_NAMES)])
+        losses = {
+            "loss_text_noun": naming_loss(output.image_embeds, noun_texts, noun, towers.logit_scale),
+            "loss_text_class": naming_loss(output.image_embeds, class_texts, label, towers.logit_scale),
+            "loss_phrase": naming_loss(phrases, noun_texts, asked, towers.logit_scale),
+            "loss_class": F.cross_entropy(output.class_logits, label),
+            "loss_noun": noun_cross_entropy(output.noun_logits, noun),
+        }
+        loss = losses["loss_text_noun"] + losses["loss_text_class"] + options.lambda_phrase * losses["loss_phrase"]
+        loss = loss + options.lambda_class * losses["loss_class"] + options.lambda_noun * losses["loss_noun"]
+        if kept is not None:
+            with torch.no_grad():
+                before = kept(input_ids=plain_ids)
+            losses["loss_keep"] = relative_error(plain, before.text_embeds)
+            losses["loss_keep"] += relative_error(hidden[: len(names)], before.last_hidden_state)
+            loss = loss + options.lambda_keep * losses["loss_keep"]
         trainer.update("towers", loss)
-        return {"loss_contrastive": loss_contrastive, "loss_class": loss_class, "loss_noun": loss_noun}
+        return losses
 
     def on_sample(writer) -> dict[str, float]:
         towers.eval()
-        result = accuracy(towers.image_encoder, test, trainer.device)
-        result |= zero_shot_accuracy(towers, bank_ids, test, trainer.device)
+        result = accuracy(towers.image_encoder, test, device)
+        result |= zero_shot_accuracy(towers, bank, bank_ids, test)
         towers.train()
         return result
 

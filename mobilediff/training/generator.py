@@ -37,6 +37,8 @@ class GeneratorOptions(TrainingOptions):
         text: folder that holds `text_encoder` and `tokenizer`.
         class_probability: chance that a caption names the class and not the noun.
         null_probability: chance of the null prompt, for classifier-free guidance.
+        phrasing_probability: chance that a caption is not a plain one but a phrasing.
+        num_phrasings: phrasings of each name.
         default_num_inference_steps, default_guidance_scale: what the exported pipeline samples with.
         sample_steps: steps of the grids drawn while training; None for the default.
         latent_cache: folder of encoded images, shared by runs.
@@ -46,6 +48,8 @@ class GeneratorOptions(TrainingOptions):
     text: str = ""
     class_probability: float = 0.3
     null_probability: float = 0.1
+    phrasing_probability: float = 0.3
+    num_phrasings: int = 16
     default_num_inference_steps: int = 50
     default_guidance_scale: float = 3.0
     sample_steps: int | None = None
@@ -108,7 +112,7 @@ class LatentData:
 
     def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
         self.options, self.device = options, trainer.device
-        self.conditioning = Conditioning(parts, CaptionBank(), trainer.device)
+        self.conditioning = Conditioning(parts, CaptionBank(num_phrasings=options.num_phrasings), trainer.device)
         with trainer.accelerator.main_process_first():
             latents = cached_latents(parts.vae, dataset, Path(options.latent_cache))
         self.latents = latents.to(trainer.device)  # [2, N, C, H, W]
@@ -124,6 +128,7 @@ class LatentData:
             step.generator,
             self.options.class_probability,
             self.options.null_probability,
+            self.options.phrasing_probability,
         )
         return Batch(latents, rows)
 

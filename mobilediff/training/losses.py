@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 
 
 def alpha_sigma(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,11 +41,27 @@ class Diffused:
     sigma: torch.Tensor
 
 
+def assign_noise(latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """The batch's noise in the order that brings it nearest to the latents (immiscible diffusion, arXiv 2406.12303).
+
+    Each draw of noise is still used once, so that the batch's noise is standard normal.
+    """
+    distances = torch.cdist(latents.flatten(1), noise.flatten(1))
+    _, columns = linear_sum_assignment(distances.cpu().numpy())
+    return noise[torch.as_tensor(columns, device=noise.device)]
+
+
 def diffuse(
-    latents: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor, generator: torch.Generator
+    latents: torch.Tensor,
+    timesteps: torch.Tensor,
+    alphas_cumprod: torch.Tensor,
+    generator: torch.Generator,
+    assigned: bool = False,
 ) -> Diffused:
-    """Draw noise for latents [B, C, H, W] and take them to their timesteps [B]."""
+    """Draw noise for latents [B, C, H, W], through `assign_noise` if asked, and take them to their timesteps [B]."""
     noise = torch.empty_like(latents).normal_(generator=generator)
+    if assigned:
+        noise = assign_noise(latents, noise)
     alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
     noisy = add_noise(latents, noise, alpha, sigma)
     return Diffused(noisy, velocity(latents, noise, alpha, sigma), alpha, sigma)

@@ -87,7 +87,11 @@ def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer, options: O
             count = min(250, options.num_pairs - start)
             images = torch.arange(start, start + count, device=trainer.device) % len(data.labels)
             rows = data.conditioning.bank.draw(
-                data.labels[images], data.noun_ids[images], generator, options.class_probability
+                data.labels[images],
+                data.noun_ids[images],
+                generator,
+                options.class_probability,
+                phrasing_probability=options.phrasing_probability,
             )
             noise = torch.randn(count, *data.latents.shape[2:], generator=generator, device=trainer.device)
             latents = noise.contiguous(memory_format=torch.channels_last)

@@ -42,6 +42,7 @@ class TrainingOptions:
         betas: of AdamW.
         max_grad_norm: gradient clipping, 0 for none.
         ema_decay: of the weights' moving average, 0 for none.
+        further_ema_decays: of averages of other lengths, each exported beside the run's own to be compared with it.
         mixed_precision: "bf16" (autocast) or "no".
         compile: run the trained networks through torch.compile.
         log_every: steps between two log lines.
@@ -64,6 +65,7 @@ class TrainingOptions:
     betas: tuple[float, float] = (0.9, 0.99)
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
+    further_ema_decays: tuple[float, ...] = ()
     mixed_precision: str = "bf16"
     compile: bool = False
     log_every: int = 20
@@ -74,6 +76,16 @@ class TrainingOptions:
         for name in self.POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"option {name} is {getattr(self, name)}; accepted is 1 or more")
+        decays = [self.ema_decay, *self.further_ema_decays]
+        if (
+            not all(0 <= decay < 1 for decay in decays)
+            or 0 in self.further_ema_decays
+            or len(set(decays)) < len(decays)
+        ):
+            raise ValueError(
+                f"options ema_decay and further_ema_decays are {decays}; accepted are different numbers from 0 to "
+                "below 1, of which only ema_decay may be 0"
+            )
         if self.mixed_precision not in PRECISIONS:
             raise ValueError(
                 f"option mixed_precision is {self.mixed_precision!r}; accepted are {', '.join(PRECISIONS)}"

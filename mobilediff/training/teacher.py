@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from mobilediff.training.generator import (
     NUM_TRAIN_TIMESTEPS,
@@ -15,7 +16,7 @@ from mobilediff.training.generator import (
     sampler,
     setup,
 )
-from mobilediff.training.losses import diffuse, velocity_loss
+from mobilediff.training.losses import Diffused, diffuse, velocity_loss
 from mobilediff.training.options import parse_options
 from mobilediff.training.trainer import TrainingStep
 
@@ -28,18 +29,32 @@ class TeacherOptions(GeneratorOptions):
         network: JSON config of the network.
         weights: folder of a trained network of that config to start from; None for random weights.
         snr_gamma: gamma of min-SNR weighting, None for equal weights.
+        assigned_noise: noise is assigned to the images of a batch (see `assign_noise`).
+        logit_normal: timesteps are drawn from a logit-normal distribution (arXiv 2403.03206, section 3.1) instead of a
+            uniform one.
+        flow_matching: the straight path and its velocity (arXiv 2210.02747) in the place of the cosine schedule and v.
     """
 
     network: str = "mobilediff/models/configs/teacher.json"
     weights: str | None = None
     snr_gamma: float | None = None
+    assigned_noise: bool = False
+    logit_normal: bool = False
+    flow_matching: bool = False
+
+
+def flow_scheduler() -> DPMSolverMultistepScheduler:
+    """Flow matching's forward process."""
+    return DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0, timestep_spacing="trailing"
+    )
 
 
 def train(options: TeacherOptions, limits) -> bool:
     """Train a generator on the data alone; see `Trainer.fit` for the returned value."""
     parts = FrozenParts.load(options.vae, options.text)
     trainer, data = setup(options, limits, parts)
-    scheduler = noise_scheduler()
+    scheduler = flow_scheduler() if options.flow_matching else noise_scheduler()
     unet = build_network(options.network, data.latents, options.weights)
     module = trainer.add("unet", unet)
     pipeline = make_pipeline(parts, unet, scheduler, options)
@@ -48,10 +63,16 @@ def train(options: TeacherOptions, limits) -> bool:
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
-        timesteps = torch.randint(
-            0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device
-        )
-        z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
+        times = torch.rand(batch.rows.shape, generator=step.generator, device=trainer.device)
+        if options.logit_normal:
+            times = torch.randn(batch.rows.shape, generator=step.generator, device=trainer.device).sigmoid()
+        timesteps = (times * NUM_TRAIN_TIMESTEPS).long()
+        z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator, options.assigned_noise)
+        if options.flow_matching:
+            timesteps = times * NUM_TRAIN_TIMESTEPS
+            noise = z.alpha * z.velocity + z.sigma * z.noisy
+            sigma = times[:, None, None, None]
+            z = Diffused((1 - sigma) * batch.latents + sigma * noise, noise - batch.latents, 1 - sigma, sigma)
         with trainer.autocast():
             prediction = module(z.noisy, timesteps, **data.conditioning(batch.rows)).sample
         loss = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, options.snr_gamma)

@@ -59,32 +59,36 @@ class TrainingStep:
 
 
 class TrainedNetwork:
-    """A network with its optimiser and the moving average of its weights."""
+    """A network with its optimiser and the moving averages of its weights, by decay; the first is the one to ship."""
 
     def __init__(
-        self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer, ema_decay: float
+        self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer, ema_decays: list[float]
     ):
         self.network = network  # the bare module: exports and EMA read it
         self.learning_rates = [group["lr"] for group in optimizer.param_groups]
-        self.ema = EMAModel(network.parameters(), decay=ema_decay, foreach=True) if ema_decay else None
-        if self.ema:
-            self.ema.to(accelerator.device)
+        self.emas = {decay: EMAModel(network.parameters(), decay=decay, foreach=True) for decay in ema_decays}
+        for ema in self.emas.values():
+            ema.to(accelerator.device)
         self.module, self.optimizer = accelerator.prepare(network, optimizer)  # the one to call
+
+    def average(self, decay: float | None = None) -> EMAModel | None:
+        """The average of that decay where there is one, else the first; None without any."""
+        return self.emas.get(decay) or next(iter(self.emas.values()), None)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
-        if self.ema:
-            tensors |= {f"ema.{i}": value for i, value in enumerate(self.ema.shadow_params)}
+        for decay, ema in self.emas.items():
+            tensors |= {f"ema {decay}.{i}": value for i, value in enumerate(ema.shadow_params)}
         return tensors
 
     def load(self, tensors: dict[str, torch.Tensor], ema_steps: int) -> None:
         self.network.load_state_dict(_with_prefix(tensors, "network."))
         load_optimizer_tensors(self.optimizer, _with_prefix(tensors, "optimizer."))
-        if self.ema:
-            for i, shadow in enumerate(self.ema.shadow_params):
-                shadow.copy_(tensors[f"ema.{i}"])
-            self.ema.optimization_step = ema_steps
+        for decay, ema in self.emas.items():
+            for i, shadow in enumerate(ema.shadow_params):
+                shadow.copy_(tensors[f"ema {decay}.{i}"])
+            ema.optimization_step = ema_steps
 
 
 class Trainer:
@@ -159,9 +163,8 @@ class Trainer:
             weight_decay=options.weight_decay,
             fused=True,
         )
-        trained = TrainedNetwork(
-            self.accelerator, network, optimizer, options.ema_decay if ema_decay is None else ema_decay
-        )
+        decays = [options.ema_decay, *options.further_ema_decays] if ema_decay is None else [ema_decay]
+        trained = TrainedNetwork(self.accelerator, network, optimizer, [decay for decay in decays if decay])
         self.networks[name] = trained
         return self.compiled(trained.module)
 
@@ -185,8 +188,8 @@ class Trainer:
             self.accelerator.clip_grad_norm_(trained.network.parameters(), self.options.max_grad_norm)
         trained.optimizer.step()
         trained.optimizer.zero_grad(set_to_none=True)
-        if trained.ema:
-            trained.ema.step(trained.network.parameters())
+        for ema in trained.emas.values():
+            ema.step(trained.network.parameters())
 
     def learning_rate_factor(self, step: int) -> float:
         """Warm-up, constant, linear decay to zero: the share of the base learning rate at a step."""
@@ -205,7 +208,8 @@ class Trainer:
 
         Args:
             step_function: one step; returns the values to log, each a scalar tensor.
-            on_export: writes the EMA export under the given folder, at every saved state.
+            on_export: writes the EMA export under the given folder, at every saved state: `export`, and for a further
+                decay `export-ema-<decay>`.
             on_sample: called on the main process every `sample_every` steps with the tensorboard writer; may return
                 figures to log.
 
@@ -339,17 +343,23 @@ class Trainer:
             if not torch.isfinite(value).all():
                 raise FloatingPointError(f"{name} is not finite at step {self.step}; the state saved before is kept")
         minutes = self.minutes_before + (time.perf_counter() - started) / 60
-        ema_steps = {name: net.ema.optimization_step for name, net in self.networks.items() if net.ema}
+        averages = {name: net.average() for name, net in self.networks.items()}
+        ema_steps = {name: ema.optimization_step for name, ema in averages.items() if ema}
         scalars = {"step": self.step, "images": self.images_seen, "minutes": minutes, "ema_steps": ema_steps}
         scalars["num_processes"] = self.accelerator.num_processes
         save_state(self.folder, tensors, scalars)
+        for decay in (None, *self.options.further_ema_decays):
+            self._export(on_export, decay)
+
+    def _export(self, on_export: Callable[[Path], None], ema_decay: float | None) -> None:
+        name = "export" if ema_decay is None else f"export-ema-{ema_decay}"
         scratch = self.folder / ".export"
         shutil.rmtree(scratch, ignore_errors=True)
-        with self.averaged_weights():
+        with self.averaged_weights(ema_decay):
             on_export(scratch / "export")
-        if (self.folder / "export").exists():
-            (self.folder / "export").replace(scratch / "old")
-        (scratch / "export").replace(self.folder / "export")
+        if (self.folder / name).exists():
+            (self.folder / name).replace(scratch / "old")
+        (scratch / "export").replace(self.folder / name)
         shutil.rmtree(scratch)
 
     def _resume(self) -> None:
@@ -369,29 +379,29 @@ class Trainer:
             network.load(_with_prefix(tensors, f"{name}/"), scalars["ema_steps"].get(name, 0))
         self.step, self.minutes_before = scalars["step"], scalars["minutes"]
 
-    def averaged_weights(self) -> "AveragedWeights":
+    def averaged_weights(self, ema_decay: float | None = None) -> "AveragedWeights":
         """A context in which every network with an EMA holds its averaged weights and is in evaluation mode."""
-        return AveragedWeights(self.networks.values())
+        return AveragedWeights(self.networks.values(), ema_decay)
 
 
 class AveragedWeights:
     """Swaps EMA weights in, and the trained ones back."""
 
-    def __init__(self, networks):
-        self.networks = list(networks)
+    def __init__(self, networks, ema_decay: float | None = None):
+        self.averages = [(trained.network, trained.average(ema_decay)) for trained in networks]
 
     def __enter__(self):
-        for trained in self.networks:
-            trained.network.eval()
-            if trained.ema:
-                trained.ema.store(trained.network.parameters())
-                trained.ema.copy_to(trained.network.parameters())
+        for network, ema in self.averages:
+            network.eval()
+            if ema:
+                ema.store(network.parameters())
+                ema.copy_to(network.parameters())
 
     def __exit__(self, *_):
-        for trained in self.networks:
-            if trained.ema:
-                trained.ema.restore(trained.network.parameters())
-            trained.network.train()
+        for network, ema in self.averages:
+            if ema:
+                ema.restore(network.parameters())
+            network.train()
 
 
 def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

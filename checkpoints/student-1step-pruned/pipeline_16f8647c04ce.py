@@ -77,6 +77,35 @@ def nearest_names(prompt: str, names: Sequence[str], count: int = 3) -> list[str
     return sorted(scores, key=lambda name: (-scores[name], name))[:count]
 
 
+def _checked_interval(interval: Sequence[float]) -> tuple[float, float]:
+    """Where guidance applies, as two floats.
+
+    Raises:
+        ValueError: not two numbers of which 0 <= first < second <= 1.
+    """
+    bounds = tuple(interval) if isinstance(interval, (list, tuple)) else (interval,)
+    numbers = all(isinstance(bound, Real) and not isinstance(bound, bool) for bound in bounds)
+    if len(bounds) != 2 or not numbers or not 0 <= bounds[0] < bounds[1] <= 1:
+        raise ValueError(f"guidance_interval is {interval!r}, accepted: two numbers from 0 to 1, the lower one first")
+    return float(bounds[0]), float(bounds[1])
+
+
+def _lay_out(scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> torch.Tensor:
+    """The scheduler's timesteps, [num_inference_steps].
+
+    Raises:
+        ValueError: the scheduler lays out another number.
+    """
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    # diffusers lays out one timestep too many, the last below 0, for a few counts that do not divide 1000.
+    if len(scheduler.timesteps) != num_inference_steps:
+        raise ValueError(
+            f"num_inference_steps is {num_inference_steps}, for which {type(scheduler).__name__} lays out "
+            f"{len(scheduler.timesteps)} timesteps; take a number near it"
+        )
+    return scheduler.timesteps
+
+
 class MobileDiffusionPipeline(DiffusionPipeline):
     """Text-to-image and class-to-image generation in the latent space of a small VAE.
 
@@ -93,6 +122,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         class_template: makes a prompt of a class name; `{noun}` (or `{}`) and, if wanted, `{article}`.
         default_num_inference_steps: steps this checkpoint was made for.
         default_guidance_scale: guidance this checkpoint was made for; not used if `guidance_distilled`.
+        default_guidance_low, default_guidance_high: from where to where that guidance applies; see `__call__`.
         guidance_distilled: whether guidance is folded into the weights, so that none may be asked for.
     """
 
@@ -111,9 +141,12 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         class_template: str = "a photo of {article} {noun}",
         default_num_inference_steps: int = 50,
         default_guidance_scale: float = 3.0,
+        default_guidance_low: float = 0.0,
+        default_guidance_high: float = 1.0,
         guidance_distilled: bool = False,
     ):
         super().__init__()
+        _checked_interval((default_guidance_low, default_guidance_high))
         if vae.config.latents_mean is None or vae.config.latents_std is None:
             raise ValueError("the VAE's config holds no latents_mean and latents_std; both are needed to decode")
         distilled_for = scheduler.config.get("distilled_num_inference_steps")
@@ -129,6 +162,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             class_template=class_template,
             default_num_inference_steps=default_num_inference_steps,
             default_guidance_scale=float(default_guidance_scale),
+            default_guidance_low=float(default_guidance_low),  # a list would be taken for a component
+            default_guidance_high=float(default_guidance_high),
             guidance_distilled=guidance_distilled,
         )
         self.image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1))
@@ -163,14 +198,21 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             return torch.device("cpu")
         return super()._execution_device
 
-    def nfe(self, num_inference_steps: int | None = None, guidance_scale: float | None = None) -> int:
+    def nfe(
+        self,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_interval: Sequence[float] | None = None,
+    ) -> int:
         """Network evaluations an image costs; a guided step counts as two.
 
         Raises:
             ValueError: for steps or guidance that this checkpoint was not made for.
         """
         steps, scale = self._resolve_steps(num_inference_steps), self._resolve_guidance(guidance_scale)
-        return steps * (2 if scale > 1 else 1)
+        interval = self._resolve_interval(guidance_interval)
+        scheduler = self.scheduler.from_config(self.scheduler.config)  # a call may be under way on the other
+        return steps + sum(self._guided_steps(_lay_out(scheduler, steps, torch.device("cpu")), scale, interval))
 
     def _resolve_steps(self, num_inference_steps: int | None) -> int:
         if num_inference_steps is None:
@@ -207,6 +249,23 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             )
         return float(guidance_scale)
 
+    def _resolve_interval(self, guidance_interval: Sequence[float] | None) -> tuple[float, float]:
+        if guidance_interval is None:
+            return self.config.default_guidance_low, self.config.default_guidance_high
+        if self.config.guidance_distilled:
+            raise ValueError(
+                f"guidance_interval is {guidance_interval!r}, but guidance is distilled into this checkpoint: "
+                "accepted is None"
+            )
+        return _checked_interval(guidance_interval)
+
+    def _guided_steps(self, timesteps: torch.Tensor, scale: float, interval: tuple[float, float]) -> list[bool]:
+        """Of each step whether it is guided."""
+        if scale <= 1:
+            return [False] * len(timesteps)
+        low, high = (bound * self.scheduler.config.num_train_timesteps for bound in interval)
+        return [low <= timestep <= high for timestep in timesteps.tolist()]
+
     def _latent_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         size = self.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -219,15 +278,16 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         num_images_per_prompt,
         num_inference_steps,
         guidance_scale,
+        guidance_interval,
         generator,
         latents,
         output_type,
         callback_on_step_end_tensor_inputs,
-    ) -> tuple[list[str], int, float]:
+    ) -> tuple[list[str], int, float, tuple[float, float]]:
         """Refuse what `__call__` cannot do, before any work.
 
         Returns:
-            The prompts (one a row, not yet repeated), the number of steps and the guidance scale.
+            The prompts (one a row, not yet repeated), the number of steps, the guidance scale and its interval.
 
         Raises:
             ValueError: naming the argument, its value and what is accepted.
@@ -243,6 +303,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         ):
             raise ValueError(f"num_images_per_prompt is {num_images_per_prompt!r}, accepted: whole numbers from 1")
         steps, scale = self._resolve_steps(num_inference_steps), self._resolve_guidance(guidance_scale)
+        interval = self._resolve_interval(guidance_interval)
         batch_size = len(prompts) * num_images_per_prompt
 
         if isinstance(generator, (list, tuple)):
@@ -266,7 +327,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs holds {unknown}, accepted: {list(self._callback_tensor_inputs)}"
             )
-        return prompts, steps, scale
+        return prompts, steps, scale, interval
 
     def _check_prompt(self, prompt: str | list[str]) -> list[str]:
         prompts = [prompt] if isinstance(prompt, str) else prompt
@@ -366,6 +427,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_interval: Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
         output_type: str = "pil",
@@ -382,6 +444,9 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             num_inference_steps: defaults to what the checkpoint was made for.
             guidance_scale: weight of classifier-free guidance (arXiv 2207.12598), each guided step costing one network
                 call at twice the batch; up to 1 means none. Defaults to what the checkpoint was made for.
+            guidance_interval: from where to where guidance applies (arXiv 2404.07724), as shares of the timesteps: 0
+                is the clean end, 1 pure noise. A step outside costs one evaluation. Defaults to what the checkpoint
+                was made for.
             generator: one for the whole batch, or a list of one an image: then an image does not depend on the batch
                 that it is drawn in.
             latents: initial noise instead of drawing it, standard normal, [B, C, H, W].
@@ -397,35 +462,38 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         Raises:
             ValueError: for bad arguments, before any work; or if sampling ends in NaN.
         """
-        prompts, steps, scale = self.check_inputs(
+        prompts, steps, scale, interval = self.check_inputs(
             prompt,
             class_labels,
             num_images_per_prompt,
             num_inference_steps,
             guidance_scale,
+            guidance_interval,
             generator,
             latents,
             output_type,
             callback_on_step_end_tensor_inputs,
         )
         self._warn_about_prompts(prompts)
-        guided = scale > 1
         generator = list(generator) if isinstance(generator, tuple) else generator
         device, dtype = self._execution_device, _compute_dtype(self.unet, self.unet.conv_in)
-        timesteps = self._prepare_timesteps(steps, device)
+        timesteps = _lay_out(self.scheduler, steps, device)
+        guided_steps = self._guided_steps(timesteps, scale, interval)
 
-        latents = self.prepare_latents(len(prompts) * num_images_per_prompt, generator, latents, device, dtype)
-        hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, guided, device, dtype)
+        batch_size = len(prompts) * num_images_per_prompt
+        latents = self.prepare_latents(batch_size, generator, latents, device, dtype)
+        hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, any(guided_steps), device, dtype)
         # Only schedulers that draw noise take a generator.
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         step_kwargs = {"generator": generator} if takes_generator else {}
 
         with self.progress_bar(total=len(timesteps)) as progress_bar:
-            for i, t in enumerate(timesteps):
+            for i, (t, guided) in enumerate(zip(timesteps, guided_steps, strict=True)):
                 sample = torch.cat([latents, latents]) if guided else latents
                 sample = self.scheduler.scale_model_input(sample, t)
+                rows = slice(-len(sample), None)  # the null prompt's stand in front
                 model_output = self.unet(
-                    sample, t, encoder_hidden_states=hidden_states, class_labels=pooled, return_dict=False
+                    sample, t, encoder_hidden_states=hidden_states[rows], class_labels=pooled[rows], return_dict=False
                 )[0]
                 if guided:
                     null_output, text_output = model_output.chunk(2)
@@ -446,14 +514,3 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             images = self.image_processor.postprocess(self.decode_latents(latents), output_type=output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-    def _prepare_timesteps(self, num_inference_steps: int, device: torch.device) -> torch.Tensor:
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        timesteps = self.scheduler.timesteps
-        # diffusers lays out one timestep too many, the last below 0, for a few counts that do not divide 1000.
-        if len(timesteps) != num_inference_steps:
-            raise ValueError(
-                f"num_inference_steps is {num_inference_steps}, for which {type(self.scheduler).__name__} lays out "
-                f"{len(timesteps)} timesteps; take a number near it"
-            )
-        return timesteps

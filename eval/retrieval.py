@@ -1,0 +1,102 @@
+"""Does a CLIP find the right words: of test images the caption of their noun, of unseen phrasings the noun itself.
+
+    python -m eval.retrieval --data DIR
+    python -m eval.retrieval --data DIR --clip-model ViT-B-32:laion2b_s34b_b79k
+
+Each image is compared with the captions of all nouns, and with those of the ten classes; each phrasing with the
+captions of all nouns.
+"""
+
+import argparse
+import sys
+
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
+
+from eval.accuracy import NOUN_FIGURES, known_nouns, top_k_hits
+from eval.bootstrap import mean_interval
+from eval.clip_score import BATCH_SIZE, ClipModel, clip_from_arguments
+from eval.images import ImageSet, real_images
+from eval.protocol import measured_with
+from eval.sampling import DEFAULT_TEMPLATE
+from eval.show import show_result
+from mobilediff.captions import CLASS_NAMES, caption, load_nouns
+
+# None of these words, nor the double mark, is among what training puts around a noun.
+UNSEEN_PHRASINGS = {
+    "shouted": lambda noun: caption(noun, "{article} {noun}").upper() + "!!",
+    "old": lambda noun: f"a picture of an old {noun}",
+    "blurry": lambda noun: f"a blurry snapshot of your {noun}",
+    "painted": lambda noun: caption(noun, "{article} {noun}, painted by hand"),
+}
+
+
+@torch.no_grad()
+def embed_texts(clip: ClipModel, texts: list[str]) -> torch.Tensor:
+    """Normalised embeddings, float64 [N, P]."""
+    batches = [clip.embed_texts(texts[i : i + BATCH_SIZE]).cpu() for i in range(0, len(texts), BATCH_SIZE)]
+    return F.normalize(torch.cat(batches).double(), dim=1)
+
+
+@torch.no_grad()
+def embed_images(clip: ClipModel, images: torch.Tensor) -> torch.Tensor:
+    """Normalised embeddings of uint8 [N, 3, H, W], float64 [N, P]."""
+    batches = [clip.embed_images(batch).cpu() for batch in images.split(BATCH_SIZE)]
+    return F.normalize(torch.cat(batches).double(), dim=1)
+
+
+def measure_retrieval(
+    clip: ClipModel, images: ImageSet, template: str = DEFAULT_TEMPLATE, device: torch.device | str = "cpu"
+) -> dict:
+    """Shares of images and of phrasings whose nearest caption is the right one.
+
+    Args:
+        clip: the model.
+        images: with class labels; images without a noun are left out of the noun figures.
+        template: makes the captions.
+        device: what the model runs on.
+
+    Returns:
+        `n`, `class_top1`, of images with known nouns `noun_top1`, `noun_top5` and their number `noun_n`, `intervals`
+        of these; `phrase_top1` and `phrase_top5` by the name of the phrasing, over all nouns; `nouns`, their number;
+        `protocol`, `samples`.
+    """
+    nouns = list(load_nouns())
+    noun_captions = embed_texts(clip, [caption(noun, template) for noun in nouns])
+    class_captions = embed_texts(clip, [caption(name, template) for name in CLASS_NAMES])
+    embedded = embed_images(clip, images.images)
+    hits = {"class_top1": top_k_hits(embedded @ class_captions.T, images.class_labels)}
+    known = known_nouns(images)
+    if known.any():
+        cosines, noun_ids = embedded[known] @ noun_captions.T, images.noun_ids[known]
+        hits |= {name: top_k_hits(cosines, noun_ids, k) for name, k in NOUN_FIGURES.items()}
+    result = {"n": len(images), "nouns": len(nouns)} | {name: one.mean().item() for name, one in hits.items()}
+    result |= {"noun_n": int(known.sum()), "phrase_top1": {}, "phrase_top5": {}}
+    for name, phrased in UNSEEN_PHRASINGS.items():
+        cosines = embed_texts(clip, [phrased(noun) for noun in nouns]) @ noun_captions.T
+        for k in (1, 5):
+            result[f"phrase_top{k}"][name] = top_k_hits(cosines, torch.arange(len(nouns)), k).mean().item()
+    result["intervals"] = {name: mean_interval(one) for name, one in hits.items() if len(one) > 1}
+    protocol = clip.protocol() | {"template": template} | measured_with(device)
+    return result | {"protocol": protocol, "samples": images.protocol}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m eval.retrieval", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
+    parser.add_argument("--clip-model", help="an open_clip architecture:tag (default: the bundled CLIP)")
+    parser.add_argument("--clip-weights", help="that model's file, or another folder of the bundled CLIP's parts")
+    parser.add_argument("--json", help="also write the result to this file")
+    args = parser.parse_args(argv)
+    device = PartialState().device
+    clip = clip_from_arguments(args, device)
+    show_result("eval.retrieval", measure_retrieval(clip, real_images(args.data, "test"), device=device), args.json)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
