@@ -13,6 +13,7 @@ from mobilediff.training.losses import (
     assign_noise,
     ddim_step,
     feature_loss,
+    guidance_scales,
     guided,
     sample_from_velocity,
     truncated_snr_loss,
@@ -113,6 +114,12 @@ def test_feature_loss_does_not_depend_on_the_scale_of_a_stage():
     student = [feature + 0.1 for feature in teacher]
     scaled = feature_loss([student[0] * 100, *student[1:]], [teacher[0] * 100, *teacher[1:]])
     assert scaled.item() == pytest.approx(feature_loss(student, teacher).item(), rel=1e-5)
+
+
+def test_guidance_applies_inside_its_interval():
+    scales = guidance_scales(torch.tensor([0.0, 0.2, 0.5, 0.7, 0.999]), 3.0, (0.2, 0.7))
+    assert scales.shape == (5, 1, 1, 1) and scales.flatten().tolist() == [1, 3, 3, 3, 1]
+    assert guidance_scales(torch.tensor([0.0, 0.999]), 3.0, (0.0, 1.0)).flatten().tolist() == [3, 3]
 
 
 def test_noise_is_assigned_so_that_the_batch_is_nearest_to_it():

@@ -7,6 +7,7 @@ import torch
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.training.generator import (
+    NUM_TRAIN_TIMESTEPS,
     FrozenParts,
     GeneratorOptions,
     exporter,
@@ -20,6 +21,7 @@ from mobilediff.training.losses import (
     alpha_sigma,
     ddim_step,
     diffuse,
+    guidance_scales,
     guided,
     sample_from_velocity,
     truncated_snr_loss,
@@ -39,6 +41,7 @@ class EightStepOptions(GeneratorOptions):
         teacher: pipeline folder of the network that gives the targets; None for `student` itself.
         num_steps: steps of the distilled student; the targets take twice as many.
         guidance_scale: guidance of the targets, which the student learns to give in one call (arXiv 2210.03142).
+        guidance_interval: from where to where it applies (arXiv 2404.07724), as shares of the timesteps.
         lambda_distill: weight of the truncated-SNR loss.
         lambda_task: weight of the loss against the data.
     """
@@ -47,6 +50,7 @@ class EightStepOptions(GeneratorOptions):
     teacher: str | None = None
     num_steps: int = 8
     guidance_scale: float = 3.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
     lambda_distill: float = 1.0
     lambda_task: float = 0.0
 
@@ -68,7 +72,9 @@ def train(options: EightStepOptions, limits) -> bool:
         both = data.conditioning(torch.cat([rows, data.conditioning.null_like(rows)]))
         with trainer.autocast():
             prediction = teacher(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), **both).sample
-        return guided(*prediction.float().chunk(2), options.guidance_scale)
+        shares = timesteps / NUM_TRAIN_TIMESTEPS
+        scales = guidance_scales(shares, options.guidance_scale, options.guidance_interval)
+        return guided(*prediction.float().chunk(2), scales)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)

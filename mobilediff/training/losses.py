@@ -93,6 +93,21 @@ def guided(conditional: torch.Tensor, unconditional: torch.Tensor, scale: torch.
     return unconditional + scale * (conditional - unconditional)
 
 
+def guidance_scales(shares: torch.Tensor, scale: float, interval: tuple[float, float]) -> torch.Tensor:
+    """The scale inside the interval, both ends included, and 1 outside (arXiv 2404.07724, eq. 3).
+
+    Args:
+        shares: of the timesteps, 0 (clean) to 1 (noise), [B].
+        scale: of guidance.
+        interval: from where to where it applies.
+
+    Returns:
+        [B, 1, 1, 1].
+    """
+    low, high = interval
+    return torch.where((shares >= low) & (shares <= high), scale, 1.0)[:, None, None, None]
+
+
 def velocity_loss(
     prediction: torch.Tensor, target: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, snr_gamma: float | None
 ) -> torch.Tensor:
