@@ -173,7 +173,7 @@ def train(options: ClipOptions, limits) -> bool:
     trainer = Trainer(options, limits, len(dataset))
     device, bank = trainer.device, CaptionBank(num_phrasings=options.num_phrasings)
     with trainer.accelerator.main_process_first():
-        tokenizer = run_tokenizer(Path(options.output) / "tokenizer", bank.texts, options)
+        tokenizer = run_tokenizer(Path(options.output) / "tokenizer", CaptionBank().texts, options)
     towers = make_towers(options, tokenizer)
     kept = trainer.frozen(deepcopy(towers.text_encoder)) if options.lambda_keep else None
     module = trainer.add("towers", towers)
