@@ -360,7 +360,7 @@ def test_floats_are_rounded_to_8_bits_and_refused_out_of_range(tmp_path, value, 
 @pytest.mark.parametrize("command", [fid, accuracy, clip_score_command])
 def test_a_single_image_is_refused_by_every_metric_before_any_work(judge, tmp_path, command, monkeypatch):  # noqa: F811
     monkeypatch.setattr(eval.clip_score, "shipped_real_score", lambda clip: None)
-    monkeypatch.setattr(eval.clip_score, "bundled_clip", lambda device: None)
+    monkeypatch.setattr(eval.clip_score, "bundled_clip", lambda folder, device: None)
     monkeypatch.setattr(eval.inputs, "sampler_from_arguments", lambda args: pytest.fail("loaded"))
     folder = str(write_png_folder(tmp_path / "images", random_images(1).images))
     options = ["--extractor", "judge"] if command is fid else []
