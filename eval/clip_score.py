@@ -110,6 +110,12 @@ def open_clip_model(model: str, weights: str | Path | None = None, device: torch
     return ClipModel(name, state_dict_sha256(network), OPEN_CLIP_RESIZE, embed_images, embed_texts)
 
 
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say which CLIP is asked."""
+    parser.add_argument("--clip-model", help="an open_clip architecture:tag (default: the bundled CLIP)")
+    parser.add_argument("--clip-weights", help="that model's file, or another folder of the bundled CLIP's parts")
+
+
 def clip_from_arguments(args: argparse.Namespace, device: torch.device | str) -> ClipModel:
     """The CLIP that --clip-model and --clip-weights name; errors as in `open_clip_model` and `bundled_clip`."""
     if args.clip_model:
@@ -118,6 +124,23 @@ def clip_from_arguments(args: argparse.Namespace, device: torch.device | str) ->
 
 
 @torch.no_grad()
+def normalized_texts(clip: ClipModel, texts: list[str]) -> torch.Tensor:
+    """Embeddings of length 1, float64 [N, P] on the CPU."""
+    batches = [clip.embed_texts(texts[i : i + BATCH_SIZE]).cpu() for i in range(0, len(texts), BATCH_SIZE)]
+    return F.normalize(torch.cat(batches).double(), dim=1)
+
+
+@torch.no_grad()
+def normalized_images(clip: ClipModel, images: torch.Tensor, progress: bool = True) -> torch.Tensor:
+    """Embeddings of length 1 of uint8 [N, 3, H, W], float64 [N, P] on the CPU."""
+    batches = []
+    with tqdm(total=len(images), desc=clip.name, unit="image", leave=False, disable=not progress) as bar:
+        for batch in images.split(BATCH_SIZE):
+            batches.append(clip.embed_images(batch).cpu())
+            bar.update(len(batch))
+    return F.normalize(torch.cat(batches).double(), dim=1)
+
+
 def clip_scores(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> torch.Tensor:
     """100 x cosine of each image with its prompt. Source: Hessel et al., arXiv 2104.08718, unscaled.
 
@@ -137,17 +160,9 @@ def clip_scores(clip: ClipModel, images: torch.Tensor, prompts: list[str], progr
             f"{len(prompts)} prompts for {len(images)} images: one prompt an image is needed, and at least one"
         )
     texts = list(dict.fromkeys(prompts))
-    embedded = torch.cat([clip.embed_texts(texts[i : i + BATCH_SIZE]) for i in range(0, len(texts), BATCH_SIZE)])
-    rows = {
-        text: F.normalize(embedding.double(), dim=0) for text, embedding in zip(texts, embedded.cpu(), strict=True)
-    }
-    scores = []
-    with tqdm(total=len(images), desc=clip.name, unit="image", leave=False, disable=not progress) as bar:
-        for start in range(0, len(images), BATCH_SIZE):
-            batch = F.normalize(clip.embed_images(images[start : start + BATCH_SIZE]).cpu().double(), dim=1)
-            scores.append((batch * torch.stack([rows[text] for text in prompts[start : start + BATCH_SIZE]])).sum(1))
-            bar.update(len(batch))
-    return 100 * torch.cat(scores)
+    row_of = {text: row for row, text in enumerate(texts)}
+    rows = [row_of[prompt] for prompt in prompts]
+    return 100 * (normalized_images(clip, images, progress) * normalized_texts(clip, texts)[rows]).sum(1)
 
 
 def clip_score(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> float:
@@ -231,8 +246,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.clip_score", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
-    parser.add_argument("--clip-model", help="an open_clip architecture:tag (default: the bundled CLIP)")
-    parser.add_argument("--clip-weights", help="that model's file, or another folder of the bundled CLIP's parts")
+    add_clip_arguments(parser)
     args = parser.parse_args(argv)
     device = PartialState().device
     clip = clip_from_arguments(args, device)

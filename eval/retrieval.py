@@ -11,12 +11,17 @@ import argparse
 import sys
 
 import torch
-import torch.nn.functional as F
 from accelerate import PartialState
 
 from eval.accuracy import NOUN_FIGURES, known_nouns, top_k_hits
 from eval.bootstrap import mean_interval
-from eval.clip_score import BATCH_SIZE, ClipModel, clip_from_arguments
+from eval.clip_score import (
+    ClipModel,
+    add_clip_arguments,
+    clip_from_arguments,
+    normalized_images,
+    normalized_texts,
+)
 from eval.images import ImageSet, real_images
 from eval.protocol import measured_with
 from eval.sampling import DEFAULT_TEMPLATE
@@ -30,20 +35,6 @@ UNSEEN_PHRASINGS = {
     "blurry": lambda noun: f"a blurry snapshot of your {noun}",
     "painted": lambda noun: caption(noun, "{article} {noun}, painted by hand"),
 }
-
-
-@torch.no_grad()
-def embed_texts(clip: ClipModel, texts: list[str]) -> torch.Tensor:
-    """Normalised embeddings, float64 [N, P]."""
-    batches = [clip.embed_texts(texts[i : i + BATCH_SIZE]).cpu() for i in range(0, len(texts), BATCH_SIZE)]
-    return F.normalize(torch.cat(batches).double(), dim=1)
-
-
-@torch.no_grad()
-def embed_images(clip: ClipModel, images: torch.Tensor) -> torch.Tensor:
-    """Normalised embeddings of uint8 [N, 3, H, W], float64 [N, P]."""
-    batches = [clip.embed_images(batch).cpu() for batch in images.split(BATCH_SIZE)]
-    return F.normalize(torch.cat(batches).double(), dim=1)
 
 
 def measure_retrieval(
@@ -63,9 +54,9 @@ def measure_retrieval(
         `protocol`, `samples`.
     """
     nouns = list(load_nouns())
-    noun_captions = embed_texts(clip, [caption(noun, template) for noun in nouns])
-    class_captions = embed_texts(clip, [caption(name, template) for name in CLASS_NAMES])
-    embedded = embed_images(clip, images.images)
+    noun_captions = normalized_texts(clip, [caption(noun, template) for noun in nouns])
+    class_captions = normalized_texts(clip, [caption(name, template) for name in CLASS_NAMES])
+    embedded = normalized_images(clip, images.images)
     hits = {"class_top1": top_k_hits(embedded @ class_captions.T, images.class_labels)}
     known = known_nouns(images)
     if known.any():
@@ -74,7 +65,7 @@ def measure_retrieval(
     result = {"n": len(images), "nouns": len(nouns)} | {name: one.mean().item() for name, one in hits.items()}
     result |= {"noun_n": int(known.sum()), "phrase_top1": {}, "phrase_top5": {}}
     for name, phrased in UNSEEN_PHRASINGS.items():
-        cosines = embed_texts(clip, [phrased(noun) for noun in nouns]) @ noun_captions.T
+        cosines = normalized_texts(clip, [phrased(noun) for noun in nouns]) @ noun_captions.T
         for k in (1, 5):
             result[f"phrase_top{k}"][name] = top_k_hits(cosines, torch.arange(len(nouns)), k).mean().item()
     result["intervals"] = {name: mean_interval(one) for name, one in hits.items() if len(one) > 1}
@@ -86,8 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.retrieval", description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
-    parser.add_argument("--clip-model", help="an open_clip architecture:tag (default: the bundled CLIP)")
-    parser.add_argument("--clip-weights", help="that model's file, or another folder of the bundled CLIP's parts")
+    add_clip_arguments(parser)
     parser.add_argument("--json", help="also write the result to this file")
     args = parser.parse_args(argv)
     device = PartialState().device

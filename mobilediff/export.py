@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
@@ -137,6 +138,24 @@ def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) 
     pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
 
 
+def replace_vae(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:
+    """Decode with another VAE of the same encoder, such as the stage `decoder` trains.
+
+    Raises:
+        FileNotFoundError: `folder` holds no VAE.
+        ValueError: its weights are damaged, or its encoder makes other latents.
+    """
+    vae = load_component(AutoencoderKL, folder)
+    for name in ("latents_mean", "latents_std"):
+        before, now = pipeline.vae.config[name], vae.config[name]
+        if now != before:
+            raise ValueError(f"{folder}: {name} is {now}, but the network was trained with {before}")
+    before, now = pipeline.vae.encoder.state_dict(), vae.encoder.state_dict()
+    if before.keys() != now.keys() or any(not torch.equal(now[name].to(before[name]), before[name]) for name in before):
+        raise ValueError(f"{folder}: its encoder is not the one whose latents the network was trained on")
+    pipeline.register_modules(vae=vae)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mobilediff.export", description="Make a checkpoint ready for the hub."
@@ -147,6 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--text", help="a folder of the stage clip's export, whose text encoder takes the model's place"
     )
+    parser.add_argument("--vae", help="a folder of the stage decoder's export, whose VAE takes the model's place")
     parser.add_argument("--guidance-scale", type=float, help="to sample with by default, such as eval.guidance's best")
     parser.add_argument("--interval", nargs=2, type=float, metavar=("LOW", "HIGH"), help="where that guidance applies")
     parser.add_argument("--card", help="file to use as README.md instead of the generated model card")
@@ -156,6 +176,8 @@ def main(argv: list[str] | None = None) -> None:
         pipeline = load_pipeline(args.model)
         if args.text is not None:
             replace_text_encoder(pipeline, args.text)
+        if args.vae is not None:
+            replace_vae(pipeline, args.vae)
         if args.guidance_scale is not None:
             pipeline.nfe(guidance_scale=args.guidance_scale)  # refuses a scale that it cannot sample with
             pipeline.register_to_config(default_guidance_scale=args.guidance_scale)

@@ -327,6 +327,29 @@ def test_the_command_takes_another_text_encoder_of_the_same_widths(checkpoints, 
     assert "projection_dim of the text encoder is 5, the model's is" in capsys.readouterr().err
 
 
+def test_the_command_takes_another_decoder_of_the_same_encoder(checkpoints, tmp_path, capsys):
+    vae = load_pipeline(checkpoints / "teacher").vae
+    with torch.no_grad():
+        vae.decoder.conv_out.bias.add_(1)
+    vae.save_pretrained(tmp_path / "vae")
+    arguments = ["--model", str(checkpoints / "teacher"), "--output", str(tmp_path / "hub")]
+    arguments += ["--results", str(tmp_path / "results.json"), "--vae", str(tmp_path / "vae")]
+    export.main(arguments)
+    taken = load_pipeline(tmp_path / "hub").vae
+    torch.testing.assert_close(taken.decoder.conv_out.bias, vae.decoder.conv_out.bias, rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        vae.encoder.conv_out.bias.add_(1)
+    vae.save_pretrained(tmp_path / "vae")
+    with pytest.raises(SystemExit):
+        export.main(arguments)
+    assert "its encoder is not the one" in capsys.readouterr().err
+    vae.register_to_config(latents_std=[2.0] * 4)
+    vae.save_pretrained(tmp_path / "vae")
+    with pytest.raises(SystemExit):
+        export.main(arguments)
+    assert "latents_std is [2.0, 2.0, 2.0, 2.0], but" in capsys.readouterr().err
+
+
 def test_the_checkpoints_in_the_tree_carry_the_code_of_the_package():
     root = Path(export.__file__).parent
     sources = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.py")}

@@ -137,10 +137,12 @@ class LatentData:
 def cached_latents(vae: AutoencoderKL, dataset: ImageDataset, folder: Path) -> torch.Tensor:
     """Normalised latents of all images and of their mirror images, float16 [2, N, C, H, W], kept on disk.
 
-    The file's name is the hash of the VAE's weights and of the images, so that it can't be stale.
+    The file's name is the hash of the encoder's weights and of the images, so that it can't be stale.
     """
     digest = hashlib.sha256()
-    for tensor in (*vae.state_dict().values(), dataset.images):
+    decoding = ("decoder.", "post_quant_conv.")
+    weights = [tensor for name, tensor in vae.state_dict().items() if not name.startswith(decoding)]
+    for tensor in (*weights, dataset.images):
         digest.update(tensor.contiguous().cpu().numpy().tobytes())
     digest.update(json.dumps([vae.config.latents_mean, vae.config.latents_std]).encode())
     file = folder / f"{digest.hexdigest()[:16]}.safetensors"

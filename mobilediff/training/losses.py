@@ -51,6 +51,20 @@ def assign_noise(latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return noise[torch.as_tensor(columns, device=noise.device)]
 
 
+def draw_noise(latents: torch.Tensor, generator: torch.Generator, assigned: bool) -> torch.Tensor:
+    """Standard normal noise for latents [B, C, H, W], through `assign_noise` if asked."""
+    noise = torch.empty_like(latents).normal_(generator=generator)
+    return assign_noise(latents, noise) if assigned else noise
+
+
+def diffuse_straight(
+    latents: torch.Tensor, times: torch.Tensor, generator: torch.Generator, assigned: bool = False
+) -> Diffused:
+    """Take latents [B, C, H, W] along straight lines to noise, to times [B] from 0 to 1 (arXiv 2210.02747)."""
+    noise, sigma = draw_noise(latents, generator, assigned), times[:, None, None, None]
+    return Diffused((1 - sigma) * latents + sigma * noise, noise - latents, 1 - sigma, sigma)
+
+
 def diffuse(
     latents: torch.Tensor,
     timesteps: torch.Tensor,
@@ -58,10 +72,8 @@ def diffuse(
     generator: torch.Generator,
     assigned: bool = False,
 ) -> Diffused:
-    """Draw noise for latents [B, C, H, W], through `assign_noise` if asked, and take them to their timesteps [B]."""
-    noise = torch.empty_like(latents).normal_(generator=generator)
-    if assigned:
-        noise = assign_noise(latents, noise)
+    """Draw noise for latents [B, C, H, W] by `draw_noise` and take them to their timesteps [B]."""
+    noise = draw_noise(latents, generator, assigned)
     alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
     noisy = add_noise(latents, noise, alpha, sigma)
     return Diffused(noisy, velocity(latents, noise, alpha, sigma), alpha, sigma)

@@ -16,7 +16,7 @@ from mobilediff.training.generator import (
     sampler,
     setup,
 )
-from mobilediff.training.losses import Diffused, diffuse, velocity_loss
+from mobilediff.training.losses import diffuse, diffuse_straight, velocity_loss
 from mobilediff.training.options import parse_options
 from mobilediff.training.trainer import TrainingStep
 
@@ -66,13 +66,12 @@ def train(options: TeacherOptions, limits) -> bool:
         times = torch.rand(batch.rows.shape, generator=step.generator, device=trainer.device)
         if options.logit_normal:
             times = torch.randn(batch.rows.shape, generator=step.generator, device=trainer.device).sigmoid()
-        timesteps = (times * NUM_TRAIN_TIMESTEPS).long()
-        z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator, options.assigned_noise)
+        timesteps = times * NUM_TRAIN_TIMESTEPS
         if options.flow_matching:
-            timesteps = times * NUM_TRAIN_TIMESTEPS
-            noise = z.alpha * z.velocity + z.sigma * z.noisy
-            sigma = times[:, None, None, None]
-            z = Diffused((1 - sigma) * batch.latents + sigma * noise, noise - batch.latents, 1 - sigma, sigma)
+            z = diffuse_straight(batch.latents, times, step.generator, options.assigned_noise)
+        else:
+            timesteps = timesteps.long()
+            z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator, options.assigned_noise)
         with trainer.autocast():
             prediction = module(z.noisy, timesteps, **data.conditioning(batch.rows)).sample
         loss = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, options.snr_gamma)

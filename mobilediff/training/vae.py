@@ -75,12 +75,14 @@ def encode_latents(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     Returns:
         float32 [N, C, H / 2, W / 2].
     """
-    latents = vae.encode(images).latent_dist.mean.float()
-    mean, std = (
-        torch.tensor(v, device=latents.device)[:, None, None]
-        for v in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    return (latents - mean) / std
+    mean, std = latent_statistics(vae)
+    return (vae.encode(images).latent_dist.mean.float() - mean) / std
+
+
+def latent_statistics(vae: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
+    """latents_mean and latents_std of the config, each [C, 1, 1] on the VAE's device."""
+    config, device = vae.config, vae.device
+    return tuple(torch.tensor(v, device=device)[:, None, None] for v in (config.latents_mean, config.latents_std))
 
 
 @torch.no_grad()

@@ -1,0 +1,146 @@
+"""Stage `decoder`: the autoencoder's decoder alone, trained on as a GAN (arXiv 2112.10752, section 3.1).
+
+The encoder and so the latents stay as they are: every network that was trained on them can take the new decoder.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import nn
+from torchvision.utils import make_grid
+
+from mobilediff.checkpoints import load_component
+from mobilediff.data import SPLITS, load_cifar10
+from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.training.augment import to_float
+from mobilediff.training.generator import cached_latents
+from mobilediff.training.options import TrainingOptions, parse_options
+from mobilediff.training.trainer import Trainer, TrainingStep
+from mobilediff.training.vae import PerceptualLoss, latent_statistics, psnr, reconstruct
+
+
+@dataclass
+class DecoderOptions(TrainingOptions):
+    """Options of the stage.
+
+    Attributes:
+        vae: folder of the trained autoencoder.
+        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
+        lambda_perceptual: weight of the distance of feature maps, beside the mean absolute error's 1.
+        lambda_adversarial: size of the adversarial gradient in an image, as a share of the other terms' (there
+            eq. 25 takes the gradients of the last layer).
+        adversarial_start: first step of the decoder with that gradient; the discriminator is trained from step 0.
+        discriminator_learning_rate: of the second optimiser.
+        latent_cache: folder of encoded images, shared by runs.
+    """
+
+    vae: str = ""
+    perceptual: str = ""
+    lambda_perceptual: float = 0.05
+    lambda_adversarial: float = 0.5
+    adversarial_start: int = 0
+    discriminator_learning_rate: float = 3e-4
+    latent_cache: str = "runs/latents"
+
+
+class PatchDiscriminator(nn.Sequential):
+    """One logit a patch, [N, 3, H, W] -> [N, 1, H / 4, W / 4] (PatchGAN, arXiv 1611.07004, section 3.2.2)."""
+
+    def __init__(self, channels: tuple[int, ...] = (32, 64, 128)):
+        layers = [nn.Conv2d(3, channels[0], 3, padding=1), nn.LeakyReLU(0.2)]
+        for inner, outer in zip(channels, channels[1:], strict=False):
+            layers += [nn.Conv2d(inner, outer, 4, stride=2, padding=1), nn.GroupNorm(8, outer), nn.LeakyReLU(0.2)]
+        super().__init__(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1))
+
+
+class Decoding(nn.Module):
+    """The half of a VAE that is trained: latents [N, C, H, W], not normalised, to images [N, 3, 2 H, 2 W]."""
+
+    def __init__(self, vae: AutoencoderKL):
+        super().__init__()
+        self.post_quant_conv, self.decoder = vae.post_quant_conv or nn.Identity(), vae.decoder
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.post_quant_conv(latents))
+
+
+def hinge_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """The discriminator's loss on its logits (arXiv 1705.02894, eq. 4)."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def scaled_like(gradient: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """`gradient` at the length of `other`."""
+    return gradient * (other.norm() / gradient.norm().clamp(min=1e-12))
+
+
+def train(options: DecoderOptions, limits) -> bool:
+    """Train decoder and discriminator; see `Trainer.fit` for the returned value."""
+    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
+    if limits.trial:
+        dataset = dataset.head(256)
+    encoder = load_component(ImageEncoder, options.perceptual)
+    vae = load_component(AutoencoderKL, options.vae).float().requires_grad_(False)
+    trainer = Trainer(options, limits, len(dataset))
+    perceptual = PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last)
+    vae.to(trainer.device)
+    with trainer.accelerator.main_process_first():
+        latents = cached_latents(vae, dataset, Path(options.latent_cache)).to(trainer.device)
+    mean, std = latent_statistics(vae)
+    images, test_images = dataset.images.to(trainer.device), test.images[:1000].to(trainer.device)
+    module = trainer.add("decoder", Decoding(vae).requires_grad_(True))
+    discriminator = PatchDiscriminator()
+    discriminator_module = trainer.add(
+        "discriminator", discriminator, learning_rate=options.discriminator_learning_rate, ema_decay=0.0
+    )
+
+    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
+        mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=trainer.device)
+        batch = to_float(images[step.indices])
+        targets = torch.where(mirrored.bool()[:, None, None, None], batch.flip(-1), batch)
+        targets = targets.contiguous(memory_format=torch.channels_last)
+        encoded = latents[mirrored, step.indices].float() * std + mean
+        with trainer.autocast():
+            decoded = module(encoded.contiguous(memory_format=torch.channels_last)).float()
+        output = decoded.detach().requires_grad_()
+        with trainer.autocast():
+            loss_perceptual = perceptual(output, targets)
+            loss_adversarial = -discriminator(output).float().mean()
+        loss_reconstruction = F.l1_loss(output, targets)
+        (gradient,) = torch.autograd.grad(loss_reconstruction + options.lambda_perceptual * loss_perceptual, output)
+        if step.index >= options.adversarial_start:
+            (towards_real,) = torch.autograd.grad(loss_adversarial, output)
+            gradient = gradient + options.lambda_adversarial * scaled_like(towards_real, gradient)
+        trainer.update("decoder", (decoded * gradient).sum())
+        with trainer.autocast():
+            real, fake = discriminator_module(torch.cat([targets, output.detach()])).float().chunk(2)
+        loss_discriminator = hinge_loss(real, fake)
+        trainer.update("discriminator", loss_discriminator)
+        return {
+            "loss_reconstruction": loss_reconstruction,
+            "loss_perceptual": loss_perceptual,
+            "loss_adversarial": loss_adversarial,
+            "loss_discriminator": loss_discriminator,
+            "real_share": (real > 0).float().mean(),
+            "fake_share": (fake < 0).float().mean(),
+        }
+
+    def on_sample(writer) -> dict[str, float]:
+        with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
+            restored = reconstruct(vae, test_images)
+            pairs = torch.cat([test_images[:16], restored[:16]])
+            writer.add_image("reconstruction", make_grid(pairs, nrow=16), trainer.step)
+            return {"psnr_db": psnr(test_images, restored)}
+
+    def on_export(folder: Path) -> None:
+        copy.deepcopy(vae).half().save_pretrained(folder)
+
+    return trainer.fit(step_function, on_export, on_sample)
+
+
+if __name__ == "__main__":
+    train(*parse_options(DecoderOptions))
