@@ -4,10 +4,12 @@
     python -m eval.grid --model checkpoints/student-8step --output nouns.png --prompts "a fire truck" --seeds 0 1 2
     python -m eval.grid --model checkpoints/teacher checkpoints/student --nouns 20 --output both.png
 
-Of several models each prompt has a row for each, in their order.
+Of several models each prompt has a row for each, in their order. --blocks 2 lays the second half of the prompts out
+beside the first.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -69,6 +71,16 @@ def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str
     return grid
 
 
+def side_by_side(blocks: list[Image.Image]) -> Image.Image:
+    """Images next to each other, aligned at the top, on white."""
+    row = Image.new("RGB", (sum(block.width for block in blocks), max(block.height for block in blocks)), "white")
+    left = 0
+    for block in blocks:
+        row.paste(block, (left, 0))
+        left += block.width
+    return row
+
+
 def spaced_nouns(count: int) -> list[str]:
     """As many of the nouns, evenly spaced over their list, which has them by class.
 
@@ -93,11 +105,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's own)")
     parser.add_argument("--scale", type=int, default=4, help="how many times the pixels are enlarged")
     parser.add_argument("--no-labels", action="store_true", help="images alone")
+    parser.add_argument("--blocks", type=int, default=1, help="lay the prompts out in so many blocks side by side")
     args = parser.parse_args(argv)
     if Path(args.output).suffix != ".png":
         raise ValueError(f"--output is {args.output}; accepted is a file that ends in .png")
     names = [] if args.prompts else list(CLASS_NAMES)
     names += spaced_nouns(args.nouns)
+    count = len(names) + len(args.prompts or [])
+    if not 1 <= args.blocks <= count:
+        raise ValueError(f"--blocks is {args.blocks}; accepted are 1 to the number of prompts, {count}")
     grids = []
     for pipeline in [load_sampler(folder, PartialState().device) for folder in args.model]:
         prompts = [*(args.prompts or []), *(caption(name, pipeline.config.class_template) for name in names)]
@@ -107,8 +123,13 @@ def main(argv: list[str] | None = None) -> None:
     if len(args.model) > 1:
         models = [Path(folder).resolve().name for folder in args.model]
         shown = [f"{name}, {model}" for name in shown for model in models]
+    height = math.ceil(count / args.blocks) * len(args.model)
+    blocks = [
+        compose_grid(rows[i : i + height], args.scale, None if args.no_labels else shown[i : i + height])
+        for i in range(0, len(rows), height)
+    ]
     with atomic_path(args.output) as temporary:
-        compose_grid(rows, args.scale, None if args.no_labels else shown).save(temporary, format="png")
+        side_by_side(blocks).save(temporary, format="png")
     print(f"{args.output}: {len(rows)} rows, {len(args.seeds)} seeds")
 
 

@@ -5,6 +5,7 @@ python -m eval.reconstruction --vae checkpoints/teacher/vae --data DIR
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,6 +21,13 @@ from mobilediff.checkpoints import load_component
 from mobilediff.training.vae import psnr, reconstruct
 
 
+def reconstructed(vae: AutoencoderKL, images: ImageSet, device: torch.device | str = "cpu") -> ImageSet:
+    """The images, encoded and decoded again, with their prompts and labels."""
+    decoded = reconstruct(vae.to(device), images.images)
+    protocol = images.protocol | {"images": f"{images.protocol['images']}, reconstructed"}
+    return replace(images, images=decoded, protocol=protocol | {"images_sha256": tensor_sha256(decoded)})
+
+
 def measure_reconstruction(vae: AutoencoderKL, images: ImageSet, device: torch.device | str = "cpu") -> dict:
     """PSNR and the bundled extractor's Frechet distance of reconstructed images to CIFAR-10's training set.
 
@@ -27,13 +35,9 @@ def measure_reconstruction(vae: AutoencoderKL, images: ImageSet, device: torch.d
         `psnr`, `latent_channels` and all that `measure_distance` returns; its `floor` is the distance of the images
         themselves where they are the test set.
     """
-    decoded = reconstruct(vae.to(device), images.images)
-    protocol = images.protocol | {"images": f"{images.protocol['images']}, reconstructed"}
-    protocol |= {"images_sha256": tensor_sha256(decoded)}
-    result = measure_distance(
-        ImageSet(decoded, images.class_labels, images.noun_ids, protocol=protocol), judge_extractor(), device=device
-    )
-    return {"psnr": psnr(images.images, decoded), "latent_channels": vae.config.latent_channels} | result
+    restored = reconstructed(vae, images, device)
+    result = measure_distance(restored, judge_extractor(), device=device)
+    return {"psnr": psnr(images.images, restored.images), "latent_channels": vae.config.latent_channels} | result
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,9 +5,10 @@
     python -m eval.report --models student-1step-pruned-unstructured=runs/prune-unstructured/export
     python -m eval.report --compare before.json after.json
 
-A section of a record whose model hash and protocol still hold is not measured again. The tables hold two rows for
-scale beside the models: CIFAR-10's test set, and the same images with Gaussian noise. NAME=FOLDER measures a model
-that is no folder of the checkpoints; its row stays in the tables, and says so, until it is measured again.
+A section of a record whose model hash and protocol still hold is not measured again. The tables hold three rows for
+scale beside the models: CIFAR-10's test set, the same images through the VAE of the first model (the best that any
+network on its latents can do), and with Gaussian noise. NAME=FOLDER measures a model that is no folder of the
+checkpoints; its row stays in the tables, and says so, until it is measured again.
 """
 
 import argparse
@@ -33,10 +34,11 @@ from eval.peers import PEERS, load_peers
 from eval.plots import write_plots
 from eval.protocol import device_description, folder_sha256, library_versions, tensor_sha256
 from eval.quality import TrainingFeatures, measure_quality
+from eval.reconstruction import reconstructed
 from eval.reference import reference_statistics
 from eval.results import SCHEMA, read_results, write_results
 from eval.sampling import DTYPES, CheckpointSettings, load_sampler, resolve_settings
-from eval.tables import DAMAGED, NOISE_STD, REAL, check_markers, figures, insert_table, table
+from eval.tables import DAMAGED, NOISE_STD, REAL, RECONSTRUCTED, SCALE, check_markers, figures, insert_table, table
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.checkpoints import checkpoint_names
 
@@ -86,6 +88,11 @@ def damaged(images: ImageSet) -> ImageSet:
     protocol = images.protocol | {"damage": f"Gaussian noise, standard deviation {NOISE_STD}, seed 0"}
     protocol |= {"images_sha256": tensor_sha256(noised)}
     return replace(images, images=noised, protocol=protocol)
+
+
+def agrees(there: dict, wanted: dict) -> bool:
+    """Whether a kept protocol says of everything in `wanted` the same."""
+    return all(there.get(key) == value for key, value in wanted.items())
 
 
 class Report:
@@ -203,17 +210,24 @@ class Report:
         if there is None:
             return False
         settings = self._settings(name, prompts).protocol(self.counts[name])
-        samples = {key: there["samples"].get(key) for key in settings}
-        return samples == settings and all(there["protocol"].get(key) == value for key, value in protocol.items())
+        return agrees(there["samples"], settings) and agrees(there["protocol"], protocol)
 
     @cached_property
     def real(self) -> dict[str, ImageSet]:
-        """The images of the two rows for scale; errors as in `real_images`."""
+        """The images of the rows for scale; errors as in `real_images`."""
         real = real_images(self.data, "test")
         template = next(iter(self.pipelines.values())).config.class_template
         prompts = [caption(CLASS_NAMES[label], template) for label in real.class_labels.tolist()]
         real = replace(real, prompts=prompts, protocol=real.protocol | {"template": template})
-        return {REAL: real, DAMAGED: damaged(real)}
+        vae = next(iter(self.pipelines.values())).vae
+        restored = reconstructed(vae, real, self.device)
+        restored = replace(restored, protocol=restored.protocol | {"vae_sha256": self._vae_sha256})
+        return {REAL: real, RECONSTRUCTED: restored, DAMAGED: damaged(real)}
+
+    @cached_property
+    def _vae_sha256(self) -> str:
+        """Of the first model's VAE, the one that the row of reconstructed images is of."""
+        return folder_sha256(next(iter(self.folders.values())) / "vae")
 
     def check_data(self, sections: list[str]) -> None:
         """Refuse, before samples are drawn, sections whose rows for scale need images that are not there."""
@@ -284,9 +298,8 @@ class Report:
         there = self.record(name).get("guidance")
         if there is None or len(there["points"]) != len(points):
             return False
-        pairs = zip((one["samples"] for one in there["points"]), points, strict=True)
-        drawn = all(samples.get(key) == value for samples, point in pairs for key, value in point.items())
-        return drawn and all(there["protocol"].get(key) == value for key, value in protocol.items())
+        drawn = [agrees(one["samples"], point) for one, point in zip(there["points"], points, strict=True)]
+        return all(drawn) and agrees(there["protocol"], protocol)
 
     def clip(self) -> None:
         """CLIP score with the bundled CLIP."""
@@ -299,15 +312,17 @@ class Report:
                 self.save(name, "clip", measure_clip_score(images, clip, self.data, self.device))
 
     def _scale_holds(self, section: str, protocol: dict) -> bool:
-        """Whether a section of both rows for scale was measured by the same extractor."""
-        there = [self.record(name).get(section, {"protocol": {}})["protocol"] for name in (REAL, DAMAGED)]
-        return all(one.get(key) == value for one in there for key, value in protocol.items())
+        """Whether a section of the rows for scale was measured by the same extractor, and through this VAE."""
+        there = {name: self.record(name).get(section, {"protocol": {}, "samples": {}}) for name in SCALE}
+        if there[RECONSTRUCTED]["samples"].get("vae_sha256") != self._vae_sha256:
+            return False
+        return all(agrees(one["protocol"], protocol) for one in there.values())
 
     def finish(self) -> dict:
         """Drop what other models or extractors than those here gave, write the rows of the tables; the results."""
         for name in list(self.results["records"]):
             record, folder = self.results["records"][name], self.checkpoints / name
-            if name in (REAL, DAMAGED) or "peer" in record or not record.get("shipped", True):
+            if name in SCALE or "peer" in record or not record.get("shipped", True):
                 continue
             if not folder.is_dir() or folder_sha256(folder) != record["model_sha256"]:
                 print(f"{name}: the checkpoint changed or went, its old record is dropped", file=sys.stderr)
@@ -323,8 +338,7 @@ class Report:
         current = dict.fromkeys(("distance", "quality", "nouns", "guidance"), judge)
         current["clip"] = bundled_clip(device=self.device).protocol()
         for section, protocol in current.items():
-            there = record.get(section, {"protocol": protocol})["protocol"]
-            if any(there.get(key) != value for key, value in protocol.items()):
+            if not agrees(record.get(section, {"protocol": protocol})["protocol"], protocol):
                 self._drop(record, section, "was measured with another extractor")
         drawn = {section: record[section]["samples"] for section in ONE_SET if section in record}
         for section in drawn:
@@ -416,7 +430,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.no_insert:
         insert_table(args.readme, table(records))
         for name, card in cards.items():
-            insert_table(card, table({row: records[row] for row in (name, REAL, DAMAGED) if row in records}))
+            insert_table(card, table({row: records[row] for row in (name, *SCALE) if row in records}))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,11 @@ from eval.protocol import atomic_path
 from mobilediff.model_card import RESULTS_END, RESULTS_START
 
 NOISE_STD = 0.1  # of the range 0..1; what "damaged" means
-REAL, DAMAGED = "CIFAR-10 test", f"CIFAR-10 test, noise {NOISE_STD}"
+REAL, RECONSTRUCTED, DAMAGED = SCALE = (
+    "CIFAR-10 test",
+    "CIFAR-10 test, through the VAE",
+    f"CIFAR-10 test, noise {NOISE_STD}",
+)
 IMAGE_COSTS = (
     ("macs_image", "MACs, image (M)", lambda macs: f"{macs / 1e6:,.0f}"),
     ("weights_bytes", "weights (MB)", lambda size: f"{size / 1e6:.1f}"),
@@ -76,8 +80,7 @@ def table(records: dict[str, dict]) -> str:
     rows = sorted(
         (name for name, record in records.items() if "figures" in record),
         key=lambda name: (
-            name in (REAL, DAMAGED),
-            name == DAMAGED,
+            SCALE.index(name) if name in SCALE else -1,
             "peer" in records[name],
             -records[name].get("size", {}).get("macs_image", 0),
         ),

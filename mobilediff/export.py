@@ -151,7 +151,7 @@ def replace_vae(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:
         if now != before:
             raise ValueError(f"{folder}: {name} is {now}, but the network was trained with {before}")
     before, now = pipeline.vae.encoder.state_dict(), vae.encoder.state_dict()
-    if before.keys() != now.keys() or any(not torch.equal(now[name].to(before[name]), before[name]) for name in before):
+    if before.keys() != now.keys() or any(not torch.equal(now[name], before[name]) for name in before):
         raise ValueError(f"{folder}: its encoder is not the one whose latents the network was trained on")
     pipeline.register_modules(vae=vae)
 

@@ -31,8 +31,10 @@ from eval.reference import reference_statistics
 from eval.report import damaged, sample_counts
 from eval.report import main as report
 from eval.sampling import load_sampler, resolve_settings
-from eval.tables import DAMAGED, REAL, check_markers, figures, insert_table, table
+from eval.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, check_markers, figures, insert_table, table
 from mobilediff.captions import load_nouns
+from mobilediff.checkpoints import load_pipeline
+from mobilediff.export import export_pipeline
 from mobilediff.model_card import RESULTS_END, RESULTS_START, model_card
 from mobilediff.models.image_encoder import ImageEncoder
 from tests.eval_stand_ins import judge, random_images, write_png_folder  # noqa: F401
@@ -144,12 +146,13 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     monkeypatch.setattr(eval.quality, "real_images", lambda data, split: random_images(120, 9))
     report(arguments)
     records = json.loads(results.read_text())["records"]
-    assert set(records) == {*KINDS, REAL, DAMAGED}
+    assert set(records) == {*KINDS, *SCALE}
     assert records["student-8step"]["distance"]["n"] == 10 and records["student-1step"]["clip"]["n"] == 20
     assert records[DAMAGED]["distance"]["frechet_distance_judge"] > records[REAL]["distance"]["frechet_distance_judge"]
     text = readme.read_text()
     assert text.startswith("# Title\n") and text.endswith("\nrest\n") and "old" not in text
-    assert text.index("| student-8step |") < text.index("| student-1step |") < text.index(f"| {REAL} |")
+    rows = ("student-8step", "student-1step", *SCALE)
+    assert sorted(rows, key=lambda row: text.index(f"| {row} |")) == list(rows)
     interval = records["student-1step"]["distance"]["intervals"]["frechet_distance_judge"]
     shown = f"{records['student-1step']['distance']['frechet_distance_judge']:.2f} ({interval['low']:.2f} to "
     assert records["student-1step"]["quality"]["copies"]["n_training"] == 120 and "| recall |" in text
@@ -290,11 +293,38 @@ def test_the_grid_repeats_every_pixel(checkpoints, tmp_path):
     assert Image.open(output).size == (4 + 3 * 68, 4 + (2 + 3) * 2 * 68)
     both = np.asarray(Image.open(output))
     assert (both[4:68, 4:] == one_row).all() and (both[72:136, 4:] != one_row).any()
+    grid([*arguments, "--nouns", "3", "--seeds", "0", "1", "2", "--scale", "2", "--no-labels", "--blocks", "2"])
+    blocks = np.asarray(Image.open(output))
+    assert blocks.shape[:2] == (4 + 3 * 2 * 68, 2 * (4 + 3 * 68))
+    assert (blocks[:, : 4 + 3 * 68] == both[: 4 + 6 * 68]).all()
+    assert (blocks[: 4 * 68, 4 + 3 * 68 :] == both[6 * 68 : 10 * 68]).all()
+    assert (blocks[4 + 4 * 68 :, -72:] == 255).all()
+    with pytest.raises(ValueError, match="--blocks is 6; accepted are 1 to the number of prompts, 5"):
+        grid([*arguments, "--nouns", "3", "--blocks", "6"])
     assert spaced_nouns(396) == list(load_nouns()) and spaced_nouns(0) == []
     with pytest.raises(ValueError, match="397 nouns; accepted are 0 to 396"):
         spaced_nouns(397)
     with pytest.raises(ValueError, match="accepted is a file that ends in .png"):
         grid(["--model", "any", "--output", "grid.jpg"])
+
+
+def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, judge, monkeypatch):  # noqa: F811
+    folder = tiny_checkpoint(tmp_path / "checkpoints" / "student-1step", "student-1step")
+    monkeypatch.setattr(eval.report, "real_images", lambda data, split: random_images(40))
+    results = tmp_path / "results.json"
+    arguments = ["--checkpoints", str(folder.parent), "--results", str(results), "--no-insert", "--n", "20"]
+    arguments += ["--samples", str(tmp_path / "samples"), "--only", "distance", "--data", "stand-in"]
+    measured = []
+    for bias in (0.0, 0.5):
+        pipeline = load_pipeline(folder)
+        with torch.no_grad():
+            pipeline.vae.decoder.conv_out.bias.add_(bias)
+        export_pipeline(pipeline, folder)
+        report(arguments)
+        measured.append({name: json.loads(results.read_text())["records"][name]["distance"] for name in SCALE})
+    assert measured[0][REAL] == measured[1][REAL]
+    first, second = (one[RECONSTRUCTED]["samples"] for one in measured)
+    assert first["vae_sha256"] != second["vae_sha256"] and first["images_sha256"] != second["images_sha256"]
 
 
 def with_nouns(images):

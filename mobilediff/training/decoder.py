@@ -78,6 +78,13 @@ def scaled_like(gradient: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return gradient * (other.norm() / gradient.norm().clamp(min=1e-12))
 
 
+def gradient_in(image: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
+    """d loss / d image, of a leaf; adds to the gradient of every other leaf that requires one."""
+    image.grad = None
+    loss.backward()
+    return image.grad
+
+
 def train(options: DecoderOptions, limits) -> bool:
     """Train decoder and discriminator; see `Trainer.fit` for the returned value."""
     dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
@@ -107,15 +114,17 @@ def train(options: DecoderOptions, limits) -> bool:
         with trainer.autocast():
             decoded = module(encoded.contiguous(memory_format=torch.channels_last)).float()
         output = decoded.detach().requires_grad_()
+        discriminator.requires_grad_(False)
         with trainer.autocast():
             loss_perceptual = perceptual(output, targets)
-            loss_adversarial = -discriminator(output).float().mean()
+            loss_adversarial = -discriminator(output).float().mean()  # the bare network: see `Critic`
         loss_reconstruction = F.l1_loss(output, targets)
-        (gradient,) = torch.autograd.grad(loss_reconstruction + options.lambda_perceptual * loss_perceptual, output)
+        gradient = gradient_in(output, loss_reconstruction + options.lambda_perceptual * loss_perceptual)
         if step.index >= options.adversarial_start:
-            (towards_real,) = torch.autograd.grad(loss_adversarial, output)
+            towards_real = gradient_in(output, loss_adversarial)
             gradient = gradient + options.lambda_adversarial * scaled_like(towards_real, gradient)
         trainer.update("decoder", (decoded * gradient).sum())
+        discriminator.requires_grad_(True)
         with trainer.autocast():
             real, fake = discriminator_module(torch.cat([targets, output.detach()])).float().chunk(2)
         loss_discriminator = hinge_loss(real, fake)
