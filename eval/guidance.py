@@ -1,6 +1,6 @@
 """Class accuracy and Frechet distance against guidance, solver and steps, under the bundled extractor.
 
-    python -m eval.guidance --model checkpoints/teacher --scales 1 2 3 5 7 --n 500
+    python -m eval.guidance --model checkpoints/teacher --scales 1 2 3 5 7 --n 500 --plot docs/guidance.png
     python -m eval.guidance --model checkpoints/teacher --scales 2 --steps 25 50 --schedulers DDIMScheduler \\
         UniPCMultistepScheduler --intervals 0,1 0.2,0.8
 
@@ -22,6 +22,7 @@ from eval.extractors import Extractor, judge_extractor
 from eval.fid import measure_distance
 from eval.gaussian import check_count
 from eval.inputs import DEFAULT_SAMPLES, kept_samples
+from eval.plots import draw_guidance
 from eval.reference import reference_statistics
 from eval.sampling import DTYPES, CheckpointSettings, choose_scheduler, load_sampler, resolve_settings
 from eval.show import keep_result
@@ -30,11 +31,6 @@ from mobilediff.pipeline import MobileDiffusionPipeline
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 COUNT = 500
 VARIED = ("scheduler", "num_inference_steps", "guidance_interval", "guidance_scale")
-
-
-def takes_guidance(pipeline: MobileDiffusionPipeline) -> bool:
-    """Whether the scale of guidance can be chosen, or is distilled into the network."""
-    return not pipeline.config.guidance_distilled
 
 
 def check_sweep(scales: list[float], n: int, extractor: Extractor) -> None:
@@ -74,7 +70,7 @@ def sweep_points(
     Raises:
         ValueError: guidance is distilled into the checkpoint, or it cannot be sampled in one of these ways.
     """
-    if not takes_guidance(pipeline):
+    if pipeline.config.guidance_distilled:
         raise ValueError(f"{settings.model}: guidance is distilled into this checkpoint, there is no scale to choose")
     points = []
     for name in schedulers or [settings.scheduler]:
@@ -160,7 +156,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
     parser.add_argument("--json", help="also write the result to this file")
+    parser.add_argument("--plot", help="also draw it against the scales, into this PNG file")
     args = parser.parse_args(argv)
+    if args.plot and Path(args.plot).suffix != ".png":
+        raise ValueError(f"--plot is {args.plot}; accepted is a file that ends in .png")
     judge, device = judge_extractor(), PartialState().device
     check_sweep(args.scales, args.n, judge)
     pipeline = load_sampler(args.model, device)
@@ -168,6 +167,8 @@ def main(argv: list[str] | None = None) -> None:
     points = sweep_points(pipeline, settings, args.scales, args.intervals, args.steps, args.schedulers)
     result = measure_guidance(pipeline, points, judge, args.n, args.batch_size, args.samples, device)
     keep_result("eval.guidance", result, args.json)
+    if args.plot:
+        draw_guidance(result, args.plot)
 
 
 if __name__ == "__main__":

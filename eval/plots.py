@@ -1,5 +1,5 @@
-"""Plots of the report's records: distance against latency and network evaluations with the Pareto front, class
-accuracy and distance against guidance, and how near samples are to training images."""
+"""Plots: of the report's records distance against latency and network evaluations with the Pareto front, and how near
+samples are to training images; of a sweep class accuracy and distance against guidance."""
 
 from itertools import cycle
 from pathlib import Path
@@ -86,26 +86,30 @@ def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: s
     save_figure(figure, file)
 
 
-def draw_guidance(sweeps: dict[str, dict], file: str | Path) -> None:
-    """Class accuracy and distance, each with its interval, against the scale of guidance, into a PNG file.
+def draw_guidance(sweep: dict, file: str | Path) -> None:
+    """Class accuracy and distance against the scale of guidance, a line for every other setting, into a PNG file.
 
     Args:
-        sweeps: `guidance` sections of records, by the model's name: a line each.
+        sweep: from `measure_guidance`; intervals of its figures are shaded.
     """
     wide, high = SIZE
     figure, panels = plt.subplots(ncols=2, figsize=(1.5 * wide, high), dpi=RESOLUTION)
+    lines = {}
+    for point in sorted(sweep["points"], key=lambda point: point["guidance_scale"]):
+        low, high = point["guidance_interval"]
+        way = f"{point['scheduler']}, {point['num_inference_steps']} steps"
+        lines.setdefault(f"{way}, in {low:g} to {high:g}" if (low, high) != (0, 1) else way, []).append(point)
     shown = (("class_accuracy", "class accuracy (judge, %)", 100), (DISTANCE, "Fréchet distance (judge)", 1))
     for axes, (key, label, unit) in zip(panels, shown, strict=True):
-        for name, sweep in sweeps.items():
-            points = sorted(sweep["points"], key=lambda point: point["guidance_scale"])
+        for way, points in lines.items():
             scales = [point["guidance_scale"] for point in points]
-            values = [unit * point[key] for point in points]
-            (line,) = axes.plot(scales, values, "o-", label=f"{name} (n = {sweep['n']:,} a point)")
+            (line,) = axes.plot(scales, [unit * point[key] for point in points], "o-", label=way)
             ends = ([unit * point["intervals"][key][end] for point in points] for end in ("low", "high"))
             axes.fill_between(scales, *ends, color=line.get_color(), alpha=0.15, linewidth=0)
         axes.set_xlabel("guidance scale")
         axes.set_ylabel(label)
         axes.legend(fontsize=8)
+    panels[0].set_title(f"{sweep['points'][0]['samples']['model']}, n = {sweep['n']:,} a point", fontsize=10)
     save_figure(figure, file)
 
 
@@ -156,9 +160,6 @@ def write_plots(records: dict[str, dict], folder: str | Path) -> list[Path]:
             floor = next(record["distance"]["floor"] for record in records.values() if "distance" in record)
             draw_points(points, floor, label, Path(folder) / name)
             files.append(Path(folder) / name)
-    if sweeps := {name: record["guidance"] for name, record in records.items() if "guidance" in record}:
-        files.append(Path(folder) / "guidance.png")
-        draw_guidance(sweeps, files[-1])
     models = {name: record for name, record in records.items() if "quality" in record and "model" in record}
     if models:
         files.append(Path(folder) / "near-copies.png")

@@ -26,7 +26,6 @@ from eval.compare import changes_table, compare_results, unmatched_rows
 from eval.extractors import JUDGE, Extractor, add_extractor_arguments, choose_extractor, judge_extractor
 from eval.fid import measure_distance
 from eval.gaussian import check_count
-from eval.guidance import COUNT, SCALES, check_sweep, measure_guidance, sweep_points, takes_guidance
 from eval.images import ImageSet, real_images
 from eval.inputs import DEFAULT_SAMPLES, kept_samples
 from eval.latency import MIN_RUNS, TIMED, check_options, measure_latency, measure_size, speed_ups
@@ -42,7 +41,7 @@ from eval.tables import DAMAGED, NOISE_STD, REAL, RECONSTRUCTED, SCALE, check_ma
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.checkpoints import checkpoint_names
 
-SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip", "guidance")
+SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip")
 ONE_SET = ("distance", "quality", "clip")  # sections of one row that are of the same samples
 BASELINE = "teacher"
 
@@ -284,23 +283,6 @@ class Report:
                 if known_nouns(images).any():  # data without file names has no nouns
                     self.save(name, "nouns", measure_accuracy(images, judge, self.device))
 
-    def guidance(self, scales: list[float], n: int) -> None:
-        """Class accuracy and distance against the scale of guidance, of the models that take one."""
-        judge = judge_extractor()
-        for name in [name for name, pipeline in self.pipelines.items() if takes_guidance(pipeline)]:
-            points = sweep_points(self.pipelines[name], self._settings(name), scales)
-            if not self._sweep_holds(name, [point.protocol(n) for point in points], judge.protocol()):
-                arguments = self.pipelines[name], points, judge, n, self.batch_size, self.samples
-                self.save(name, "guidance", measure_guidance(*arguments, device=self.device))
-
-    def _sweep_holds(self, name: str, points: list[dict], protocol: dict) -> bool:
-        """Whether a sweep was measured at these points, on the samples that would be drawn now."""
-        there = self.record(name).get("guidance")
-        if there is None or len(there["points"]) != len(points):
-            return False
-        drawn = [agrees(one["samples"], point) for one, point in zip(there["points"], points, strict=True)]
-        return all(drawn) and agrees(there["protocol"], protocol)
-
     def clip(self) -> None:
         """CLIP score with the bundled CLIP."""
         clip = bundled_clip(device=self.device)
@@ -335,7 +317,7 @@ class Report:
 
     def _drop_stale_sections(self, record: dict) -> None:
         judge = judge_extractor().protocol()
-        current = dict.fromkeys(("distance", "quality", "nouns", "guidance"), judge)
+        current = dict.fromkeys(("distance", "quality", "nouns"), judge)
         current["clip"] = bundled_clip(device=self.device).protocol()
         for section, protocol in current.items():
             if not agrees(record.get(section, {"protocol": protocol})["protocol"], protocol):
@@ -366,8 +348,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), help="also time these peers (default: all)")
     add_extractor_arguments(parser)
     parser.set_defaults(extractor="judge")
-    parser.add_argument("--scales", nargs="+", type=float, default=list(SCALES), help="of the guidance sweep")
-    parser.add_argument("--guidance-n", type=int, default=COUNT, help="samples at each of these scales")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
     parser.add_argument("--results", default="docs/results.json", help="where the records are")
     parser.add_argument("--readme", default="README.md", help="the file that gets the whole table")
@@ -386,8 +366,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args.peers = list(PEERS) if args.peers == [] else args.peers
     check_options(args.threads, MIN_RUNS, 1.0, args.batch_sizes)
     args.batch_sizes = sorted(set(args.batch_sizes))
-    if "guidance" in args.only:
-        check_sweep(args.scales, args.guidance_n, judge_extractor())
     return args
 
 
@@ -419,7 +397,6 @@ def main(argv: list[str] | None = None) -> None:
     extractors[chosen.name] = chosen
     arguments = {"latency": (args.threads, args.peers), "throughput": (args.threads, args.batch_sizes)}
     arguments["distance"] = (list(extractors.values()),)
-    arguments["guidance"] = (args.scales, args.guidance_n)
     for section in SECTIONS:
         if section in args.only:
             getattr(report, section)(*arguments.get(section, ()))

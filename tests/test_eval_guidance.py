@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 import eval.guidance
 from eval.guidance import measure_guidance, sweep_points
@@ -47,16 +48,23 @@ def test_the_command_states_each_point_and_writes_them(teacher, judge, tmp_path,
     folder, _, _ = teacher
     monkeypatch.setattr(eval.guidance, "judge_extractor", lambda: judge)
     arguments = ["--model", str(folder), "--scales", "2", "--n", "12", "--samples", str(tmp_path / "samples")]
-    eval.guidance.main([*arguments, "--intervals", "0.3,0.8", "--steps", "4", "--json", str(tmp_path / "sweep.json")])
+    kept = ["--json", str(tmp_path / "sweep.json"), "--plot", str(tmp_path / "sweep.png")]
+    eval.guidance.main([*arguments, "--intervals", "0.3,0.8", "--steps", "4", *kept])
     assert "DDIMScheduler, 4 steps, guidance 2 in 0.3 to 0.8 (6 NFE): class accuracy" in capsys.readouterr().out
     written = json.loads((tmp_path / "sweep.json").read_text())
     assert written["points"][0]["guidance_interval"] == [0.3, 0.8] and written["n"] == 12
+    with Image.open(tmp_path / "sweep.png") as image:
+        image.load()
+    with pytest.raises(ValueError, match="--plot is sweep.jpg; accepted is a file that ends in .png"):
+        eval.guidance.main([*arguments, "--plot", "sweep.jpg"])
     for interval, message in (("0.3", "'0.3' is no interval"), ("a,b", "'a,b' is no interval")):
         with pytest.raises(SystemExit):
             eval.guidance.main([*arguments, "--intervals", interval])
         assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match="guidance_interval is .0.8, 0.3., accepted"):
         eval.guidance.main([*arguments, "--intervals", "0.8,0.3"])
+    with pytest.raises(ValueError, match="a scale is 0.5"):
+        eval.guidance.main([*arguments, "--scales", "0.5"])
     student = tiny_checkpoint(tmp_path / "student-8step", "student-8step")
     with pytest.raises(ValueError, match="guidance is distilled into this checkpoint"):
         eval.guidance.main(["--model", str(student), "--n", "12"])

@@ -331,36 +331,26 @@ def with_nouns(images):
     return replace(images, noun_ids=torch.arange(len(images)) * 7 % 396)
 
 
-def test_nouns_and_the_guidance_sweep_are_sections_of_their_own(tmp_path, judge, monkeypatch):  # noqa: F811
+def test_nouns_are_a_section_of_their_own_and_measured_once(tmp_path, judge, monkeypatch):  # noqa: F811
     checkpoints = tmp_path / "checkpoints"
     for kind in ("teacher", "student-1step"):
         tiny_checkpoint(checkpoints / kind, kind)
     monkeypatch.setattr(eval.report, "real_images", lambda data, split: with_nouns(random_images(40)))
     results = tmp_path / "results.json"
     arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--n", "20"]
-    arguments += ["--samples", str(tmp_path / "samples"), "--only", "size,nouns,guidance", "--data", "stand-in"]
-    arguments += ["--scales", "1", "4", "--guidance-n", "12"]
+    arguments += ["--samples", str(tmp_path / "samples"), "--only", "size,nouns", "--data", "stand-in"]
     monkeypatch.setattr(eval.report, "resolve_settings", two_steps)
     report(arguments)
     records = json.loads(results.read_text())["records"]
     assert records["student-1step"]["nouns"]["samples"]["prompts"] == "noun"
     assert 0 <= records["teacher"]["nouns"]["noun_top1"] <= records["teacher"]["nouns"]["noun_top5"] <= 1
     assert records[REAL]["nouns"]["noun_n"] == 40
-    assert "guidance" not in records["student-1step"]  # guidance is distilled into it
-    sweep = records["teacher"]["guidance"]
-    assert [point["guidance_scale"] for point in sweep["points"]] == [1, 4] and sweep["n"] == 12
-    assert [point["samples"]["nfe"] for point in sweep["points"]] == [2, 4]  # without and with guidance
-    assert (tmp_path / "guidance.png").exists()
     assert "noun top-5" in table(records)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(eval.report, "measure_guidance", lambda *args, **options: pytest.fail("measured again"))
-        patch.setattr(eval.report, "measure_accuracy", lambda *args: pytest.fail("measured again"))
-        report(arguments)
-        with pytest.raises(pytest.fail.Exception, match="measured again"):
-            report([*arguments, "--scales", "1", "5"])
-    with pytest.raises(ValueError, match="a scale is 0.5"):
-        report([*arguments, "--scales", "0.5"])
+    monkeypatch.setattr(eval.report, "measure_accuracy", lambda *args: pytest.fail("measured again"))
+    report(arguments)
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        report([*arguments, "--n", "15"])
 
 
 def two_steps(pipeline, folder, **options):
