@@ -39,13 +39,13 @@ from eval.sampling import (
     SamplePlan,
     SamplingSettings,
     check_sample_count,
-    choose_scheduler,
     draw_samples,
     load_sampler,
     plan_samples,
     resolve_settings,
 )
 from mobilediff.captions import caption
+from mobilediff.schedulers.choice import choose_scheduler
 
 
 class PngFolder:

@@ -24,9 +24,10 @@ from eval.gaussian import check_count
 from eval.inputs import DEFAULT_SAMPLES, kept_samples
 from eval.plots import draw_guidance
 from eval.reference import reference_statistics
-from eval.sampling import DTYPES, CheckpointSettings, choose_scheduler, load_sampler, resolve_settings
+from eval.sampling import DTYPES, CheckpointSettings, load_sampler, resolve_settings
 from eval.show import keep_result
 from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.schedulers.choice import choose_scheduler
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 COUNT = 500

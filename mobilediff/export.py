@@ -24,6 +24,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from mobilediff.checkpoints import INDEX_NAME, load_component, load_pipeline
 from mobilediff.model_card import model_card
 from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.schedulers.choice import choose_scheduler
 
 CODE_HASH_LENGTH = 12
 # What diffusers and transformers note in a config when a component is loaded from a folder.
@@ -167,6 +168,8 @@ def main(argv: list[str] | None = None) -> None:
         "--text", help="a folder of the stage clip's export, whose text encoder takes the model's place"
     )
     parser.add_argument("--vae", help="a folder of the stage decoder's export, whose VAE takes the model's place")
+    parser.add_argument("--scheduler", help="another of diffusers' classes to sample with")
+    parser.add_argument("--steps", type=int, help="to sample with by default")
     parser.add_argument("--guidance-scale", type=float, help="to sample with by default, such as eval.guidance's best")
     parser.add_argument("--interval", nargs=2, type=float, metavar=("LOW", "HIGH"), help="where that guidance applies")
     parser.add_argument("--card", help="file to use as README.md instead of the generated model card")
@@ -178,8 +181,13 @@ def main(argv: list[str] | None = None) -> None:
             replace_text_encoder(pipeline, args.text)
         if args.vae is not None:
             replace_vae(pipeline, args.vae)
+        if args.scheduler is not None:
+            choose_scheduler(pipeline, args.scheduler)
+        if args.steps is not None:
+            pipeline.nfe(args.steps)  # refuses a number that it cannot sample with
+            pipeline.register_to_config(default_num_inference_steps=args.steps)
         if args.guidance_scale is not None:
-            pipeline.nfe(guidance_scale=args.guidance_scale)  # refuses a scale that it cannot sample with
+            pipeline.nfe(guidance_scale=args.guidance_scale)  # refuses as well
             pipeline.register_to_config(default_guidance_scale=args.guidance_scale)
         if args.interval is not None:
             pipeline.nfe(guidance_interval=args.interval)

@@ -304,6 +304,25 @@ def test_the_command_sets_the_interval_of_guidance(checkpoints, tmp_path, capsys
         assert "guidance_interval is [0." in capsys.readouterr().err
 
 
+def test_the_command_sets_scheduler_and_steps(checkpoints, tmp_path, capsys):
+    arguments = ["--output", str(tmp_path / "hub"), "--results", str(tmp_path / "results.json")]
+    teacher = ["--model", str(checkpoints / "teacher"), *arguments]
+    export.main([*teacher, "--scheduler", "DPMSolverMultistepScheduler", "--steps", "7"])
+    pipeline = load_pipeline(tmp_path / "hub")
+    assert type(pipeline.scheduler).__name__ == "DPMSolverMultistepScheduler" and pipeline.nfe() == 14
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    student = ["--model", str(checkpoints / "student-8step"), *arguments]
+    for bad, named in (
+        ([*teacher, "--scheduler", "LCM"], "scheduler is 'LCM'; accepted"),
+        ([*student, "--scheduler", "DDIMScheduler"], "scheduler is 'DDIMScheduler'; accepted"),
+        ([*teacher, "--steps", "0"], "num_inference_steps is 0"),
+        ([*student, "--steps", "9"], "num_inference_steps is 9"),
+    ):
+        with pytest.raises(SystemExit):
+            export.main(bad)
+        assert named in capsys.readouterr().err
+
+
 def test_the_command_takes_another_text_encoder_of_the_same_widths(checkpoints, tmp_path, capsys):
     tokenizer = tiny_tokenizer()
     encoder = tiny_text_encoder(tokenizer)
