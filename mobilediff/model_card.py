@@ -88,18 +88,22 @@ def _description(pipeline: MobileDiffusionPipeline) -> str:
     return f"A `{type(pipeline.unet).__name__}` made for {steps} step{plural}, with {guidance}."
 
 
-def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int | float]:
+def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int]:
     accepted = pipeline.scheduler.config.get("distilled_num_inference_steps")
     upper = pipeline.scheduler.config.num_train_timesteps
-    distilled = pipeline.config.guidance_distilled
+    config = pipeline.config
+    guidance = "distilled in" if config.guidance_distilled else f"{config.default_guidance_scale:g}"
+    interval = config.default_guidance_low, config.default_guidance_high
+    if not config.guidance_distilled and interval != (0, 1):
+        guidance += ", between {:g} and {:g} of the timesteps".format(*interval)
     return {
         "network": type(pipeline.unet).__name__,
         "parameters of the network": f"{sum(p.numel() for p in pipeline.unet.parameters()):,}",
         "scheduler": type(pipeline.scheduler).__name__,
-        "steps, default": pipeline.config.default_num_inference_steps,
+        "steps, default": config.default_num_inference_steps,
         "steps, accepted": ", ".join(map(str, accepted)) if accepted is not None else f"1 to {upper}",
         "network evaluations an image, default": pipeline.nfe(),
-        "guidance scale": "distilled in" if distilled else pipeline.config.default_guidance_scale,
+        "guidance scale": guidance,
     }
 
 

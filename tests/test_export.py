@@ -298,6 +298,9 @@ def test_the_command_sets_the_interval_of_guidance(checkpoints, tmp_path, capsys
     arguments = ["--output", str(tmp_path / "hub"), "--results", str(tmp_path / "results.json")]
     export.main(["--model", str(checkpoints / "teacher"), *arguments, "--interval", "0.2", "0.7"])
     assert load_pipeline(tmp_path / "hub").nfe(50) == 50 + 25
+    assert (
+        "| guidance scale | 3, between 0.2 and 0.7 of the timesteps |" in (tmp_path / "hub" / "README.md").read_text()
+    )
     for kind, interval in (("student-1step", ["0.2", "0.7"]), ("teacher", ["0.7", "0.2"])):
         with pytest.raises(SystemExit):
             export.main(["--model", str(checkpoints / kind), *arguments, "--interval", *interval])
