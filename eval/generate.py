@@ -239,10 +239,10 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 def checked_template(text: str) -> str:
     """A template that can be filled, and not without the noun."""
     try:
-        filled = caption("zebra", text)
+        filled = {noun: caption(noun, text) for noun in ("zebra", "ostrich")}
     except (KeyError, IndexError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be filled: {error!r}") from error
-    if "zebra" not in filled:
+    if any(noun not in one for noun, one in filled.items()):
         raise argparse.ArgumentTypeError(f"{text!r} has no place for the noun; accepted is a text with {{noun}} in it")
     return text
 

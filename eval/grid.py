@@ -9,8 +9,8 @@ beside the first.
 """
 
 import argparse
-import math
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -123,10 +123,10 @@ def main(argv: list[str] | None = None) -> None:
     if len(args.model) > 1:
         models = [Path(folder).resolve().name for folder in args.model]
         shown = [f"{name}, {model}" for name in shown for model in models]
-    height = math.ceil(count / args.blocks) * len(args.model)
+    ends = [block * count // args.blocks * len(args.model) for block in range(args.blocks + 1)]
     blocks = [
-        compose_grid(rows[i : i + height], args.scale, None if args.no_labels else shown[i : i + height])
-        for i in range(0, len(rows), height)
+        compose_grid(rows[start:end], args.scale, None if args.no_labels else shown[start:end])
+        for start, end in pairwise(ends)
     ]
     with atomic_path(args.output) as temporary:
         side_by_side(blocks).save(temporary, format="png")

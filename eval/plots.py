@@ -86,22 +86,36 @@ def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: s
     save_figure(figure, file)
 
 
+def sweep_lines(points: list[dict]) -> dict[str, list[dict]]:
+    """The points of a sweep by all that varies beside the scale, each line from its smallest scale on.
+
+    A point without guidance is the start of every line of its scheduler and steps.
+    """
+    lines = {}
+    for point in sorted(points, key=lambda point: point["guidance_scale"], reverse=True):
+        solver = point["scheduler"], point["num_inference_steps"]
+        guided = [interval for *way, interval in lines if tuple(way) == solver]
+        intervals = [tuple(point["guidance_interval"])] if point["guidance_scale"] > 1 else guided or [(0, 1)]
+        for interval in intervals:
+            lines.setdefault((*solver, interval), []).insert(0, point)
+    named = {}
+    for (scheduler, steps, (low, high)), line in lines.items():
+        place = f", in {low:g} to {high:g}" if (low, high) != (0, 1) else ""
+        named[f"{scheduler}, {steps} steps{place}"] = line
+    return named
+
+
 def draw_guidance(sweep: dict, file: str | Path) -> None:
-    """Class accuracy and distance against the scale of guidance, a line for every other setting, into a PNG file.
+    """Class accuracy and distance against the scale of guidance, the lines of `sweep_lines`, into a PNG file.
 
     Args:
         sweep: from `measure_guidance`; intervals of its figures are shaded.
     """
     wide, high = SIZE
     figure, panels = plt.subplots(ncols=2, figsize=(1.5 * wide, high), dpi=RESOLUTION)
-    lines = {}
-    for point in sorted(sweep["points"], key=lambda point: point["guidance_scale"]):
-        low, high = point["guidance_interval"]
-        way = f"{point['scheduler']}, {point['num_inference_steps']} steps"
-        lines.setdefault(f"{way}, in {low:g} to {high:g}" if (low, high) != (0, 1) else way, []).append(point)
     shown = (("class_accuracy", "class accuracy (judge, %)", 100), (DISTANCE, "Fréchet distance (judge)", 1))
     for axes, (key, label, unit) in zip(panels, shown, strict=True):
-        for way, points in lines.items():
+        for way, points in sweep_lines(sweep["points"]).items():
             scales = [point["guidance_scale"] for point in points]
             (line,) = axes.plot(scales, [unit * point[key] for point in points], "o-", label=way)
             ends = ([unit * point["intervals"][key][end] for point in points] for end in ("low", "high"))

@@ -6,9 +6,9 @@
     python -m eval.report --compare before.json after.json
 
 A section of a record whose model hash and protocol still hold is not measured again. The tables hold three rows for
-scale beside the models: CIFAR-10's test set, the same images through the VAE of the first model (the best that any
-network on its latents can do), and with Gaussian noise. NAME=FOLDER measures a model that is no folder of the
-checkpoints; its row stays in the tables, and says so, until it is measured again.
+scale beside the models: CIFAR-10's test set, the same images through the VAE of the first model, which is what it
+loses, and with Gaussian noise. NAME=FOLDER measures a model that is no folder of the checkpoints; its row stays in the
+tables, and says so, until it is measured again.
 """
 
 import argparse
@@ -131,6 +131,9 @@ class Report:
             sha256, shipped = folder_sha256(folder), folder.parent == self.checkpoints
             if self.record(name).get("model_sha256") != sha256:
                 self.results["records"][name] = {"model": name, "model_sha256": sha256, "shipped": shipped}
+        vae_sha256 = folder_sha256(next(iter(folders.values())) / "vae")
+        if self.record(RECONSTRUCTED).get("vae_sha256") != vae_sha256:
+            self.results["records"][RECONSTRUCTED] = {"vae_sha256": vae_sha256}
 
     def record(self, name: str) -> dict:
         """The record of a model, of the real or of the damaged images."""
@@ -219,20 +222,13 @@ class Report:
         prompts = [caption(CLASS_NAMES[label], template) for label in real.class_labels.tolist()]
         real = replace(real, prompts=prompts, protocol=real.protocol | {"template": template})
         vae = next(iter(self.pipelines.values())).vae
-        restored = reconstructed(vae, real, self.device)
-        restored = replace(restored, protocol=restored.protocol | {"vae_sha256": self._vae_sha256})
-        return {REAL: real, RECONSTRUCTED: restored, DAMAGED: damaged(real)}
-
-    @cached_property
-    def _vae_sha256(self) -> str:
-        """Of the first model's VAE, the one that the row of reconstructed images is of."""
-        return folder_sha256(next(iter(self.folders.values())) / "vae")
+        return {REAL: real, RECONSTRUCTED: reconstructed(vae, real, self.device), DAMAGED: damaged(real)}
 
     def check_data(self, sections: list[str]) -> None:
         """Refuse, before samples are drawn, sections whose rows for scale need images that are not there."""
         judge, clip = judge_extractor().protocol(), bundled_clip(device=self.device).protocol()
         for section in set(sections) & {"distance", "quality", "nouns", "clip"}:
-            if not self._scale_holds(section, clip if section == "clip" else judge):
+            if self._scale_rows(section, clip if section == "clip" else judge):
                 self.real  # noqa: B018 - reads them
 
     def distance(self, extractors: list[Extractor]) -> None:
@@ -247,9 +243,8 @@ class Report:
                 check_count(self.counts[name], len(reference.mu))
             for name in names:
                 self.save(name, section, self._distance(self._samples(name), extractor))
-            if not self._scale_holds(section, protocol):
-                for name, images in self.real.items():
-                    self.save(name, section, self._distance(images, extractor))
+            for name in self._scale_rows(section, protocol):
+                self.save(name, section, self._distance(self.real[name], extractor))
 
     def _distance(self, images: ImageSet, extractor: Extractor) -> dict:
         measured = measure_distance(images, extractor, data=self._reference_data(extractor), device=self.device)
@@ -264,11 +259,11 @@ class Report:
         """Precision and recall, kernel distance, copies and what else `measure_quality` takes of features."""
         judge = judge_extractor()
         names = [name for name in self.pipelines if not self._sampled_section_holds(name, "quality", judge.protocol())]
-        scale = not self._scale_holds("quality", judge.protocol())
+        scale = self._scale_rows("quality", judge.protocol())
         if not names and not scale:
             return
         training = TrainingFeatures(judge, self.data, self.device)
-        images = {name: self._samples(name) for name in names} | (self.real if scale else {})
+        images = {name: self._samples(name) for name in names} | {name: self.real[name] for name in scale}
         for name, one in images.items():
             self.save(name, "quality", measure_quality(one, judge, device=self.device, training=training))
 
@@ -278,10 +273,9 @@ class Report:
         for name in self.pipelines:
             if not self._sampled_section_holds(name, "nouns", judge.protocol(), "noun"):
                 self.save(name, "nouns", measure_accuracy(self._samples(name, "noun"), judge, self.device))
-        if not self._scale_holds("nouns", judge.protocol()):
-            for name, images in self.real.items():
-                if known_nouns(images).any():  # data without file names has no nouns
-                    self.save(name, "nouns", measure_accuracy(images, judge, self.device))
+        for name in self._scale_rows("nouns", judge.protocol()):
+            if known_nouns(self.real[name]).any():  # data without file names has no nouns
+                self.save(name, "nouns", measure_accuracy(self.real[name], judge, self.device))
 
     def clip(self) -> None:
         """CLIP score with the bundled CLIP."""
@@ -289,16 +283,12 @@ class Report:
         names = [name for name in self.pipelines if not self._sampled_section_holds(name, "clip", clip.protocol())]
         for name in names:
             self.save(name, "clip", measure_clip_score(self._samples(name), clip, self.data, self.device))
-        if not self._scale_holds("clip", clip.protocol()):
-            for name, images in self.real.items():
-                self.save(name, "clip", measure_clip_score(images, clip, self.data, self.device))
+        for name in self._scale_rows("clip", clip.protocol()):
+            self.save(name, "clip", measure_clip_score(self.real[name], clip, self.data, self.device))
 
-    def _scale_holds(self, section: str, protocol: dict) -> bool:
-        """Whether a section of the rows for scale was measured by the same extractor, and through this VAE."""
-        there = {name: self.record(name).get(section, {"protocol": {}, "samples": {}}) for name in SCALE}
-        if there[RECONSTRUCTED]["samples"].get("vae_sha256") != self._vae_sha256:
-            return False
-        return all(agrees(one["protocol"], protocol) for one in there.values())
+    def _scale_rows(self, section: str, protocol: dict) -> list[str]:
+        """The rows for scale of which a section was not measured by this extractor."""
+        return [name for name in SCALE if not agrees(self.record(name).get(section, {}).get("protocol", {}), protocol)]
 
     def finish(self) -> dict:
         """Drop what other models or extractors than those here gave, write the rows of the tables; the results."""

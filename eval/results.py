@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 from eval.protocol import read_json, write_json
 
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
-SCHEMA = 3  # of records and results; raised when their shape changes
+SCHEMA = 4  # of records and results; raised when their shape changes
 
 
 @cache

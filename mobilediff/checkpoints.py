@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from safetensors import SafetensorError, safe_open
 
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -72,6 +73,12 @@ def load_component(cls: type, folder: str | Path):
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(f"the weights in {folder} lack {missing[0]} ({len(missing)} tensors in all)")
     return network.eval()
+
+
+def encoder_tensors(vae: AutoencoderKL) -> dict[str, torch.Tensor]:
+    """The weights that an image's latents come from, by name: all but the decoder's."""
+    decoding = ("decoder.", "post_quant_conv.")
+    return {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith(decoding)}
 
 
 def _check_json(file: Path) -> None:

@@ -21,7 +21,7 @@ from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from mobilediff.checkpoints import INDEX_NAME, load_component, load_pipeline
+from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline
 from mobilediff.model_card import model_card
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers.choice import choose_scheduler
@@ -50,7 +50,7 @@ def export_pipeline(
     Args:
         pipeline: stays as it is, in its own precision.
         folder: a checkpoint there is replaced; another non-empty folder is refused.
-        card: text of README.md; None for the generated card, which then says that nothing has been measured.
+        card: text of README.md; None for the generated card.
         dtype: of the floating-point weights in the files.
 
     Returns:
@@ -151,7 +151,7 @@ def replace_vae(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:
         before, now = pipeline.vae.config[name], vae.config[name]
         if now != before:
             raise ValueError(f"{folder}: {name} is {now}, but the network was trained with {before}")
-    before, now = pipeline.vae.encoder.state_dict(), vae.encoder.state_dict()
+    before, now = encoder_tensors(pipeline.vae), encoder_tensors(vae)
     if before.keys() != now.keys() or any(not torch.equal(now[name], before[name]) for name in before):
         raise ValueError(f"{folder}: its encoder is not the one whose latents the network was trained on")
     pipeline.register_modules(vae=vae)
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--model", required=True, help="checkpoint folder, such as checkpoints/student-8step")
     parser.add_argument("--output", required=True, help="folder to write; a checkpoint there is replaced")
-    parser.add_argument("--name", help="of the model, on its card and in the results (default: the output folder's)")
+    parser.add_argument("--name", help="of the model, on its card (default: the output folder's)")
     parser.add_argument(
         "--text", help="a folder of the stage clip's export, whose text encoder takes the model's place"
     )
@@ -173,7 +173,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--guidance-scale", type=float, help="to sample with by default, such as eval.guidance's best")
     parser.add_argument("--interval", nargs=2, type=float, metavar=("LOW", "HIGH"), help="where that guidance applies")
     parser.add_argument("--card", help="file to use as README.md instead of the generated model card")
-    parser.add_argument("--results", default="docs/results.json", help="measured figures for the generated card")
     args = parser.parse_args(argv)
     try:
         pipeline = load_pipeline(args.model)
@@ -197,7 +196,8 @@ def main(argv: list[str] | None = None) -> None:
         if args.card is not None:
             card = Path(args.card).read_text(encoding="utf-8")
         else:
-            card = model_card(name, pipeline, args.results)
+            card = model_card(name, pipeline)
+        pipeline.nfe()  # refuses a scheduler that cannot take the default steps
         print(export_pipeline(pipeline, args.output, card))
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -1,7 +1,4 @@
-"""The model card of a checkpoint: what it is, how to load it, and the figures that were measured, if any."""
-
-import json
-from pathlib import Path
+"""The model card of a checkpoint: what it is, how to load it, and a place for what `eval.report` measures."""
 
 import yaml
 
@@ -51,17 +48,12 @@ with something near, after a warning. The images carry the biases of that data s
 """
 
 
-def model_card(name: str, pipeline: MobileDiffusionPipeline, results: str | Path | None = None) -> str:
-    """The text of README.md.
+def model_card(name: str, pipeline: MobileDiffusionPipeline) -> str:
+    """The text of README.md, without figures: `eval.report` inserts them once it has measured the checkpoint.
 
     Args:
-        name: of the checkpoint, and of its record in `results`.
+        name: of the checkpoint.
         pipeline: its config says what the card states about use.
-        results: JSON of measured figures by record name, as `eval.report` writes; without the file or the record the
-            card says that nothing has been measured.
-
-    Raises:
-        ValueError: if `results` exists and is not such JSON.
     """
     metadata = {
         "license": "mit",
@@ -76,7 +68,7 @@ def model_card(name: str, pipeline: MobileDiffusionPipeline, results: str | Path
         description=_description(pipeline),
         facts="\n".join(f"| {key} | {value} |" for key, value in _facts(pipeline).items()),
         start=RESULTS_START,
-        figures=_figures(name, results),
+        figures=NOT_MEASURED,
         end=RESULTS_END,
     )
 
@@ -105,17 +97,3 @@ def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int]:
         "network evaluations an image, default": pipeline.nfe(),
         "guidance scale": guidance,
     }
-
-
-def _figures(name: str, results: str | Path | None) -> str:
-    if results is None or not Path(results).is_file():
-        return NOT_MEASURED
-    try:
-        records = json.loads(Path(results).read_text(encoding="utf-8"))["records"]
-        figures = records[name]["figures"] if name in records else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{results} holds no records of measured figures: {error!r}") from error
-    if figures is None:
-        return NOT_MEASURED
-    rows = [f"| {key} | {value} |" for kind in figures.values() for key, value in kind.items()]
-    return "\n".join(["| | |", "|---|---|", *rows])

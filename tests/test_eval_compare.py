@@ -23,7 +23,7 @@ def results(distance: float, width: float, median: float) -> dict:
             "protocol": {"device_name": "cpu", "threads": 2, "dtype": "fp32", "batch_size": 1},
         },
     }
-    return {"schema": 3, "records": {"student": record}}
+    return {"schema": 4, "records": {"student": record}}
 
 
 def verdicts(before: dict, after: dict) -> dict[str, str]:

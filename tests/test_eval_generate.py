@@ -172,7 +172,12 @@ def test_samples_in_other_words_with_another_scheduler_and_guidance_in_an_interv
         ValueError, match="scheduler is 'NoScheduler'; accepted for this checkpoint are .*DDIMScheduler"
     ):
         command([*options, "--output", str(tmp_path / "other"), "--scheduler", "NoScheduler"])
-    for template, message in (("an old one", "has no place for the noun"), ("{adjective} {noun}", "cannot be filled")):
+    no_place = "has no place for the noun"
+    for template, message in (
+        ("an old one", no_place),
+        ("a zebra", no_place),
+        ("{adjective} {noun}", "cannot be filled"),
+    ):
         with pytest.raises(SystemExit):
             command([*options, "--output", str(tmp_path / "other"), "--template", template])
         assert message in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from eval.plots import distance_points, network_evaluations, pareto_front, write_plots
+from eval.plots import distance_points, network_evaluations, pareto_front, sweep_lines, write_plots
 
 
 def test_the_pareto_front_holds_what_nothing_beats():
@@ -44,3 +44,18 @@ def test_a_point_of_fewer_samples_says_so():
 )
 def test_a_plot_without_figures_is_left_out(records, expected, tmp_path):
     assert [file.name for file in write_plots(records, tmp_path)] == expected
+
+
+def test_a_sweep_has_a_line_for_each_way_and_all_start_without_guidance():
+    def point(scale, interval=(0, 1), scheduler="DDIMScheduler"):
+        way = {"guidance_scale": scale, "guidance_interval": list(interval), "scheduler": scheduler}
+        return way | {"num_inference_steps": 4}
+
+    points = [point(3), point(1), point(3, (0.2, 0.8)), point(2), point(1, scheduler="UniPC")]
+    lines = sweep_lines(points)
+    scales = {name: [one["guidance_scale"] for one in line] for name, line in lines.items()}
+    assert scales == {
+        "DDIMScheduler, 4 steps": [1, 2, 3],
+        "DDIMScheduler, 4 steps, in 0.2 to 0.8": [1, 3],
+        "UniPC, 4 steps": [1],
+    }

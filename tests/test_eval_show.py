@@ -34,7 +34,7 @@ def test_what_is_printed_says_with_what_it_was_measured(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "samples: n 2000; images_sha256 aaaaaaaaaaaa\n" in printed and "versions torch 2" in printed
     written = json.loads((tmp_path / "result.json").read_text())
-    assert written == RESULT | {"schema": 3, "command": "eval.accuracy"}
+    assert written == RESULT | {"schema": 4, "command": "eval.accuracy"}
 
 
 def test_a_result_that_lacks_its_protocol_is_not_written(tmp_path):

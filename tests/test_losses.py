@@ -12,6 +12,7 @@ from mobilediff.training.losses import (
     alpha_sigma,
     assign_noise,
     ddim_step,
+    diffuse_straight,
     feature_loss,
     guidance_scales,
     guided,
@@ -133,3 +134,16 @@ def test_noise_is_assigned_so_that_the_batch_is_nearest_to_it():
 
 def total_distance(latents: torch.Tensor, noise: torch.Tensor) -> float:
     return (latents - noise).flatten(1).norm(dim=1).sum().item()
+
+
+@pytest.mark.parametrize("assigned", [False, True])
+def test_the_straight_path_leads_from_the_latents_to_noise(drawn, assigned):
+    latents = drawn[0]
+    times = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
+    z = diffuse_straight(latents, times, torch.Generator().manual_seed(3), assigned)
+    noise = torch.empty_like(latents).normal_(generator=torch.Generator().manual_seed(3))
+    noise = assign_noise(latents, noise) if assigned else noise
+    torch.testing.assert_close(z.noisy[0], latents[0])
+    torch.testing.assert_close(z.noisy[2], noise[2])
+    torch.testing.assert_close(z.noisy + (1 - z.sigma) * z.velocity, noise)
+    torch.testing.assert_close(z.noisy - z.sigma * z.velocity, latents)

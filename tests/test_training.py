@@ -19,6 +19,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 import mobilediff.timing
 from mobilediff.captions import CaptionBank, load_nouns
+from mobilediff.checkpoints import encoder_tensors
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.training import classifier, clip, decoder, eight_step, one_step, prune, student, teacher, vae
@@ -390,10 +391,15 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
     )
     assert decoder.train(build_options(decoder.DecoderOptions, sharper), FULL)
     decoding = vae.AutoencoderKL.from_pretrained(tmp_path / "decoder" / "export")
-    for name, tensor in trained.state_dict().items():
-        kept = not name.startswith(("decoder.", "post_quant_conv."))
-        assert torch.equal(decoding.state_dict()[name], tensor) or not kept
+    before, after = encoder_tensors(trained), encoder_tensors(decoding)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert not torch.equal(decoding.decoder.conv_out.weight, trained.decoder.conv_out.weight)
+    without = sharper | {"output": str(tmp_path / "no-adversary"), "lambda_adversarial": 0.0}
+    assert decoder.train(build_options(decoder.DecoderOptions, without), FULL)
+    plain = vae.AutoencoderKL.from_pretrained(tmp_path / "no-adversary" / "export")
+    assert not torch.equal(decoding.decoder.conv_out.weight, plain.decoder.conv_out.weight)
+    with pytest.raises(ValueError, match="adversarial_start is 3, with 3 steps"):
+        build_options(decoder.DecoderOptions, sharper | {"adversarial_start": 3})
 
     network = tmp_path / "unet.json"
     network.write_text(
@@ -432,6 +438,11 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
     assert images.shape == (1, 3, 32, 32)
     assert (tmp_path / "teacher" / "samples" / "00000003.png").is_file()
     assert len(list((tmp_path / "latents").iterdir())) == 1  # another decoder makes no other latents
+    straight = {**full, "output": str(tmp_path / "straight"), "flow_matching": True, "logit_normal": True}
+    assert teacher.train(build_options(teacher.TeacherOptions, straight), FULL)
+    pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "straight" / "export")
+    assert pipeline.scheduler.config.prediction_type == "flow_prediction"
+    assert pipeline("a fire truck", num_inference_steps=2, output_type="pt").images.isfinite().all()
 
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         teacher.train(build_options(teacher.TeacherOptions, {**full, "vae": "nowhere"}), FULL)
@@ -442,6 +453,21 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
         student.train(
             build_options(student.StudentOptions, {**full, "teacher": "nowhere"} | {"sample_steps": 1}), FULL
         )
+
+
+def test_the_discriminators_gradient_points_to_what_it_calls_real():
+    torch.manual_seed(0)
+    discriminator, images = decoder.PatchDiscriminator(), torch.randn(2, 3, 32, 32, requires_grad=True)
+    logits = discriminator(images)
+    assert logits.shape == (2, 1, 8, 8)
+    other = torch.randn_like(images)
+    gradient = decoder.gradient_in(images, -logits.mean())
+    scaled = decoder.scaled_like(gradient, other)
+    torch.testing.assert_close(scaled.norm(), other.norm())
+    torch.testing.assert_close(torch.cosine_similarity(scaled.flatten(), gradient.flatten(), dim=0), torch.tensor(1.0))
+    assert discriminator(images - 0.01 * scaled).mean() > logits.mean()
+    real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-2.0, 0.0, 1.0])
+    assert decoder.hinge_loss(real, fake).item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3)
 
 
 def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
@@ -570,6 +596,10 @@ def test_two_processes_share_the_work(tmp_path, data_folder):
     options = tiny_options(tmp_path / "vae", data_folder, sample_every=1, perceptual=perceptual, network=network)
     records = train_on_two_processes("vae", options, tmp_path)
     assert records[-1]["images"] == 3 * 4 * 2 and "psnr_db" in records[-1]
+    trained, latents = str(tmp_path / "vae" / "export"), str(tmp_path / "latents")
+    options = tiny_options(tmp_path / "decoder", data_folder, perceptual=perceptual, vae=trained, latent_cache=latents)
+    records = train_on_two_processes("decoder", options, tmp_path)
+    assert records[-1]["images"] == 3 * 4 * 2 and "loss_discriminator" in records[-1]
 
     start = str(tiny_checkpoint(tmp_path / "eight", "student-8step"))
     options = tiny_options(

@@ -31,8 +31,8 @@ class DecoderOptions(TrainingOptions):
         vae: folder of the trained autoencoder.
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
         lambda_perceptual: weight of the distance of feature maps, beside the mean absolute error's 1.
-        lambda_adversarial: size of the adversarial gradient in an image, as a share of the other terms' (there
-            eq. 25 takes the gradients of the last layer).
+        lambda_adversarial: norm of the adversarial term's gradient with respect to the batch, as a share of the other
+            terms'. (VQGAN, arXiv 2012.09841, balances the gradients at the last layer.)
         adversarial_start: first step of the decoder with that gradient; the discriminator is trained from step 0.
         discriminator_learning_rate: of the second optimiser.
         latent_cache: folder of encoded images, shared by runs.
@@ -45,6 +45,14 @@ class DecoderOptions(TrainingOptions):
     adversarial_start: int = 0
     discriminator_learning_rate: float = 3e-4
     latent_cache: str = "runs/latents"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.lambda_adversarial and self.adversarial_start >= self.steps:
+            raise ValueError(
+                f"adversarial_start is {self.adversarial_start}, with {self.steps} steps and lambda_adversarial "
+                f"{self.lambda_adversarial}; accepted is a step before the last, or lambda_adversarial 0"
+            )
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -87,11 +95,13 @@ def gradient_in(image: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
 
 def train(options: DecoderOptions, limits) -> bool:
     """Train decoder and discriminator; see `Trainer.fit` for the returned value."""
-    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
-    if limits.trial:
-        dataset = dataset.head(256)
     encoder = load_component(ImageEncoder, options.perceptual)
     vae = load_component(AutoencoderKL, options.vae).float().requires_grad_(False)
+    if vae.config.latents_mean is None or vae.config.latents_std is None:
+        raise ValueError(f"{options.vae}: the config holds no latents_mean and latents_std")
+    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
+    if limits.trial:
+        dataset, options.adversarial_start = dataset.head(256), 1
     trainer = Trainer(options, limits, len(dataset))
     perceptual = PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last)
     vae.to(trainer.device)

@@ -15,7 +15,7 @@ from torchvision.utils import make_grid
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
-from mobilediff.checkpoints import load_component
+from mobilediff.checkpoints import encoder_tensors, load_component
 from mobilediff.data import ImageDataset, load_cifar10
 from mobilediff.export import export_pipeline
 from mobilediff.models.mobile_unet import MobileUNet
@@ -140,9 +140,7 @@ def cached_latents(vae: AutoencoderKL, dataset: ImageDataset, folder: Path) -> t
     The file's name is the hash of the encoder's weights and of the images, so that it can't be stale.
     """
     digest = hashlib.sha256()
-    decoding = ("decoder.", "post_quant_conv.")
-    weights = [tensor for name, tensor in vae.state_dict().items() if not name.startswith(decoding)]
-    for tensor in (*weights, dataset.images):
+    for tensor in (*encoder_tensors(vae).values(), dataset.images):
         digest.update(tensor.contiguous().cpu().numpy().tobytes())
     digest.update(json.dumps([vae.config.latents_mean, vae.config.latents_std]).encode())
     file = folder / f"{digest.hexdigest()[:16]}.safetensors"
