@@ -108,8 +108,8 @@ def test_single_precision_is_asked_for_with_a_word_that_yaml_reads_as_false(tmp_
 
 
 def test_an_option_may_be_none():
-    options = build_options(teacher.TeacherOptions, {"output": "a", "snr_gamma": None, "sample_steps": 4})
-    assert (options.snr_gamma, options.sample_steps) == (None, 4)
+    options = build_options(teacher.TeacherOptions, {"output": "a", "weights": None, "sample_steps": 4})
+    assert (options.weights, options.sample_steps) == (None, 4)
 
 
 def test_state_is_replaced_as_one(tmp_path):

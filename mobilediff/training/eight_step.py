@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
@@ -26,7 +27,6 @@ from mobilediff.training.losses import (
     sample_from_velocity,
     truncated_snr_loss,
     two_step_target,
-    velocity_loss,
 )
 from mobilediff.training.options import parse_options
 from mobilediff.training.trainer import TrainingStep
@@ -92,7 +92,7 @@ def train(options: EightStepOptions, limits) -> bool:
         prediction = prediction.float()
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
         loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)
-        loss_task = velocity_loss(prediction, z.velocity, z.alpha, z.sigma, None)
+        loss_task = F.mse_loss(prediction, z.velocity)
         trainer.update("unet", options.lambda_distill * loss_distill + options.lambda_task * loss_task)
         return {"loss_distill": loss_distill, "loss_task": loss_task}
 

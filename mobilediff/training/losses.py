@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 
 
 def alpha_sigma(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,27 +40,9 @@ class Diffused:
     sigma: torch.Tensor
 
 
-def assign_noise(latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """The batch's noise in the order that brings it nearest to the latents (immiscible diffusion, arXiv 2406.12303).
-
-    Each draw of noise is still used once, so that the batch's noise is standard normal.
-    """
-    distances = torch.cdist(latents.flatten(1), noise.flatten(1))
-    _, columns = linear_sum_assignment(distances.cpu().numpy())
-    return noise[torch.as_tensor(columns, device=noise.device)]
-
-
-def draw_noise(latents: torch.Tensor, generator: torch.Generator, assigned: bool) -> torch.Tensor:
-    """Standard normal noise for latents [B, C, H, W], through `assign_noise` if asked."""
-    noise = torch.empty_like(latents).normal_(generator=generator)
-    return assign_noise(latents, noise) if assigned else noise
-
-
-def diffuse_straight(
-    latents: torch.Tensor, times: torch.Tensor, generator: torch.Generator, assigned: bool = False
-) -> Diffused:
+def diffuse_straight(latents: torch.Tensor, times: torch.Tensor, generator: torch.Generator) -> Diffused:
     """Take latents [B, C, H, W] along straight lines to noise, to times [B] from 0 to 1 (arXiv 2210.02747)."""
-    noise, sigma = draw_noise(latents, generator, assigned), times[:, None, None, None]
+    noise, sigma = torch.empty_like(latents).normal_(generator=generator), times[:, None, None, None]
     return Diffused((1 - sigma) * latents + sigma * noise, noise - latents, 1 - sigma, sigma)
 
 
@@ -70,10 +51,9 @@ def diffuse(
     timesteps: torch.Tensor,
     alphas_cumprod: torch.Tensor,
     generator: torch.Generator,
-    assigned: bool = False,
 ) -> Diffused:
-    """Draw noise for latents [B, C, H, W] by `draw_noise` and take them to their timesteps [B]."""
-    noise = draw_noise(latents, generator, assigned)
+    """Draw noise for latents [B, C, H, W] and take them to their timesteps [B]."""
+    noise = torch.empty_like(latents).normal_(generator=generator)
     alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
     noisy = add_noise(latents, noise, alpha, sigma)
     return Diffused(noisy, velocity(latents, noise, alpha, sigma), alpha, sigma)
@@ -118,17 +98,6 @@ def guidance_scales(shares: torch.Tensor, scale: float, interval: tuple[float, f
     """
     low, high = interval
     return torch.where((shares >= low) & (shares <= high), scale, 1.0)[:, None, None, None]
-
-
-def velocity_loss(
-    prediction: torch.Tensor, target: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, snr_gamma: float | None
-) -> torch.Tensor:
-    """Mean squared error in v, weighted min(SNR, gamma) / (SNR + 1) if `snr_gamma` (arXiv 2303.09556, section 3.4)."""
-    errors = (prediction - target).square().mean((1, 2, 3))
-    if snr_gamma is None:
-        return errors.mean()
-    snr = (alpha / sigma).square().flatten()
-    return (errors * snr.clamp(max=snr_gamma) / (snr + 1)).mean()
 
 
 def two_step_target(

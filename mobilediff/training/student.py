@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
@@ -18,7 +19,7 @@ from mobilediff.training.generator import (
     sampler,
     setup,
 )
-from mobilediff.training.losses import diffuse, feature_loss, velocity_loss
+from mobilediff.training.losses import diffuse, feature_loss
 from mobilediff.training.options import parse_options
 from mobilediff.training.trainer import TrainingStep
 
@@ -172,8 +173,8 @@ def train(options: StudentOptions, limits) -> bool:
             expected = call_teacher(z.noisy, timesteps, **conditioning).sample
         with trainer.autocast():
             prediction, features = module(z.noisy, timesteps, **conditioning)
-        loss_task = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, None)
-        loss_kd_output = velocity_loss(prediction.float(), expected.float(), z.alpha, z.sigma, None)
+        loss_task = F.mse_loss(prediction.float(), z.velocity)
+        loss_kd_output = F.mse_loss(prediction.float(), expected.float())
         taught = tap.pop()
         loss_kd_feat = feature_loss(features, [taught[stage] for stage in teacher_stages])
         trainer.update(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from diffusers import DPMSolverMultistepScheduler
 
 from mobilediff.training.generator import (
@@ -16,7 +17,7 @@ from mobilediff.training.generator import (
     sampler,
     setup,
 )
-from mobilediff.training.losses import diffuse, diffuse_straight, velocity_loss
+from mobilediff.training.losses import diffuse, diffuse_straight
 from mobilediff.training.options import parse_options
 from mobilediff.training.trainer import TrainingStep
 
@@ -28,8 +29,6 @@ class TeacherOptions(GeneratorOptions):
     Attributes:
         network: JSON config of the network.
         weights: folder of a trained network of that config to start from; None for random weights.
-        snr_gamma: gamma of min-SNR weighting, None for equal weights.
-        assigned_noise: noise is assigned to the images of a batch (see `assign_noise`).
         logit_normal: timesteps are drawn from a logit-normal distribution (arXiv 2403.03206, section 3.1) instead of a
             uniform one.
         flow_matching: the straight path and its velocity (arXiv 2210.02747) in the place of the cosine schedule and v.
@@ -37,8 +36,6 @@ class TeacherOptions(GeneratorOptions):
 
     network: str = "mobilediff/models/configs/teacher.json"
     weights: str | None = None
-    snr_gamma: float | None = None
-    assigned_noise: bool = False
     logit_normal: bool = False
     flow_matching: bool = False
 
@@ -68,13 +65,13 @@ def train(options: TeacherOptions, limits) -> bool:
             times = torch.randn(batch.rows.shape, generator=step.generator, device=trainer.device).sigmoid()
         timesteps = times * NUM_TRAIN_TIMESTEPS
         if options.flow_matching:
-            z = diffuse_straight(batch.latents, times, step.generator, options.assigned_noise)
+            z = diffuse_straight(batch.latents, times, step.generator)
         else:
             timesteps = timesteps.long()
-            z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator, options.assigned_noise)
+            z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         with trainer.autocast():
             prediction = module(z.noisy, timesteps, **data.conditioning(batch.rows)).sample
-        loss = velocity_loss(prediction.float(), z.velocity, z.alpha, z.sigma, options.snr_gamma)
+        loss = F.mse_loss(prediction.float(), z.velocity)
         trainer.update("unet", loss)
         return {"loss_task": loss}
 

@@ -115,7 +115,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         tokenizer: its tokenizer.
         unet: `UNet2DConditionModel` or `MobileUNet`; takes the text's hidden states as `encoder_hidden_states` and
             its pooled embedding as `class_labels`.
-        scheduler: diffusers' `DDIMScheduler`, or one with `distilled_num_inference_steps` in its config.
+        scheduler: one of diffusers', or one with `distilled_num_inference_steps` in its config.
         nouns: the nouns of the training captions and their class index; None switches the warning about unknown
             prompts off.
         null_prompt: the prompt of the unconditional branch of classifier-free guidance.
