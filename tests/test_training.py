@@ -438,7 +438,7 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
     assert images.shape == (1, 3, 32, 32)
     assert (tmp_path / "teacher" / "samples" / "00000003.png").is_file()
     assert len(list((tmp_path / "latents").iterdir())) == 1  # another decoder makes no other latents
-    straight = {**full, "output": str(tmp_path / "straight"), "flow_matching": True, "logit_normal": True}
+    straight = {**full, "output": str(tmp_path / "straight"), "flow_matching": True}
     assert teacher.train(build_options(teacher.TeacherOptions, straight), FULL)
     pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "straight" / "export")
     assert pipeline.scheduler.config.prediction_type == "flow_prediction"

@@ -29,14 +29,12 @@ class TeacherOptions(GeneratorOptions):
     Attributes:
         network: JSON config of the network.
         weights: folder of a trained network of that config to start from; None for random weights.
-        logit_normal: timesteps are drawn from a logit-normal distribution (arXiv 2403.03206, section 3.1) instead of a
-            uniform one.
-        flow_matching: the straight path and its velocity (arXiv 2210.02747) in the place of the cosine schedule and v.
+        flow_matching: the straight path and its velocity (arXiv 2210.02747) in the place of the cosine schedule and v,
+            at times from a logit-normal distribution (arXiv 2403.03206, section 3.1) instead of a uniform one.
     """
 
     network: str = "mobilediff/models/configs/teacher.json"
     weights: str | None = None
-    logit_normal: bool = False
     flow_matching: bool = False
 
 
@@ -60,14 +58,13 @@ def train(options: TeacherOptions, limits) -> bool:
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
-        times = torch.rand(batch.rows.shape, generator=step.generator, device=trainer.device)
-        if options.logit_normal:
-            times = torch.randn(batch.rows.shape, generator=step.generator, device=trainer.device).sigmoid()
-        timesteps = times * NUM_TRAIN_TIMESTEPS
         if options.flow_matching:
+            times = torch.randn(batch.rows.shape, generator=step.generator, device=trainer.device).sigmoid()
+            timesteps = times * NUM_TRAIN_TIMESTEPS
             z = diffuse_straight(batch.latents, times, step.generator)
         else:
-            timesteps = timesteps.long()
+            times = torch.rand(batch.rows.shape, generator=step.generator, device=trainer.device)
+            timesteps = (times * NUM_TRAIN_TIMESTEPS).long()
             z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         with trainer.autocast():
             prediction = module(z.noisy, timesteps, **data.conditioning(batch.rows)).sample
