@@ -35,7 +35,7 @@ def bend(results: dict, place: str, value) -> dict:
 @pytest.mark.parametrize(
     ("place", "value", "named"),
     [
-        ("schema", 1, "schema: 3 was expected"),
+        ("schema", 1, "schema: 4 was expected"),
         ("records", None, "'records' is a required property"),
         ("records/teacher/distance/class_accuracy", 82.7, "records/teacher/distance/class_accuracy"),
         ("records/teacher/distance/protocol/extractor_sha256", "abc", "extractor_sha256"),
