@@ -331,9 +331,7 @@ def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, jud
             report([*arguments[:-4], "--only", "size"])
             assert "distance" not in json.loads(results.read_text())["records"][RECONSTRUCTED]
         report(arguments)
-    assert len(rows) == 2 + 3 and rows[-1].endswith(
-        "reconstructed"
-    )  # the model's twice, the rows for scale, and again
+    assert len(rows) == 1 + 3 + 1 + 1 and rows[-2] == "samples" and rows[-1].endswith("reconstructed")
     assert "distance" in json.loads(results.read_text())["records"][RECONSTRUCTED]
 
 
