@@ -22,6 +22,7 @@ from mobilediff.captions import CaptionBank, load_nouns
 from mobilediff.checkpoints import encoder_tensors
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
+from mobilediff.schedulers.choice import choose_scheduler
 from mobilediff.training import classifier, clip, decoder, eight_step, one_step, prune, student, teacher, vae
 from mobilediff.training.generator import build_network
 from mobilediff.training.options import RunLimits, TrainingOptions, build_options, parse_options
@@ -442,6 +443,10 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
     assert teacher.train(build_options(teacher.TeacherOptions, straight), FULL)
     pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "straight" / "export")
     assert pipeline.scheduler.config.prediction_type == "flow_prediction"
+    assert pipeline("a fire truck", num_inference_steps=2, output_type="pt").images.isfinite().all()
+    with pytest.raises(ValueError, match="scheduler is 'DDIMScheduler'; accepted"):
+        choose_scheduler(pipeline, "DDIMScheduler")
+    choose_scheduler(pipeline, "UniPCMultistepScheduler")
     assert pipeline("a fire truck", num_inference_steps=2, output_type="pt").images.isfinite().all()
 
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
