@@ -14,7 +14,7 @@ tables, and says so, until it is measured again.
 import argparse
 import sys
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -37,7 +37,7 @@ from eval.reconstruction import reconstructed
 from eval.reference import reference_statistics
 from eval.results import SCHEMA, read_results, write_results
 from eval.sampling import DTYPES, CheckpointSettings, load_sampler, resolve_settings
-from eval.tables import DAMAGED, NOISE_STD, REAL, RECONSTRUCTED, SCALE, check_markers, figures, insert_table, table
+from eval.tables import DAMAGED, NOISE_STD, RECONSTRUCTED, SCALE, check_markers, figures, insert_table, table
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.checkpoints import checkpoint_names
 
@@ -124,6 +124,7 @@ class Report:
         self.file, self.checkpoints, self.folders, self.counts = Path(file), Path(checkpoints), folders, counts
         self.data, self.samples, self.batch_size, self.dtype = data, samples, batch_size, dtype
         self.compiled = compiled
+        self._made: dict[str, ImageSet] = {}
         self.device = PartialState().device
         self.pipelines = {name: load_sampler(folder, self.device) for name, folder in folders.items()}
         self.results = read_results(self.file) if self.file.exists() else {"schema": SCHEMA, "records": {}}
@@ -215,14 +216,20 @@ class Report:
         return agrees(there["samples"], settings) and agrees(there["protocol"], protocol)
 
     @cached_property
-    def real(self) -> dict[str, ImageSet]:
-        """The images of the rows for scale; errors as in `real_images`."""
+    def real(self) -> ImageSet:
+        """CIFAR-10's test set with the classes' prompts; errors as in `real_images`."""
         real = real_images(self.data, "test")
         template = next(iter(self.pipelines.values())).config.class_template
         prompts = [caption(CLASS_NAMES[label], template) for label in real.class_labels.tolist()]
-        real = replace(real, prompts=prompts, protocol=real.protocol | {"template": template})
-        vae = next(iter(self.pipelines.values())).vae
-        return {REAL: real, RECONSTRUCTED: reconstructed(vae, real, self.device), DAMAGED: damaged(real)}
+        return replace(real, prompts=prompts, protocol=real.protocol | {"template": template})
+
+    def _scale_images(self, name: str) -> ImageSet:
+        """The images of a row for scale, made once."""
+        if name not in self._made:
+            vae = next(iter(self.pipelines.values())).vae
+            make = {RECONSTRUCTED: partial(reconstructed, vae, device=self.device), DAMAGED: damaged}
+            self._made[name] = make[name](self.real) if name in make else self.real
+        return self._made[name]
 
     def check_data(self, sections: list[str]) -> None:
         """Refuse, before samples are drawn, sections whose rows for scale need images that are not there."""
@@ -244,7 +251,7 @@ class Report:
             for name in names:
                 self.save(name, section, self._distance(self._samples(name), extractor))
             for name in self._scale_rows(section, protocol):
-                self.save(name, section, self._distance(self.real[name], extractor))
+                self.save(name, section, self._distance(self._scale_images(name), extractor))
 
     def _distance(self, images: ImageSet, extractor: Extractor) -> dict:
         measured = measure_distance(images, extractor, data=self._reference_data(extractor), device=self.device)
@@ -263,7 +270,7 @@ class Report:
         if not names and not scale:
             return
         training = TrainingFeatures(judge, self.data, self.device)
-        images = {name: self._samples(name) for name in names} | {name: self.real[name] for name in scale}
+        images = {name: self._samples(name) for name in names} | {name: self._scale_images(name) for name in scale}
         for name, one in images.items():
             self.save(name, "quality", measure_quality(one, judge, device=self.device, training=training))
 
@@ -274,8 +281,8 @@ class Report:
             if not self._sampled_section_holds(name, "nouns", judge.protocol(), "noun"):
                 self.save(name, "nouns", measure_accuracy(self._samples(name, "noun"), judge, self.device))
         for name in self._scale_rows("nouns", judge.protocol()):
-            if known_nouns(self.real[name]).any():  # data without file names has no nouns
-                self.save(name, "nouns", measure_accuracy(self.real[name], judge, self.device))
+            if known_nouns(self.real).any():  # data without file names has no nouns
+                self.save(name, "nouns", measure_accuracy(self._scale_images(name), judge, self.device))
 
     def clip(self) -> None:
         """CLIP score with the bundled CLIP."""
@@ -284,7 +291,7 @@ class Report:
         for name in names:
             self.save(name, "clip", measure_clip_score(self._samples(name), clip, self.data, self.device))
         for name in self._scale_rows("clip", clip.protocol()):
-            self.save(name, "clip", measure_clip_score(self.real[name], clip, self.data, self.device))
+            self.save(name, "clip", measure_clip_score(self._scale_images(name), clip, self.data, self.device))
 
     def _scale_rows(self, section: str, protocol: dict) -> list[str]:
         """The rows for scale of which a section was not measured by this extractor."""

@@ -9,10 +9,15 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return images.float().div_(127.5).sub_(1)
 
 
+def mirror(images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    """Mirror those images of [N, C, H, W] for which the bool tensor `which`, [N], says so."""
+    return torch.where(which[:, None, None, None], images.flip(-1), images)
+
+
 def random_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Mirror each image of [N, C, H, W] with probability one half."""
     flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
-    return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+    return mirror(images, flipped)
 
 
 def random_translate(images: torch.Tensor, pixels: int, generator: torch.Generator) -> torch.Tensor:

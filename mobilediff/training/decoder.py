@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.training.augment import to_float
+from mobilediff.training.augment import mirror, to_float
 from mobilediff.training.generator import cached_latents
 from mobilediff.training.options import TrainingOptions, parse_options
 from mobilediff.training.trainer import Trainer, TrainingStep
@@ -117,8 +117,7 @@ def train(options: DecoderOptions, limits) -> bool:
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=trainer.device)
-        batch = to_float(images[step.indices])
-        targets = torch.where(mirrored.bool()[:, None, None, None], batch.flip(-1), batch)
+        targets = mirror(to_float(images[step.indices]), mirrored.bool())
         targets = targets.contiguous(memory_format=torch.channels_last)
         encoded = latents[mirrored, step.indices].float() * std + mean
         with trainer.autocast():

@@ -43,7 +43,7 @@ class Diffused:
 def diffuse_straight(latents: torch.Tensor, times: torch.Tensor, generator: torch.Generator) -> Diffused:
     """Take latents [B, C, H, W] along straight lines to noise, to times [B] from 0 to 1 (arXiv 2210.02747)."""
     noise, sigma = torch.empty_like(latents).normal_(generator=generator), times[:, None, None, None]
-    return Diffused((1 - sigma) * latents + sigma * noise, noise - latents, 1 - sigma, sigma)
+    return Diffused(add_noise(latents, noise, 1 - sigma, sigma), noise - latents, 1 - sigma, sigma)
 
 
 def diffuse(
