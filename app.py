@@ -127,10 +127,17 @@ def main(argv: list[str] | None = None) -> None:
     if args.precompute:
         if not models:
             sys.exit(f"error: no checkpoint of {CHECKPOINTS} could be loaded, so no example can be drawn")
-        return precompute(models, EXAMPLES)
+        try:
+            return precompute(models, EXAMPLES)
+        except FileExistsError as error:
+            sys.exit(f"error: {error}")
+    try:
+        examples = load_examples(EXAMPLES)
+    except ValueError as error:
+        examples, problems = [], [*problems, f"{error}."]
     # System fonts, so that the page fetches nothing from elsewhere.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    demo = build_app(models, problems, load_examples(EXAMPLES))
+    demo = build_app(models, problems, examples)
     demo.launch(theme=theme, css=CSS, ssr_mode=False, footer_links=["api", "settings"])
 
 

@@ -195,9 +195,21 @@ def precompute(models: list[Model], folder: Path) -> None:
 
 
 def load_examples(folder: Path) -> list[dict]:
-    """The precomputed examples with their images as data URIs; an empty list where there are none."""
+    """The precomputed examples with their images as data URIs; an empty list where there are none.
+
+    Raises:
+        ValueError: the file is damaged, or a picture that it names is missing.
+    """
     if not (folder / EXAMPLES_FILE).exists():
         return []
+    try:
+        return _read_examples(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} holds damaged examples: {error}") from error
+
+
+def _read_examples(folder: Path) -> list[dict]:
+    """`examples.json` with the pictures that it names; see `load_examples`."""
     content = read_json(folder / EXAMPLES_FILE)
     for example in content["examples"]:
         for record in example["records"]:

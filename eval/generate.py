@@ -213,7 +213,9 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that every command that samples has in common."""
     parser.add_argument("--n", type=int, default=10000, help="number of samples, balanced over the classes")
     parser.add_argument("--steps", type=int, help="of --model: inference steps (default: the checkpoint's own)")
-    parser.add_argument("--guidance", type=float, help="of --model: guidance scale (default: the checkpoint's own)")
+    parser.add_argument(
+        "--guidance-scale", type=float, help="of --model: guidance scale (default: the checkpoint's own)"
+    )
     parser.add_argument(
         "--interval",
         type=float,
@@ -269,13 +271,14 @@ def _loaded_sampler(args: argparse.Namespace) -> tuple[DiffusionPipeline, Sampli
         pipeline = load_sampler(args.model, device)
         if args.scheduler:
             choose_scheduler(pipeline, args.scheduler)
-        sampling = args.steps, args.guidance, args.interval
+        sampling = args.steps, args.guidance_scale, args.interval
         return pipeline, resolve_settings(
             pipeline, args.model, args.seed, args.prompts, *sampling, args.dtype, args.compile
         )
-    for name in ("steps", "guidance", "interval", "scheduler"):
+    for name in ("steps", "guidance_scale", "interval", "scheduler"):
         if getattr(args, name) is not None:
-            raise ValueError(f"--{name} is an option of --model; of --pipeline it is part of --call, if it takes it")
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option} is an option of --model; of --pipeline it is part of --call, if it takes it")
     call = parse_call(args.call)
     pipeline, revision = load_diffusers_pipeline(args.pipeline, device, args.trust_remote_code)
     options = revision, call, args.seed, args.prompts, args.dtype, args.compile

@@ -102,13 +102,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--nouns", type=int, default=0, help="further rows, nouns evenly spaced over their list")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(8)), help="one column each")
     parser.add_argument("--steps", type=int, help="inference steps (default: the checkpoint's own)")
-    parser.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's own)")
+    parser.add_argument("--guidance-scale", type=float, help="guidance scale (default: the checkpoint's own)")
     parser.add_argument("--scale", type=int, default=4, help="how many times the pixels are enlarged")
     parser.add_argument("--no-labels", action="store_true", help="images alone")
     parser.add_argument("--blocks", type=int, default=1, help="lay the prompts out in so many blocks side by side")
     args = parser.parse_args(argv)
     if Path(args.output).suffix != ".png":
         raise ValueError(f"--output is {args.output}; accepted is a file that ends in .png")
+    if args.scale < 1:
+        raise ValueError(f"--scale is {args.scale}; accepted is 1 or more")
     names = [] if args.prompts else list(CLASS_NAMES)
     names += spaced_nouns(args.nouns)
     count = len(names) + len(args.prompts or [])
@@ -117,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     grids = []
     for pipeline in [load_sampler(folder, PartialState().device) for folder in args.model]:
         prompts = [*(args.prompts or []), *(caption(name, pipeline.config.class_template) for name in names)]
-        grids.append(draw_grid(pipeline, prompts, args.seeds, args.steps, args.guidance))
+        grids.append(draw_grid(pipeline, prompts, args.seeds, args.steps, args.guidance_scale))
     rows = [row for rows_of_prompt in zip(*grids, strict=True) for row in rows_of_prompt]
     shown = [*(args.prompts or []), *names]
     if len(args.model) > 1:

@@ -147,7 +147,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="a checkpoint folder of this project")
     parser.add_argument("--scales", nargs="+", type=float, default=list(SCALES), help="of guidance, from 1")
     parser.add_argument(
-        "--intervals", nargs="+", type=parse_interval, metavar="LOW,HIGH", help="where guidance applies, from 0,1"
+        "--intervals",
+        nargs="+",
+        type=parse_interval,
+        metavar="LOW,HIGH",
+        help="where guidance applies (default: the checkpoint's own)",
     )
     parser.add_argument("--steps", nargs="+", type=int, help="numbers of steps (default: the checkpoint's own)")
     parser.add_argument("--schedulers", nargs="+", help="diffusers' classes (default: the checkpoint's own)")

@@ -5,7 +5,6 @@ import hashlib
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from eval.generate import add_model_arguments, add_sampling_arguments, generate, sampler_from_arguments
@@ -24,7 +23,7 @@ def kept_samples(pipeline, settings: SamplingSettings, n: int, batch_size: int, 
 
     The file is named after the settings, so that samples of another protocol are never taken for these.
     """
-    key = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps(settings.identity(), sort_keys=True).encode()).hexdigest()[:12]
     file = Path(folder) / f"{Path(settings.model).name}-{key}.npz"
     manifest = file.with_suffix(".json")
     kept = read_json(manifest) if file.exists() and manifest.exists() else {"complete": False}

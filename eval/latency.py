@@ -20,13 +20,13 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from torch import nn
 from tqdm import tqdm
 
 from eval.peers import PEERS, Peer, load_peers
 from eval.protocol import folder_sha256, measured_with
 from eval.sampling import load_sampler
 from eval.show import keep_result
+from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
 from mobilediff.pipeline import encode_text
 from mobilediff.timing import matrix_gflops, matrix_products, seconds, summary
@@ -40,18 +40,6 @@ TIMED = "the second of two calls in a row"
 # A call that takes more seconds has one warm-up and no call before a timed one: cold caches are nothing beside it.
 LONG_CALL = 10
 FP32_BYTES = 4
-
-
-class LatentDecoder(nn.Module):
-    """The half of a VAE that sampling uses: latents [B, C, h, w] -> images [B, 3, H, W]."""
-
-    def __init__(self, vae: nn.Module):
-        super().__init__()
-        self.post_quant_conv = vae.post_quant_conv or nn.Identity()
-        self.decoder = vae.decoder
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.post_quant_conv(latents))
 
 
 def network_inputs(model, batch_size: int = 1) -> dict[str, torch.Tensor]:

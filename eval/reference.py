@@ -1,9 +1,10 @@
 """Statistics of an extractor's features over reference images, kept with the hashes of what made them.
 
-    python -m eval.reference --data DIR        # the judge's, and the bundled CLIP's score of real images
+    python -m eval.reference --data DIR        # the judge's, the bundled CLIP's score of real images, and their nouns
     python -m eval.reference --images DIR --extractor dinov2 --output outputs/mine.safetensors
 
-The first ship as eval/weights/reference/{train,test}.safetensors and clip_score.json. A file of statistics holds mean
+The first ship as eval/weights/reference/{train,test}.safetensors, clip_score.json and
+noun_counts.json. A file of statistics holds mean
 and covariance, and the features of the first images in float16.
 """
 
@@ -22,6 +23,7 @@ from eval.clip_score import SHIPPED_REAL_SCORE, bundled_clip, score_real_images
 from eval.extractors import JUDGE, Extractor, add_extractor_arguments, choose_extractor, extract_features
 from eval.gaussian import Statistics, feature_statistics
 from eval.images import ImageSet, read_images, real_images, resized
+from eval.noun_prompts import SHIPPED_NOUN_COUNTS, write_noun_counts
 from eval.protocol import atomic_path, write_json
 from eval.sampling import DEFAULT_TEMPLATE
 from mobilediff.data import DATA_VARIABLE, SPLITS
@@ -182,6 +184,8 @@ def main(argv: list[str] | None = None) -> None:
         for split in SPLITS:
             _write_statistics(extractor, real_images(args.data, split), SHIPPED / f"{split}{STATISTICS_SUFFIX}")
         write_real_clip_score(args.data)
+        write_noun_counts(real_images(args.data, "test"))
+        print(SHIPPED_NOUN_COUNTS)
         return
     if Path(args.output).suffix != STATISTICS_SUFFIX:
         raise ValueError(f"--output is {args.output}; accepted is a file that ends in {STATISTICS_SUFFIX}")

@@ -44,6 +44,7 @@ from mobilediff.checkpoints import checkpoint_names
 SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip")
 ONE_SET = ("distance", "quality", "clip")  # sections of one row that are of the same samples
 BASELINE = "teacher"
+COUNT, NOUN_COUNT = 10000, 1000  # samples of class prompts and of noun prompts
 
 
 def model_folders(models: list[str] | None, checkpoints: str | Path) -> dict[str, Path]:
@@ -65,17 +66,17 @@ def model_folders(models: list[str] | None, checkpoints: str | Path) -> dict[str
     return folders
 
 
-def sample_counts(values: list[str], models: list[str]) -> dict[str, int]:
-    """--n as given ("10000 teacher=2000") to a count for each model.
+def sample_counts(values: list[str], models: list[str], default: int, option: str = "--n") -> dict[str, int]:
+    """--n, or --n-nouns, as given ("5000 teacher=2000") to a count for each model, `default` where nothing is said.
 
     Raises:
         ValueError: not a number, below 2, or a model that is not measured.
     """
-    counts = dict.fromkeys(models, 10000)
+    counts = dict.fromkeys(models, default)
     for value in sorted(values, key=lambda value: "=" in value):  # the general count first
         name, _, number = value.rpartition("=")
-        if not number.isdecimal() or int(number) < 2 or (name and name not in counts):
-            raise ValueError(f"--n {value}: accepted are N or MODEL=N, N from 2, MODEL of {', '.join(models)}")
+        if not number.isdecimal() or int(number) < 2 or (name and name not in models):
+            raise ValueError(f"{option} {value}: accepted are N or MODEL=N, N from 2, MODEL of {', '.join(models)}")
         counts |= {name: int(number)} if name else dict.fromkeys(models, int(number))
     return counts
 
@@ -101,7 +102,7 @@ class Report:
         file: docs/results.json.
         checkpoints: the folder of checkpoints.
         folders: of the models, by name, as from `model_folders`.
-        counts: samples of each model.
+        counts: samples of each model, for the prompts "class" and for the prompts "noun".
         data: CIFAR-10, or None for the variable MOBILEDIFF_DATA.
         samples: folder that keeps samples.
         batch_size: samples drawn at once.
@@ -141,8 +142,13 @@ class Report:
         return self.results["records"].setdefault(name, {})
 
     def save(self, name: str, section: str, content: dict) -> None:
-        """Keep a section; what was measured survives an interruption."""
-        self.record(name)[section] = content
+        """Keep a section; what was measured survives an interruption. Sections of other samples go."""
+        record = self.record(name)
+        if section in ONE_SET:
+            for other in set(ONE_SET) & set(record):
+                if record[other]["samples"]["images_sha256"] != content["samples"]["images_sha256"]:
+                    self._drop(record, other, f"was measured on other samples than the new {section}")
+        record[section] = content
         write_results(self.file, self.results)
 
     def size(self) -> None:
@@ -205,15 +211,19 @@ class Report:
 
     def _samples(self, name: str, prompts: str = "class") -> ImageSet:
         settings = self._settings(name, prompts)
-        return kept_samples(self.pipelines[name], settings, self.counts[name], self.batch_size, self.samples)
+        return kept_samples(self.pipelines[name], settings, self.counts[prompts][name], self.batch_size, self.samples)
 
-    def _sampled_section_holds(self, name: str, section: str, protocol: dict, prompts: str = "class") -> bool:
-        """Whether a section was measured on the samples that would be drawn now, by the same extractor."""
-        there = self.record(name).get(section)
-        if there is None:
-            return False
-        settings = self._settings(name, prompts).protocol(self.counts[name])
-        return agrees(there["samples"], settings) and agrees(there["protocol"], protocol)
+    def _stale(self, section: str, protocol: dict, prompts: str = "class") -> list[str]:
+        """The models of which a section was not measured on the samples that would be drawn now, by this extractor."""
+
+        def holds(name: str) -> bool:
+            there = self.record(name).get(section)
+            if there is None:
+                return False
+            settings = self._settings(name, prompts).protocol(self.counts[prompts][name])
+            return agrees(there["samples"], settings) and agrees(there["protocol"], protocol)
+
+        return [name for name in self.pipelines if not holds(name)]
 
     @cached_property
     def real(self) -> ImageSet:
@@ -237,6 +247,8 @@ class Report:
         for section in set(sections) & {"distance", "quality", "nouns", "clip"}:
             if self._scale_rows(section, clip if section == "clip" else judge):
                 self.real  # noqa: B018 - reads them
+        if "quality" in sections and self._stale("quality", judge):
+            real_images(self.data, "train")
 
     def distance(self, extractors: list[Extractor]) -> None:
         """Frechet distance and class accuracy, with the bundled extractor in the section `distance`; another has its
@@ -244,10 +256,10 @@ class Report:
         for extractor in extractors:
             section = "distance" if extractor.name == JUDGE else f"distance {extractor.name}"
             protocol = extractor.protocol()
-            names = [name for name in self.pipelines if not self._sampled_section_holds(name, section, protocol)]
+            names = self._stale(section, protocol)
             for name in names:
                 reference = reference_statistics(extractor, "train", self._reference_data(extractor), self.device)
-                check_count(self.counts[name], len(reference.mu))
+                check_count(self.counts["class"][name], len(reference.mu))
             for name in names:
                 self.save(name, section, self._distance(self._samples(name), extractor))
             for name in self._scale_rows(section, protocol):
@@ -265,7 +277,7 @@ class Report:
     def quality(self) -> None:
         """Precision and recall, kernel distance, copies and what else `measure_quality` takes of features."""
         judge = judge_extractor()
-        names = [name for name in self.pipelines if not self._sampled_section_holds(name, "quality", judge.protocol())]
+        names = self._stale("quality", judge.protocol())
         scale = self._scale_rows("quality", judge.protocol())
         if not names and not scale:
             return
@@ -277,9 +289,8 @@ class Report:
     def nouns(self) -> None:
         """How often the judge names the noun, on samples of noun prompts."""
         judge = judge_extractor()
-        for name in self.pipelines:
-            if not self._sampled_section_holds(name, "nouns", judge.protocol(), "noun"):
-                self.save(name, "nouns", measure_accuracy(self._samples(name, "noun"), judge, self.device))
+        for name in self._stale("nouns", judge.protocol(), "noun"):
+            self.save(name, "nouns", measure_accuracy(self._samples(name, "noun"), judge, self.device))
         for name in self._scale_rows("nouns", judge.protocol()):
             if known_nouns(self.real).any():  # data without file names has no nouns
                 self.save(name, "nouns", measure_accuracy(self._scale_images(name), judge, self.device))
@@ -287,8 +298,7 @@ class Report:
     def clip(self) -> None:
         """CLIP score with the bundled CLIP."""
         clip = bundled_clip(device=self.device)
-        names = [name for name in self.pipelines if not self._sampled_section_holds(name, "clip", clip.protocol())]
-        for name in names:
+        for name in self._stale("clip", clip.protocol()):
             self.save(name, "clip", measure_clip_score(self._samples(name), clip, self.data, self.device))
         for name in self._scale_rows("clip", clip.protocol()):
             self.save(name, "clip", measure_clip_score(self._scale_images(name), clip, self.data, self.device))
@@ -319,10 +329,6 @@ class Report:
         for section, protocol in current.items():
             if not agrees(record.get(section, {"protocol": protocol})["protocol"], protocol):
                 self._drop(record, section, "was measured with another extractor")
-        drawn = {section: record[section]["samples"] for section in ONE_SET if section in record}
-        for section in drawn:
-            if drawn[section]["images_sha256"] != next(iter(drawn.values()))["images_sha256"]:
-                self._drop(record, section, f"was measured on other samples than {next(iter(drawn))}")
 
     def _drop(self, record: dict, section: str, why: str) -> None:
         print(f"{record.get('model', 'real images')}: {section} {why}, it is dropped", file=sys.stderr)
@@ -334,7 +340,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoints", default="checkpoints", help="the folder of checkpoints")
     parser.add_argument("--models", nargs="+", help="names in that folder, or NAME=FOLDER (default: all names)")
-    parser.add_argument("--n", nargs="+", default=["10000"], help="samples, N or MODEL=N")
+    parser.add_argument("--n", nargs="+", default=[], help=f"samples, N or MODEL=N (default: {COUNT})")
+    parser.add_argument(
+        "--n-nouns", nargs="+", default=[], help=f"of nouns' prompts, likewise (default: {NOUN_COUNT})"
+    )
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)}")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU, for latency")
@@ -359,7 +368,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     if unknown := set(args.only) - set(SECTIONS):
         raise ValueError(f"--only holds {', '.join(sorted(unknown))}; accepted are {', '.join(SECTIONS)}")
     args.models = model_folders(args.models, args.checkpoints)
-    args.n = sample_counts(args.n, list(args.models))
+    names = list(args.models)
+    args.n = {
+        "class": sample_counts(args.n, names, COUNT),
+        "noun": sample_counts(args.n_nouns, names, NOUN_COUNT, "--n-nouns"),
+    }
     args.peers = list(PEERS) if args.peers == [] else args.peers
     check_options(args.threads, MIN_RUNS, 1.0, args.batch_sizes)
     args.batch_sizes = sorted(set(args.batch_sizes))

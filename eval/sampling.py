@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
+from eval.noun_prompts import noun_counts_sha256, nouns_in_turn
 from eval.protocol import SAMPLING_LIBRARIES, folder_sha256, library_versions, seed_range
 from mobilediff.captions import CLASS_NAMES, caption, load_nouns
 from mobilediff.checkpoints import load_pipeline
@@ -47,7 +48,7 @@ class SamplingSettings(ABC):
         model_sha256: hash of its weights, configurations and vocabularies; None for one from the hub, which has a
             revision.
         seed: image `i` is drawn with a generator of its own, seeded `seed + i`.
-        prompts: "class" (class `i % 10`), "noun" (that class's nouns in turn), or None for a model without prompts.
+        prompts: "class" (class `i % 10`), "noun" (a noun of that class), or None for a model without prompts.
         template: the sentence that class or noun is put into, or None.
         dtype: "fp32", or "bf16" for autocast.
         compiled: the network under torch.compile, which rounds elsewhere.
@@ -75,9 +76,13 @@ class SamplingSettings(ABC):
     def call_arguments(self, plan: SamplePlan, indices: list[int]) -> dict:
         """What the pipeline is called with for the samples `indices`, generators and output type aside."""
 
+    def identity(self) -> dict:
+        """What makes two sets samples of one sequence, as JSON values."""
+        return asdict(self) | ({"noun_counts_sha256": noun_counts_sha256()} if self.prompts == "noun" else {})
+
     def protocol(self, n: int) -> dict:
         """The settings as JSON values, with the number of images."""
-        return asdict(self) | {"n": n, "seeds": seed_range(self.seed, n)}
+        return self.identity() | {"n": n, "seeds": seed_range(self.seed, n)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +170,7 @@ def check_sample_count(n: int) -> None:
 
 
 def plan_samples(n: int, prompts: str | None, template: str | None) -> SamplePlan:
-    """The first `n` prompts: class `i % 10`; for nouns, the nouns of that class in turn; none without prompts.
+    """The first `n` prompts: class `i % 10`; for nouns, those of that class by `nouns_in_turn`; none without prompts.
 
     Raises:
         ValueError: as in `check_sample_count`.
@@ -177,9 +182,9 @@ def plan_samples(n: int, prompts: str | None, template: str | None) -> SamplePla
     if prompts == "class":
         return SamplePlan(n, [caption(CLASS_NAMES[label], template) for label in labels], labels)
     nouns = list(load_nouns())
-    by_class = {label: [i for i, noun in enumerate(nouns) if load_nouns()[noun] == label] for label in set(labels)}
     rounds = [index // len(CLASS_NAMES) for index in range(n)]
-    noun_ids = [by_class[label][turn % len(by_class[label])] for label, turn in zip(labels, rounds, strict=True)]
+    by_class = {label: nouns_in_turn(label, rounds[-1] + 1) for label in set(labels)}
+    noun_ids = [by_class[label][turn] for label, turn in zip(labels, rounds, strict=True)]
     return SamplePlan(n, [caption(nouns[noun_id], template) for noun_id in noun_ids], labels, noun_ids)
 
 

@@ -148,7 +148,7 @@ def legend(records: list[dict]) -> list[str]:
     if nouns := [record["nouns"] for record in records if "nouns" in record]:
         lines.append(
             f"Noun top-1 and top-5: the noun is the first, or one of the first five, of the {nouns[0]['nouns']} that "
-            "the same classifier knows; on samples of noun prompts."
+            "the same classifier knows; on samples of prompts that have each noun as often as the test images do."
         )
     if sets := [record["quality"] for record in records if "quality" in record]:
         first, copies = sets[0], sets[0]["copies"]

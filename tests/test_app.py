@@ -199,5 +199,12 @@ def test_another_folder_is_not_replaced_by_examples(loaded, tmp_path):
     assert (tmp_path / "holiday.png").exists()
 
 
+def test_damaged_examples_are_named(examples, tmp_path):
+    shutil.copytree(examples, tmp_path / "examples")
+    (tmp_path / "examples" / "a-tabby" / "student-1step-0.png").unlink()
+    with pytest.raises(ValueError, match="examples holds damaged examples: .*student-1step-0.png"):
+        comparison.load_examples(tmp_path / "examples")
+
+
 def test_missing_examples_are_no_error(tmp_path):
     assert comparison.load_examples(tmp_path) == []

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from eval.generate import generate, open_store
 from eval.generate import main as command
 from eval.images import read_images
 from eval.inputs import kept_samples
+from eval.noun_prompts import noun_counts, write_noun_counts
 from eval.protocol import read_json
 from eval.sampling import load_sampler, plan_samples, resolve_settings
 from mobilediff.captions import load_nouns
-from tests.eval_stand_ins import NoisePipeline, noise_settings
+from tests.eval_stand_ins import NoisePipeline, noise_settings, random_images
 from tests.tiny import tiny_checkpoint
 
 
@@ -29,7 +31,28 @@ def test_class_plan_is_balanced_and_noun_plan_names_nouns_of_the_class():
     nouns = list(load_nouns().items())
     for prompt, label, noun_id in zip(plan.prompts, plan.class_labels, plan.noun_ids, strict=True):
         assert nouns[noun_id] == (prompt.removeprefix("a photo of a "), label)
-    assert set(plan.noun_ids) == set(range(len(nouns)))
+
+
+def test_nouns_are_asked_for_as_often_as_test_images_show_them():
+    nouns, counts = list(load_nouns().items()), noun_counts()
+    for n in (1000, 10000):
+        plan = plan_samples(n, "noun", "{}")
+        asked = Counter(plan.noun_ids)
+        for label in range(10):
+            of_class = {i: counts[noun] for i, (noun, cls) in enumerate(nouns) if cls == label and noun in counts}
+            for noun_id, count in of_class.items():
+                assert asked[noun_id] == pytest.approx(n / 10 * count / sum(of_class.values()), abs=3)
+    assert plan_samples(1000, "noun", "{}").noun_ids == plan.noun_ids[:1000]
+
+
+def test_counted_nouns_are_those_of_the_images(tmp_path):
+    images = replace(random_images(6), noun_ids=torch.tensor([3, -1, 5, 3, 3, -1]), protocol={"images": "six"})
+    write_noun_counts(images, tmp_path / "counts.json")
+    nouns = list(load_nouns())
+    assert read_json(tmp_path / "counts.json") == {nouns[3]: 3, nouns[5]: 1}
+    with pytest.raises(ValueError, match="six: no image has a noun"):
+        write_noun_counts(replace(images, noun_ids=torch.full((6,), -1)), tmp_path / "none.json")
+    assert not (tmp_path / "none.json").exists()
 
 
 @pytest.mark.parametrize("n", [0, -5, 10**9])

@@ -103,7 +103,7 @@ def test_a_pipeline_with_prompts_gets_the_plan_and_code_only_where_it_is_trusted
         drawn(tmp_path, "refused", "--pipeline", str(folder))
     call = json.dumps({"num_inference_steps": 2, "guidance_scale": 3.0})
     foreign = drawn(tmp_path, "foreign", "--pipeline", str(folder), "--call", call, "--trust-remote-code")
-    own = drawn(tmp_path, "own", "--model", str(folder), "--steps", "2", "--guidance", "3")
+    own = drawn(tmp_path, "own", "--model", str(folder), "--steps", "2", "--guidance-scale", "3")
     assert torch.equal(foreign.images, own.images) and foreign.prompts == own.prompts
     assert foreign.protocol["nfe"] == own.protocol["nfe"] == 4  # guided: two evaluations a step
     assert foreign.protocol["template"] == DEFAULT_TEMPLATE and foreign.protocol["batch_arguments"] == ["prompt"]
@@ -141,7 +141,7 @@ def test_a_null_label_is_for_pipelines_whose_labels_are_optional(dit):
         (["--call", '{"generator": 0}'], "--call holds generator: not yours"),
         (["--call", '{"steps": 3}'], "--call holds steps; the call of DDPMPipeline takes .*num_inference_steps"),
         (["--steps", "3"], "part of --call"),
-        (["--guidance", "3"], "part of --call"),
+        (["--guidance-scale", "3"], "part of --call"),
         (["--interval", "0.2", "0.8"], "--interval is an option of --model"),
         (["--scheduler", "DDIMScheduler"], "--scheduler is an option of --model"),
     ],

@@ -24,7 +24,7 @@ from eval.generate import generate as generate_samples
 from eval.generate import main as generate
 from eval.grid import compose_grid, spaced_nouns
 from eval.grid import main as grid
-from eval.images import read_images
+from eval.images import read_images, real_images
 from eval.latency import measure_size
 from eval.protocol import folder_sha256, tensor_sha256
 from eval.reference import reference_statistics
@@ -168,9 +168,20 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
         report(arguments)
         assert readme.read_text() == text
         with pytest.raises(ValueError, match="5 images are too few"):
-            report([*arguments, "--n", "5"])
+            report([*arguments, "--n", "5", "--only", "distance"])
         with pytest.raises(pytest.fail.Exception, match="sampled again"):
-            report([*arguments, "--n", "30"])
+            report([*arguments, "--n", "30", "--only", "distance"])
+
+    report([*arguments, "--n", "20", "--only", "quality"])
+    assert "student-8step: distance was measured on other samples than the new quality" in capsys.readouterr().err
+    record = json.loads(results.read_text())["records"]["student-8step"]
+    assert record["quality"]["n"] == 20 and "distance" not in record
+    with monkeypatch.context() as patch:
+        patch.setattr(eval.report, "kept_samples", lambda *args: pytest.fail("sampled before the data was looked for"))
+        patch.setattr(eval.report, "real_images", real_images)
+        with pytest.raises(FileNotFoundError, match="stand-in"):
+            report([*arguments, "--n", "22", "--only", "quality"])
+    report([*arguments, "--n", "20"])
 
     content = json.loads(results.read_text())
     content["records"]["student-8step"]["distance"]["protocol"]["extractor_sha256"] = "0" * 64
@@ -204,10 +215,11 @@ def test_markers_are_required_before_any_work(tmp_path, checkpoints):
 
 
 def test_counts_and_sections_are_checked(checkpoints):
-    assert sample_counts(["teacher=2000", "500"], ["teacher", "student"]) == {"teacher": 2000, "student": 500}
+    assert sample_counts(["teacher=2000", "500"], ["teacher", "student"], 7) == {"teacher": 2000, "student": 500}
     for bad in ("1", "x", "techer=5", "-3"):
         with pytest.raises(ValueError, match=f"--n {bad}"):
-            sample_counts([bad], ["teacher"])
+            sample_counts([bad], ["teacher"], 7)
+    assert sample_counts(["teacher=5"], ["teacher", "student"], 7) == {"teacher": 5, "student": 7}
     with pytest.raises(ValueError, match="--only holds speed"):
         report(["--checkpoints", str(checkpoints), "--only", "speed"])
 
@@ -307,6 +319,8 @@ def test_the_grid_repeats_every_pixel(checkpoints, tmp_path):
         spaced_nouns(397)
     with pytest.raises(ValueError, match="accepted is a file that ends in .png"):
         grid(["--model", "any", "--output", "grid.jpg"])
+    with pytest.raises(ValueError, match="--scale is 0; accepted is 1 or more"):
+        grid(["--model", "any", "--output", "grid.png", "--scale", "0"])
 
 
 def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, judge, monkeypatch):  # noqa: F811
@@ -347,10 +361,12 @@ def test_nouns_are_a_section_of_their_own_and_measured_once(tmp_path, judge, mon
     results = tmp_path / "results.json"
     arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--n", "20"]
     arguments += ["--samples", str(tmp_path / "samples"), "--only", "size,nouns", "--data", "stand-in"]
+    arguments += ["--n-nouns", "18"]
     monkeypatch.setattr(eval.report, "resolve_settings", two_steps)
     report(arguments)
     records = json.loads(results.read_text())["records"]
     assert records["student-1step"]["nouns"]["samples"]["prompts"] == "noun"
+    assert records["student-1step"]["nouns"]["n"] == 18
     assert 0 <= records["teacher"]["nouns"]["noun_top1"] <= records["teacher"]["nouns"]["noun_top5"] <= 1
     assert records[REAL]["nouns"]["noun_n"] == 40
     assert "noun top-5" in table(records)
@@ -358,7 +374,7 @@ def test_nouns_are_a_section_of_their_own_and_measured_once(tmp_path, judge, mon
     monkeypatch.setattr(eval.report, "measure_accuracy", lambda *args: pytest.fail("measured again"))
     report(arguments)
     with pytest.raises(pytest.fail.Exception, match="measured again"):
-        report([*arguments, "--n", "15"])
+        report([*arguments, "--n-nouns", "15"])
 
 
 def two_steps(pipeline, folder, **options):

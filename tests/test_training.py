@@ -25,7 +25,7 @@ from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.schedulers.choice import choose_scheduler
 from mobilediff.training import classifier, clip, decoder, eight_step, one_step, prune, student, teacher, vae
 from mobilediff.training.generator import build_network
-from mobilediff.training.options import RunLimits, TrainingOptions, build_options, parse_options
+from mobilediff.training.options import RunLimits, TrainingOptions, build_options, parse_options, run_stage
 from mobilediff.training.state import load_state, save_state, saved_states
 from mobilediff.training.trainer import Trainer
 from tests.tiny import tiny_checkpoint, tiny_unet
@@ -92,6 +92,10 @@ def test_options_come_from_the_file_and_then_from_the_command_line(tmp_path):
         ("batch_size=-4", "batch_size is -4"),
         ("mixed_precision=fp16", "accepted are bf16, no"),
         ("steps", "key=value"),
+        ("steps=[1", "steps=[1 is not YAML"),
+        ("betas=[0.9]", "betas is [0.9]; a list of 2 is expected"),
+        ("betas=[0.9, high]", "betas is 'high'"),
+        ("further_ema_decays=[0.9, low]", "further_ema_decays is 'low'"),
     ],
 )
 def test_bad_options_are_named(tmp_path, capsys, override, named):
@@ -100,6 +104,42 @@ def test_bad_options_are_named(tmp_path, capsys, override, named):
     with pytest.raises(SystemExit):
         parse_options(TrainingOptions, ["--config", str(file), override])
     assert named in capsys.readouterr().err
+
+
+def test_a_config_file_holds_keys_and_values(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    for text, named in (("- output", "holds a list"), ("output: [", "is not YAML")):
+        file.write_text(text)
+        with pytest.raises(SystemExit):
+            parse_options(TrainingOptions, ["--config", str(file)])
+        assert named in capsys.readouterr().err
+
+
+def test_what_a_stage_refuses_is_one_line(tmp_path, monkeypatch):
+    file = tmp_path / "run.yaml"
+    file.write_text("output: runs/a\n")
+    monkeypatch.setattr(sys, "argv", ["stage", "--config", str(file)])
+
+    def refuse(options, limits):
+        raise FileNotFoundError(f"{options.output} is nowhere")
+
+    with pytest.raises(SystemExit, match="^error: runs/a is nowhere$"):
+        run_stage(refuse, TrainingOptions)
+
+
+@pytest.mark.parametrize(
+    ("options_class", "changes", "named"),
+    [
+        (eight_step.EightStepOptions, {"guidance_interval": [0.8, 0.15]}, r"guidance_interval is \[0.8, 0.15\]"),
+        (eight_step.EightStepOptions, {"num_steps": 0}, "num_steps is 0"),
+        (prune.PruneOptions, {"num_intervals": 0}, "num_intervals is 0"),
+        (prune.PruneOptions, {"method": "random"}, "method is 'random'; accepted are"),
+        (prune.PruneOptions, {"pruning_ratio": 1.0}, "pruning_ratio is 1.0"),
+    ],
+)
+def test_a_stages_own_options_are_checked_at_once(options_class, changes, named):
+    with pytest.raises(ValueError, match=named):
+        build_options(options_class, {"output": "a", **changes})
 
 
 def test_single_precision_is_asked_for_with_a_word_that_yaml_reads_as_false(tmp_path):
@@ -449,6 +489,9 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
     choose_scheduler(pipeline, "UniPCMultistepScheduler")
     assert pipeline("a fire truck", num_inference_steps=2, output_type="pt").images.isfinite().all()
 
+    flow = {**full, "output": str(tmp_path / "of-flow"), "teacher": straight["output"] + "/export"}
+    with pytest.raises(ValueError, match="prediction_type is flow_prediction; accepted is v_prediction"):
+        student.train(build_options(student.StudentOptions, flow | {"sample_steps": 1}), FULL)
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         teacher.train(build_options(teacher.TeacherOptions, {**full, "vae": "nowhere"}), FULL)
     network.write_text(network.read_text().replace('"sample_size": 16', '"sample_size": 32'))
@@ -533,8 +576,6 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     assert sizes["structured"] < sizes["unstructured"]
     zeros = load_file(tmp_path / "unstructured/export/unet/diffusion_pytorch_model.safetensors")["conv_in.weight"] == 0
     assert zeros.float().mean().item() == pytest.approx(0.5, abs=0.01)
-    with pytest.raises(ValueError, match="random"):
-        prune.train(build_options(prune.PruneOptions, {**options, "method": "random"}), FULL)
 
 
 def test_a_network_starts_from_given_weights_of_its_config_alone(tmp_path):

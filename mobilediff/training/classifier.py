@@ -10,7 +10,7 @@ from mobilediff.captions import load_nouns
 from mobilediff.data import SPLITS, ImageDataset, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.augment import random_flip, random_translate, to_float
-from mobilediff.training.options import TrainingOptions, parse_options
+from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
 from mobilediff.training.trainer import Trainer, TrainingStep
 
 
@@ -80,7 +80,7 @@ def accuracy(
     return {"test_class_accuracy": hits / len(dataset), "test_noun_accuracy": noun_hits / max(1, noun_count)}
 
 
-def train(options: ClassifierOptions, limits) -> bool:
+def train(options: ClassifierOptions, limits: RunLimits) -> bool:
     """Train the classifier; see `Trainer.fit` for the returned value."""
     dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
     trainer = Trainer(options, limits, len(dataset))
@@ -119,4 +119,4 @@ def train(options: ClassifierOptions, limits) -> bool:
 
 
 if __name__ == "__main__":
-    train(*parse_options(ClassifierOptions))
+    run_stage(train, ClassifierOptions)

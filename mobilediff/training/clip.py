@@ -17,7 +17,7 @@ from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.augment import random_flip, random_translate, to_float
 from mobilediff.training.classifier import accuracy, noun_cross_entropy
-from mobilediff.training.options import TrainingOptions, parse_options
+from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
 from mobilediff.training.trainer import Trainer, TrainingStep
 
 WORD_END = "</w>"
@@ -134,7 +134,7 @@ class TwoTowers(nn.Module):
 
 @torch.no_grad()
 def zero_shot_accuracy(towers: TwoTowers, bank: CaptionBank, bank_ids: torch.Tensor, test) -> dict[str, float]:
-    """Share of test images whose nearest caption is their own noun's, and their own class's."""
+    """Share of test images whose nearest caption is their own noun's, where it is known, and their own class's."""
     device = bank_ids.device
     plain = torch.arange(bank.num_names, device=device) * (bank.num_templates + bank.num_phrasings)
     texts = F.normalize(towers.text_encoder(input_ids=bank_ids[plain]).text_embeds.float(), dim=-1)
@@ -145,7 +145,8 @@ def zero_shot_accuracy(towers: TwoTowers, bank: CaptionBank, bank_ids: torch.Ten
         images = towers.image_encoder(to_float(test.images[rows].to(device))).image_embeds
         noun_hits += ((images @ nouns.T).argmax(1).cpu() == test.noun_ids[rows]).sum().item()
         class_hits += ((images @ classes.T).argmax(1).cpu() == test.labels[rows]).sum().item()
-    return {"zero_shot_noun": noun_hits / len(test), "zero_shot_class": class_hits / len(test)}
+    known = (test.noun_ids >= 0).sum().clamp(min=1).item()
+    return {"zero_shot_noun": noun_hits / known, "zero_shot_class": class_hits / len(test)}
 
 
 def make_towers(options: ClipOptions, tokenizer: CLIPTokenizer) -> TwoTowers:
@@ -167,7 +168,7 @@ def make_towers(options: ClipOptions, tokenizer: CLIPTokenizer) -> TwoTowers:
     return TwoTowers(image_encoder, CLIPTextModelWithProjection(text_config))
 
 
-def train(options: ClipOptions, limits) -> bool:
+def train(options: ClipOptions, limits: RunLimits) -> bool:
     """Train both towers; see `Trainer.fit` for the returned value."""
     dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
     trainer = Trainer(options, limits, len(dataset))
@@ -229,4 +230,4 @@ def train(options: ClipOptions, limits) -> bool:
 
 
 if __name__ == "__main__":
-    train(*parse_options(ClipOptions))
+    run_stage(train, ClipOptions)

@@ -16,9 +16,10 @@ from torchvision.utils import make_grid
 from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.training.augment import mirror, to_float
 from mobilediff.training.generator import cached_latents
-from mobilediff.training.options import TrainingOptions, parse_options
+from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
 from mobilediff.training.trainer import Trainer, TrainingStep
 from mobilediff.training.vae import PerceptualLoss, latent_statistics, psnr, reconstruct
 
@@ -65,17 +66,6 @@ class PatchDiscriminator(nn.Sequential):
         super().__init__(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1))
 
 
-class Decoding(nn.Module):
-    """The half of a VAE that is trained: latents [N, C, H, W], not normalised, to images [N, 3, 2 H, 2 W]."""
-
-    def __init__(self, vae: AutoencoderKL):
-        super().__init__()
-        self.post_quant_conv, self.decoder = vae.post_quant_conv or nn.Identity(), vae.decoder
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.post_quant_conv(latents))
-
-
 def hinge_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """The discriminator's loss on its logits (arXiv 1705.02894, eq. 4)."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -93,7 +83,7 @@ def gradient_in(image: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
     return image.grad
 
 
-def train(options: DecoderOptions, limits) -> bool:
+def train(options: DecoderOptions, limits: RunLimits) -> bool:
     """Train decoder and discriminator; see `Trainer.fit` for the returned value."""
     encoder = load_component(ImageEncoder, options.perceptual)
     vae = load_component(AutoencoderKL, options.vae).float().requires_grad_(False)
@@ -109,7 +99,7 @@ def train(options: DecoderOptions, limits) -> bool:
         latents = cached_latents(vae, dataset, Path(options.latent_cache)).to(trainer.device)
     mean, std = latent_statistics(vae)
     images, test_images = dataset.images.to(trainer.device), test.images[:1000].to(trainer.device)
-    module = trainer.add("decoder", Decoding(vae).requires_grad_(True))
+    module = trainer.add("decoder", LatentDecoder(vae).requires_grad_(True))
     discriminator = PatchDiscriminator()
     discriminator_module = trainer.add(
         "discriminator", discriminator, learning_rate=options.discriminator_learning_rate, ema_decay=0.0
@@ -161,4 +151,4 @@ def train(options: DecoderOptions, limits) -> bool:
 
 
 if __name__ == "__main__":
-    train(*parse_options(DecoderOptions))
+    run_stage(train, DecoderOptions)

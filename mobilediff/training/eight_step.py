@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from mobilediff.checkpoints import load_pipeline
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.training.generator import (
     NUM_TRAIN_TIMESTEPS,
     FrozenParts,
     GeneratorOptions,
     exporter,
+    load_velocity_pipeline,
     make_pipeline,
     noise_scheduler,
     sampler,
@@ -28,7 +28,7 @@ from mobilediff.training.losses import (
     truncated_snr_loss,
     two_step_target,
 )
-from mobilediff.training.options import parse_options
+from mobilediff.training.options import RunLimits, run_stage
 from mobilediff.training.trainer import TrainingStep
 
 
@@ -46,6 +46,8 @@ class EightStepOptions(GeneratorOptions):
         lambda_task: weight of the loss against the data.
     """
 
+    POSITIVE = (*GeneratorOptions.POSITIVE, "num_steps")
+
     student: str = ""
     teacher: str | None = None
     num_steps: int = 8
@@ -54,13 +56,19 @@ class EightStepOptions(GeneratorOptions):
     lambda_distill: float = 1.0
     lambda_task: float = 0.0
 
+    def __post_init__(self):
+        super().__post_init__()
+        low, high = self.guidance_interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"guidance_interval is {[low, high]}; accepted are two shares, 0 <= low < high <= 1")
 
-def train(options: EightStepOptions, limits) -> bool:
+
+def train(options: EightStepOptions, limits: RunLimits) -> bool:
     """Distil sampling into `num_steps` steps; see `Trainer.fit` for the returned value."""
-    source = load_pipeline(options.student)
+    source = load_velocity_pipeline(options.student)
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
-    teacher = trainer.frozen(load_pipeline(options.teacher or options.student).unet)
+    teacher = trainer.frozen(load_velocity_pipeline(options.teacher or options.student).unet)
     module = trainer.add("unet", source.unet)
     scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
     pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=True)
@@ -100,4 +108,4 @@ def train(options: EightStepOptions, limits) -> bool:
 
 
 if __name__ == "__main__":
-    train(*parse_options(EightStepOptions))
+    run_stage(train, EightStepOptions)

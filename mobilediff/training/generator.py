@@ -15,13 +15,13 @@ from torchvision.utils import make_grid
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
-from mobilediff.checkpoints import encoder_tensors, load_component
+from mobilediff.checkpoints import encoder_tensors, load_component, load_pipeline
 from mobilediff.data import ImageDataset, load_cifar10
 from mobilediff.export import export_pipeline
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.training.augment import to_float
-from mobilediff.training.options import TrainingOptions
+from mobilediff.training.options import RunLimits, TrainingOptions
 from mobilediff.training.trainer import Trainer, TrainingStep
 from mobilediff.training.vae import encode_latents
 
@@ -78,6 +78,19 @@ class FrozenParts:
         )
 
 
+def load_velocity_pipeline(folder: str) -> MobileDiffusionPipeline:
+    """A checkpoint to distil from, whose network predicts v on the cosine schedule; errors as in `load_pipeline`.
+
+    Raises:
+        ValueError: the network predicts something else, which the stages that distil from it would take for v.
+    """
+    pipeline = load_pipeline(folder)
+    prediction_type = pipeline.scheduler.config.prediction_type
+    if prediction_type != "v_prediction":
+        raise ValueError(f"{folder}: the network's prediction_type is {prediction_type}; accepted is v_prediction")
+    return pipeline
+
+
 class Conditioning:
     """Every caption of a `CaptionBank`, encoded once; rows of it as keyword arguments of a network."""
 
@@ -131,6 +144,10 @@ class LatentData:
             self.options.phrasing_probability,
         )
         return Batch(latents, rows)
+
+    def draw_timesteps(self, step: TrainingStep) -> torch.Tensor:
+        """A timestep for each of the step's images, evenly from 0 to 999, int64 [B]."""
+        return torch.randint(0, NUM_TRAIN_TIMESTEPS, step.indices.shape, generator=step.generator, device=self.device)
 
 
 @torch.no_grad()
@@ -235,7 +252,7 @@ def make_pipeline(
     )
 
 
-def setup(options: GeneratorOptions, limits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
+def setup(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
     """The trainer and the data of a generator's stage."""
     dataset = load_cifar10(options.data, "train", options.resolution)
     if limits.trial:
@@ -257,7 +274,7 @@ def sampler(trainer: Trainer, pipeline: MobileDiffusionPipeline, steps: int | No
     def on_sample(writer) -> None:
         pipeline.set_progress_bar_config(disable=True)
         generators = [torch.Generator().manual_seed(seed) for _ in CLASS_NAMES for seed in range(seeds)]
-        with trainer.averaged_weights(), trainer.autocast():
+        with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
             images = pipeline(
                 class_labels=list(CLASS_NAMES),
                 num_images_per_prompt=seeds,

@@ -6,6 +6,7 @@
 #   z_t      noisy = alpha_t x + sigma_t eps
 #   v        alpha_t eps - sigma_t x (arXiv 2202.00512, section 4)
 #   alpha_t  sqrt(alphas_cumprod[t]), sigma_t = sqrt(1 - alphas_cumprod[t])
+# On the straight path of flow matching (arXiv 2210.02747) alpha_t = 1 - sigma_t, and the velocity is eps - x.
 
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ def velocity(latents: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, si
 
 @dataclass
 class Diffused:
-    """Latents at a timestep each: z_t as `noisy`, the velocity there, and alpha_t and sigma_t, [B, 1, 1, 1]."""
+    """Latents at a timestep each: z_t as `noisy`, the path's velocity there, and alpha_t and sigma_t, [B, 1, 1, 1]."""
 
     noisy: torch.Tensor
     velocity: torch.Tensor

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mobilediff.checkpoints import load_pipeline
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.models.variants import variant
 from mobilediff.schedulers.ufogen import UFOGenScheduler
@@ -18,6 +17,7 @@ from mobilediff.training.generator import (
     GeneratorOptions,
     LatentData,
     exporter,
+    load_velocity_pipeline,
     make_pipeline,
     noise_scheduler,
     sampler,
@@ -25,7 +25,7 @@ from mobilediff.training.generator import (
     trailing_timesteps,
 )
 from mobilediff.training.losses import add_noise, alpha_sigma, ddim_step, sample_from_velocity
-from mobilediff.training.options import parse_options
+from mobilediff.training.options import RunLimits, run_stage
 from mobilediff.training.trainer import Trainer, TrainingStep, derived_seed
 
 
@@ -151,9 +151,9 @@ class Critic:
         return loss, penalty, (real > 0).float().mean(), (fake < 0).float().mean()
 
 
-def train(options: OneStepOptions, limits) -> bool:
+def train(options: OneStepOptions, limits: RunLimits) -> bool:
     """Train generator and discriminator; see `Trainer.fit` for the returned value."""
-    source = load_pipeline(options.student)
+    source = load_velocity_pipeline(options.student)
     source.nfe(options.student_steps)  # refuses steps that the student was not distilled for
     parts = FrozenParts.of(source)
     if limits.trial:
@@ -220,4 +220,4 @@ def train(options: OneStepOptions, limits) -> bool:
 
 
 if __name__ == "__main__":
-    train(*parse_options(OneStepOptions))
+    run_stage(train, OneStepOptions)

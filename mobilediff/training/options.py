@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import sys
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,14 +125,8 @@ def parse_options(options_class: type, arguments: list[str] | None = None) -> tu
     parsed = parser.parse_args(arguments)
     if not parsed.config.is_file():
         parser.error(f"no such config file: {parsed.config}")
-    values = yaml.safe_load(parsed.config.read_text(encoding="utf-8")) or {}
-    for override in parsed.overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            parser.error(f"{override!r} is not of the form key=value")
-        values[key] = yaml.safe_load(text)
     try:
-        options = build_options(options_class, values)
+        options = build_options(options_class, _read_values(parsed.config, parsed.overrides))
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     limits = RunLimits(parsed.max_minutes, parsed.dry_run, parsed.benchmark)
@@ -143,13 +139,22 @@ def parse_options(options_class: type, arguments: list[str] | None = None) -> tu
     return options, limits
 
 
+def run_stage(train: Callable[[TrainingOptions, RunLimits], bool], options_class: type) -> None:
+    """A stage's command line: what it refuses ends in one line that says why."""
+    options, limits = parse_options(options_class)
+    try:
+        train(options, limits)
+    except (OSError, ValueError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+
+
 def build_options(options_class: type, values: dict) -> TrainingOptions:
     """An instance of `options_class`; unknown keys and values of the wrong type are errors."""
-    types = _field_types(options_class)
-    unknown = sorted(set(values) - set(types))
+    expected = _field_types(options_class)
+    unknown = sorted(map(str, set(values) - set(expected)))
     if unknown:
-        raise ValueError(f"unknown options {unknown}; accepted are {sorted(types)}")
-    return options_class(**{key: _coerce(key, value, types[key]) for key, value in values.items()})
+        raise ValueError(f"unknown options {unknown}; accepted are {sorted(expected)}")
+    return options_class(**{key: _coerce(key, value, expected[key]) for key, value in values.items()})
 
 
 def save_options(options: TrainingOptions, folder: Path) -> None:
@@ -169,6 +174,26 @@ def plain_options(options: TrainingOptions) -> dict:
     return _plain(dataclasses.asdict(options))
 
 
+def _read_values(config: Path, overrides: list[str]) -> dict:
+    """The entries of a YAML file, with those of `overrides` in their place."""
+    values = _parse_yaml(config.read_text(encoding="utf-8"), str(config)) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{config} holds a {type(values).__name__}; accepted are lines of the form key: value")
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ValueError(f"{override!r} is not of the form key=value")
+        values[key] = _parse_yaml(text, override)
+    return values
+
+
+def _parse_yaml(text: str, where: str):
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
 def _field_types(options_class: type) -> dict[str, type]:
     hints = typing.get_type_hints(options_class)
     return {field.name: hints[field.name] for field in dataclasses.fields(options_class)}
@@ -182,7 +207,7 @@ def _coerce(key: str, value, expected):
         if plain is str and value is False:
             return "no"
         if plain is tuple and isinstance(value, list):
-            return tuple(value)
+            return _coerce_items(key, value, candidate)
         if plain is float and isinstance(value, int | str) and not isinstance(value, bool):
             try:
                 return float(value)
@@ -191,6 +216,16 @@ def _coerce(key: str, value, expected):
         if isinstance(value, plain) and (plain is bool or not isinstance(value, bool)):
             return value
     raise TypeError(f"option {key} is {value!r}; {getattr(expected, '__name__', expected)} is expected")
+
+
+def _coerce_items(key: str, values: list, expected) -> tuple:
+    """A list as the annotated tuple: of one type and any length ("..."), or of a type each."""
+    types_of_items = typing.get_args(expected)
+    if types_of_items[-1] is Ellipsis:
+        types_of_items = types_of_items[:1] * len(values)
+    if len(values) != len(types_of_items):
+        raise TypeError(f"option {key} is {values}; a list of {len(types_of_items)} is expected")
+    return tuple(_coerce(key, value, item) for value, item in zip(values, types_of_items, strict=True))
 
 
 def _plain(value):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 COLUMNS = 4
@@ -49,16 +50,24 @@ def plot(runs: list[Path], output: Path) -> None:
         axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
         axis.legend()
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=100)
+    temporary = output.with_suffix(".tmp")
+    figure.savefig(temporary, format="png", dpi=100)
+    temporary.replace(output)
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     arguments = parser.parse_args()
+    if arguments.output.suffix != ".png":
+        raise ValueError(f"--output is {arguments.output}; accepted is a file that ends in .png")
     plot(arguments.runs, arguments.output)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

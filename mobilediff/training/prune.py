@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from mobilediff.checkpoints import load_pipeline
-from mobilediff.pruning import METHODS, prune_channels, prune_weights
+from mobilediff.pruning import METHODS, check_pruning_ratio, prune_channels, prune_weights
 from mobilediff.training.generator import (
     FrozenParts,
     GeneratorOptions,
     exporter,
+    load_velocity_pipeline,
     make_pipeline,
     noise_scheduler,
     sampler,
@@ -17,7 +17,7 @@ from mobilediff.training.generator import (
     trailing_timesteps,
 )
 from mobilediff.training.losses import diffuse, sample_from_velocity
-from mobilediff.training.options import parse_options
+from mobilediff.training.options import RunLimits, run_stage
 from mobilediff.training.trainer import TrainingStep
 
 
@@ -32,17 +32,23 @@ class PruneOptions(GeneratorOptions):
         num_intervals: timesteps of the repair, those of the student's own training.
     """
 
+    POSITIVE = (*GeneratorOptions.POSITIVE, "num_intervals")
+
     student: str = ""
     method: str = "structured"
     pruning_ratio: float = 0.3
     num_intervals: int = 4
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; accepted are {', '.join(METHODS)}")
+        check_pruning_ratio(self.pruning_ratio)
 
-def train(options: PruneOptions, limits) -> bool:
+
+def train(options: PruneOptions, limits: RunLimits) -> bool:
     """Prune and repair; see `Trainer.fit` for the returned value."""
-    if options.method not in METHODS:
-        raise ValueError(f"method is {options.method!r}; accepted are {', '.join(METHODS)}")
-    source = load_pipeline(options.student)
+    source = load_velocity_pipeline(options.student)
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
     teacher, call_teacher = source.unet, trainer.frozen(source.unet)
@@ -79,4 +85,4 @@ def train(options: PruneOptions, limits) -> bool:
 
 
 if __name__ == "__main__":
-    train(*parse_options(PruneOptions))
+    run_stage(train, PruneOptions)

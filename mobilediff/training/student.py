@@ -7,20 +7,19 @@ import torch.nn.functional as F
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from mobilediff.checkpoints import load_pipeline
 from mobilediff.training.generator import (
-    NUM_TRAIN_TIMESTEPS,
     FrozenParts,
     GeneratorOptions,
     build_network,
     exporter,
+    load_velocity_pipeline,
     make_pipeline,
     noise_scheduler,
     sampler,
     setup,
 )
 from mobilediff.training.losses import diffuse, feature_loss
-from mobilediff.training.options import parse_options
+from mobilediff.training.options import RunLimits, run_stage
 from mobilediff.training.trainer import TrainingStep
 
 
@@ -141,9 +140,9 @@ def match_stages(student: list[torch.Size], teacher: list[torch.Size]) -> list[t
     return pairs
 
 
-def train(options: StudentOptions, limits) -> bool:
+def train(options: StudentOptions, limits: RunLimits) -> bool:
     """Distil the teacher into the student; see `Trainer.fit` for the returned value."""
-    source = load_pipeline(options.teacher)
+    source = load_velocity_pipeline(options.teacher)
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
     scheduler = noise_scheduler()
@@ -164,9 +163,7 @@ def train(options: StudentOptions, limits) -> bool:
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
-        timesteps = torch.randint(
-            0, NUM_TRAIN_TIMESTEPS, batch.rows.shape, generator=step.generator, device=trainer.device
-        )
+        timesteps = data.draw_timesteps(step)
         z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         conditioning = data.conditioning(batch.rows)
         with torch.no_grad(), trainer.autocast():
@@ -189,4 +186,4 @@ def train(options: StudentOptions, limits) -> bool:
 
 
 if __name__ == "__main__":
-    train(*parse_options(StudentOptions))
+    run_stage(train, StudentOptions)

@@ -1,4 +1,4 @@
-"""Stage `teacher`: the full UNet, v-prediction, classifier-free guidance by caption dropout."""
+"""Stage `teacher`: the full UNet on the data alone, with caption dropout for classifier-free guidance."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from mobilediff.training.generator import (
     setup,
 )
 from mobilediff.training.losses import diffuse, diffuse_straight
-from mobilediff.training.options import parse_options
+from mobilediff.training.options import RunLimits, run_stage
 from mobilediff.training.trainer import TrainingStep
 
 
@@ -45,7 +45,7 @@ def flow_scheduler() -> DPMSolverMultistepScheduler:
     )
 
 
-def train(options: TeacherOptions, limits) -> bool:
+def train(options: TeacherOptions, limits: RunLimits) -> bool:
     """Train a generator on the data alone; see `Trainer.fit` for the returned value."""
     parts = FrozenParts.load(options.vae, options.text)
     trainer, data = setup(options, limits, parts)
@@ -63,8 +63,7 @@ def train(options: TeacherOptions, limits) -> bool:
             timesteps = times * NUM_TRAIN_TIMESTEPS
             z = diffuse_straight(batch.latents, times, step.generator)
         else:
-            times = torch.rand(batch.rows.shape, generator=step.generator, device=trainer.device)
-            timesteps = (times * NUM_TRAIN_TIMESTEPS).long()
+            timesteps = data.draw_timesteps(step)
             z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
         with trainer.autocast():
             prediction = module(z.noisy, timesteps, **data.conditioning(batch.rows)).sample
@@ -76,4 +75,4 @@ def train(options: TeacherOptions, limits) -> bool:
 
 
 if __name__ == "__main__":
-    train(*parse_options(TeacherOptions))
+    run_stage(train, TeacherOptions)

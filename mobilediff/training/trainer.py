@@ -277,6 +277,8 @@ class Trainer:
         stop = self.stop_requested or (limit is not None and time.perf_counter() - started > 60 * limit)
         if self.accelerator.num_processes == 1:
             return stop
+        if self.step % self.options.log_every:
+            return False
         # all processes leave the loop at the same step, or those left behind wait for gradients for ever
         flag = torch.tensor(float(stop), device=self.device)
         return self.accelerator.reduce(flag, reduction="sum").item() > 0

@@ -14,7 +14,7 @@ from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.augment import random_flip, to_float
-from mobilediff.training.options import TrainingOptions, parse_options
+from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
 from mobilediff.training.trainer import Trainer, TrainingStep
 
 
@@ -120,7 +120,7 @@ def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
     return (10 * torch.log10(255**2 / errors)).clamp(max=100).mean().item()
 
 
-def train(options: VaeOptions, limits) -> bool:
+def train(options: VaeOptions, limits: RunLimits) -> bool:
     """Train the autoencoder; see `Trainer.fit` for the returned value."""
     dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
     encoder = load_component(ImageEncoder, options.perceptual)
@@ -165,4 +165,4 @@ def train(options: VaeOptions, limits) -> bool:
 
 
 if __name__ == "__main__":
-    train(*parse_options(VaeOptions))
+    run_stage(train, VaeOptions)
