@@ -17,9 +17,10 @@ import torch
 from accelerate import PartialState
 from PIL import Image, ImageDraw, ImageFont
 
+from eval.noun_prompts import commonest_nouns
 from eval.protocol import atomic_path
 from eval.sampling import load_sampler
-from mobilediff.captions import CLASS_NAMES, caption, load_nouns
+from mobilediff.captions import CLASS_NAMES, caption
 
 MARGIN = 4  # pixels
 FONT_SIZE = 16
@@ -81,25 +82,13 @@ def side_by_side(blocks: list[Image.Image]) -> Image.Image:
     return row
 
 
-def spaced_nouns(count: int) -> list[str]:
-    """As many of the nouns, evenly spaced over their list, which has them by class.
-
-    Raises:
-        ValueError: fewer than none, or more than there are.
-    """
-    nouns = list(load_nouns())
-    if not 0 <= count <= len(nouns):
-        raise ValueError(f"{count} nouns; accepted are 0 to {len(nouns)}")
-    return [nouns[i * len(nouns) // count] for i in range(count)]
-
-
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.grid", description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", required=True, help="checkpoint folders, one row each for every prompt")
     parser.add_argument("--output", required=True, help="a PNG file")
     parser.add_argument("--prompts", nargs="+", help="one row each (default: the ten classes)")
-    parser.add_argument("--nouns", type=int, default=0, help="further rows, nouns evenly spaced over their list")
+    parser.add_argument("--nouns", type=int, default=0, help="further rows, the commonest nouns of each class in turn")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(8)), help="one column each")
     parser.add_argument("--steps", type=int, help="inference steps (default: the checkpoint's own)")
     parser.add_argument("--guidance-scale", type=float, help="guidance scale (default: the checkpoint's own)")
@@ -112,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.scale < 1:
         raise ValueError(f"--scale is {args.scale}; accepted is 1 or more")
     names = [] if args.prompts else list(CLASS_NAMES)
-    names += spaced_nouns(args.nouns)
+    names += commonest_nouns(args.nouns)
     count = len(names) + len(args.prompts or [])
     if not 1 <= args.blocks <= count:
         raise ValueError(f"--blocks is {args.blocks}; accepted are 1 to the number of prompts, {count}")

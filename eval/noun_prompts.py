@@ -3,12 +3,12 @@
 from bisect import bisect_right
 from collections import Counter
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from pathlib import Path
 
 from eval.images import ImageSet
 from eval.protocol import file_sha256, read_json, write_json
-from mobilediff.captions import load_nouns
+from mobilediff.captions import CLASS_NAMES, load_nouns
 
 SHIPPED_NOUN_COUNTS = Path(__file__).parent / "weights" / "reference" / "noun_counts.json"
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -50,9 +50,26 @@ def nouns_in_turn(label: int, count: int) -> list[int]:
     Returns:
         Indices into `load_nouns`, `count` of them.
     """
-    classes = load_nouns()
-    nouns = [noun for noun in noun_counts() if classes[noun] == label]
+    nouns = nouns_of_class(label)
     ends = list(accumulate(noun_counts()[noun] for noun in nouns))
-    ids = {noun: index for index, noun in enumerate(classes)}
+    ids = {noun: index for index, noun in enumerate(load_nouns())}
     shares = ((turn + 0.5) * GOLDEN_RATIO % 1 for turn in range(count))
     return [ids[nouns[bisect_right(ends, share * ends[-1])]] for share in shares]
+
+
+def nouns_of_class(label: int) -> list[str]:
+    """The counted nouns of a class, the commonest first."""
+    counts, classes = noun_counts(), load_nouns()
+    return sorted((noun for noun in counts if classes[noun] == label), key=counts.get, reverse=True)
+
+
+def commonest_nouns(count: int) -> list[str]:
+    """The commonest noun of each class, then the second of each, and so on, until there are `count`.
+
+    Raises:
+        ValueError: fewer than none, or more than are counted.
+    """
+    if not 0 <= count <= len(noun_counts()):
+        raise ValueError(f"{count} nouns; accepted are 0 to {len(noun_counts())}")
+    ranks = zip_longest(*(nouns_of_class(label) for label in range(len(CLASS_NAMES))))
+    return [noun for rank in ranks for noun in rank if noun is not None][:count]

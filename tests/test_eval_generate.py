@@ -15,7 +15,7 @@ from eval.generate import generate, open_store
 from eval.generate import main as command
 from eval.images import read_images
 from eval.inputs import kept_samples
-from eval.noun_prompts import noun_counts, write_noun_counts
+from eval.noun_prompts import commonest_nouns, noun_counts, write_noun_counts
 from eval.protocol import read_json
 from eval.sampling import load_sampler, plan_samples, resolve_settings
 from mobilediff.captions import load_nouns
@@ -43,6 +43,17 @@ def test_nouns_are_asked_for_as_often_as_test_images_show_them():
             for noun_id, count in of_class.items():
                 assert asked[noun_id] == pytest.approx(n / 10 * count / sum(of_class.values()), abs=3)
     assert plan_samples(1000, "noun", "{}").noun_ids == plan.noun_ids[:1000]
+
+
+def test_the_commonest_nouns_are_of_each_class_in_turn():
+    nouns, counts = commonest_nouns(20), noun_counts()
+    assert [load_nouns()[noun] for noun in nouns] == list(range(10)) * 2
+    for first, second in zip(nouns[:10], nouns[10:], strict=True):
+        others = [counts[noun] for noun in counts if load_nouns()[noun] == load_nouns()[first]]
+        assert [counts[first], counts[second]] == sorted(others, reverse=True)[:2]
+    assert commonest_nouns(0) == [] and sorted(commonest_nouns(356)) == sorted(counts)
+    with pytest.raises(ValueError, match="357 nouns; accepted are 0 to 356"):
+        commonest_nouns(357)
 
 
 def test_counted_nouns_are_those_of_the_images(tmp_path):

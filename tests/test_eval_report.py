@@ -22,7 +22,7 @@ from eval.fid import main as fid
 from eval.fid import measure_distance
 from eval.generate import generate as generate_samples
 from eval.generate import main as generate
-from eval.grid import compose_grid, spaced_nouns
+from eval.grid import compose_grid
 from eval.grid import main as grid
 from eval.images import read_images, real_images
 from eval.latency import measure_size
@@ -32,7 +32,6 @@ from eval.report import damaged, sample_counts
 from eval.report import main as report
 from eval.sampling import load_sampler, resolve_settings
 from eval.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, check_markers, figures, insert_table, table
-from mobilediff.captions import load_nouns
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.export import export_pipeline
 from mobilediff.model_card import RESULTS_END, RESULTS_START, model_card
@@ -314,9 +313,6 @@ def test_the_grid_repeats_every_pixel(checkpoints, tmp_path):
     assert Image.open(output).size == (4 * wide, 4 + 4 * 68)
     with pytest.raises(ValueError, match="--blocks is 6; accepted are 1 to the number of prompts, 5"):
         grid([*arguments, "--nouns", "3", "--blocks", "6"])
-    assert spaced_nouns(396) == list(load_nouns()) and spaced_nouns(0) == []
-    with pytest.raises(ValueError, match="397 nouns; accepted are 0 to 396"):
-        spaced_nouns(397)
     with pytest.raises(ValueError, match="accepted is a file that ends in .png"):
         grid(["--model", "any", "--output", "grid.jpg"])
     with pytest.raises(ValueError, match="--scale is 0; accepted is 1 or more"):
