@@ -14,16 +14,17 @@ SHIPPED_NOUN_COUNTS = Path(__file__).parent / "weights" / "reference" / "noun_co
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
-def write_noun_counts(images: ImageSet, file: str | Path = SHIPPED_NOUN_COUNTS) -> None:
+def write_noun_counts(images: ImageSet, file: str | Path) -> None:
     """Count the nouns of real images, those that none shows left out.
 
     Raises:
         ValueError: no image's noun is known.
     """
     nouns = list(load_nouns())
-    counts = Counter(images.noun_ids[images.noun_ids >= 0].tolist())
+    noun_ids = [] if images.noun_ids is None else images.noun_ids.tolist()
+    counts = Counter(noun_id for noun_id in noun_ids if noun_id >= 0)
     if not counts:
-        raise ValueError(f"{images.protocol['images']}: no image has a noun, so there are none to count for {file}")
+        raise ValueError(f"no image has a noun, so {file} is not written")
     write_json(file, {nouns[noun_id]: counts[noun_id] for noun_id in sorted(counts)})
 
 
@@ -64,12 +65,15 @@ def nouns_of_class(label: int) -> list[str]:
 
 
 def commonest_nouns(count: int) -> list[str]:
-    """The commonest noun of each class, then the second of each, and so on, until there are `count`.
+    """The commonest noun of each class, then the second of each, and so on, the classes' own names left out.
 
     Raises:
-        ValueError: fewer than none, or more than are counted.
+        ValueError: fewer than none, or more than there are.
     """
-    if not 0 <= count <= len(noun_counts()):
-        raise ValueError(f"{count} nouns; accepted are 0 to {len(noun_counts())}")
-    ranks = zip_longest(*(nouns_of_class(label) for label in range(len(CLASS_NAMES))))
-    return [noun for rank in ranks for noun in rank if noun is not None][:count]
+    by_class = [
+        [noun for noun in nouns_of_class(label) if noun not in CLASS_NAMES] for label in range(len(CLASS_NAMES))
+    ]
+    nouns = [noun for rank in zip_longest(*by_class) for noun in rank if noun is not None]
+    if not 0 <= count <= len(nouns):
+        raise ValueError(f"{count} nouns; accepted are 0 to {len(nouns)}")
+    return nouns[:count]

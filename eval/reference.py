@@ -184,8 +184,8 @@ def main(argv: list[str] | None = None) -> None:
         for split in SPLITS:
             _write_statistics(extractor, real_images(args.data, split), SHIPPED / f"{split}{STATISTICS_SUFFIX}")
         write_real_clip_score(args.data)
-        write_noun_counts(real_images(args.data, "test"))
-        print(SHIPPED_NOUN_COUNTS)
+        write_noun_counts(real_images(args.data, "test"), SHIPPED_NOUN_COUNTS)
+        print(f"{SHIPPED_NOUN_COUNTS}: the nouns of the test set, counted")
         return
     if Path(args.output).suffix != STATISTICS_SUFFIX:
         raise ValueError(f"--output is {args.output}; accepted is a file that ends in {STATISTICS_SUFFIX}")

@@ -14,9 +14,10 @@ from eval.fid import frechet_distance, measure_distance
 from eval.fid import main as fid
 from eval.gaussian import feature_statistics
 from eval.images import ImageSet
-from eval.protocol import tensor_sha256
+from eval.protocol import read_json, tensor_sha256
 from eval.reference import compute_reference, load_reference, reference_file, reference_statistics, save_reference
 from eval.reference import main as reference
+from mobilediff.captions import load_nouns
 from tests.eval_stand_ins import FEATURES, judge, random_images, write_png_folder  # noqa: F401
 
 
@@ -131,7 +132,12 @@ def test_references_of_another_size_are_made_once_resized(judge, tmp_path):  # n
 
 def test_the_command_without_images_makes_what_is_shipped(judge, monkeypatch, tmp_path):  # noqa: F811
     sets = {"train": random_images(30, 1), "test": random_images(20, 2)}
-    sets = {split: ImageSet(one.images, protocol={"images_sha256": split}) for split, one in sets.items()}
+    nouns = {"train": None, "test": torch.tensor([-1, 7] * 10)}
+    sets = {
+        split: ImageSet(one.images, noun_ids=nouns[split], protocol={"images_sha256": split})
+        for split, one in sets.items()
+    }
+    monkeypatch.setattr(eval.reference, "SHIPPED_NOUN_COUNTS", tmp_path / "noun_counts.json")
     monkeypatch.setattr(eval.reference, "real_images", lambda data, split: sets[split])
     monkeypatch.setattr(eval.reference, "write_real_clip_score", lambda data: None)
     reference(["--data", "stand-in"])
@@ -139,6 +145,10 @@ def test_the_command_without_images_makes_what_is_shipped(judge, monkeypatch, tm
         statistics = load_reference(reference_file(judge, split), judge)
         assert statistics.n == n == len(statistics.kept_features())
         assert statistics.metadata["images_sha256"] == split
+    assert read_json(tmp_path / "noun_counts.json") == {list(load_nouns())[7]: 10}
+    sets["test"] = sets["train"]
+    with pytest.raises(ValueError, match="no image has a noun"):
+        reference(["--data", "stand-in"])
 
 
 @pytest.mark.parametrize(
