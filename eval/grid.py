@@ -45,14 +45,23 @@ def draw_grid(
     ]
 
 
+def check_scale(scale: int) -> None:
+    """Refuse a scale that images cannot be enlarged by.
+
+    Raises:
+        ValueError: it is below 1.
+    """
+    if scale < 1:
+        raise ValueError(f"--scale is {scale}; accepted is 1 or more")
+
+
 def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str] | None = None) -> Image.Image:
     """Lay images out, enlarged `scale` times by nearest neighbour, with a label left of each row.
 
     Raises:
         ValueError: `scale` is below 1, rows of unequal length, or another number of labels than rows.
     """
-    if scale < 1:
-        raise ValueError(f"scale is {scale}; accepted is 1 or more")
+    check_scale(scale)
     if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
         raise ValueError(f"rows of {[len(row) for row in rows]} images; accepted are one or more rows of one length")
     if labels is not None and len(labels) != len(rows):
@@ -98,8 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if Path(args.output).suffix != ".png":
         raise ValueError(f"--output is {args.output}; accepted is a file that ends in .png")
-    if args.scale < 1:
-        raise ValueError(f"--scale is {args.scale}; accepted is 1 or more")
+    check_scale(args.scale)
     names = [] if args.prompts else list(CLASS_NAMES)
     names += commonest_nouns(args.nouns)
     count = len(names) + len(args.prompts or [])

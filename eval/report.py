@@ -233,6 +233,11 @@ class Report:
         prompts = [caption(CLASS_NAMES[label], template) for label in real.class_labels.tolist()]
         return replace(real, prompts=prompts, protocol=real.protocol | {"template": template})
 
+    @cached_property
+    def training(self) -> TrainingFeatures:
+        """What `quality` compares with; errors as in `real_images`."""
+        return TrainingFeatures(judge_extractor(), self.data, self.device)
+
     def _scale_images(self, name: str) -> ImageSet:
         """The images of a row for scale, made once."""
         if name not in self._made:
@@ -248,7 +253,7 @@ class Report:
             if self._scale_rows(section, clip if section == "clip" else judge):
                 self.real  # noqa: B018 - reads them
         if "quality" in sections and self._stale("quality", judge):
-            real_images(self.data, "train")
+            self.training  # noqa: B018 - reads the training images
 
     def distance(self, extractors: list[Extractor]) -> None:
         """Frechet distance and class accuracy, with the bundled extractor in the section `distance`; another has its
@@ -279,12 +284,9 @@ class Report:
         judge = judge_extractor()
         names = self._stale("quality", judge.protocol())
         scale = self._scale_rows("quality", judge.protocol())
-        if not names and not scale:
-            return
-        training = TrainingFeatures(judge, self.data, self.device)
         images = {name: self._samples(name) for name in names} | {name: self._scale_images(name) for name in scale}
         for name, one in images.items():
-            self.save(name, "quality", measure_quality(one, judge, device=self.device, training=training))
+            self.save(name, "quality", measure_quality(one, judge, device=self.device, training=self.training))
 
     def nouns(self) -> None:
         """How often the judge names the noun, on samples of noun prompts."""

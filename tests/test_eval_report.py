@@ -177,7 +177,7 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     assert record["quality"]["n"] == 20 and "distance" not in record
     with monkeypatch.context() as patch:
         patch.setattr(eval.report, "kept_samples", lambda *args: pytest.fail("sampled before the data was looked for"))
-        patch.setattr(eval.report, "real_images", real_images)
+        patch.setattr(eval.quality, "real_images", real_images)
         with pytest.raises(FileNotFoundError, match="stand-in"):
             report([*arguments, "--n", "22", "--only", "quality"])
     report([*arguments, "--n", "20"])
