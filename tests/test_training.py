@@ -132,6 +132,10 @@ def test_what_a_stage_refuses_is_one_line(tmp_path, monkeypatch):
     [
         (eight_step.EightStepOptions, {"guidance_interval": [0.8, 0.15]}, r"guidance_interval is \[0.8, 0.15\]"),
         (eight_step.EightStepOptions, {"num_steps": 0}, "num_steps is 0"),
+        (eight_step.EightStepOptions, {"cfg_aware_probability": 1.5}, "cfg_aware_probability is 1.5"),
+        (eight_step.EightStepOptions, {"cfg_aware_range": [14, 2]}, r"cfg_aware_range is \[14.0, 2.0\]"),
+        (eight_step.EightStepOptions, {"watch_samples": 265}, "watch_samples is 265; accepted are 0 and multiples of"),
+        (eight_step.EightStepOptions, {"watch_samples": 100}, "watch_samples is 100"),
         (prune.PruneOptions, {"num_intervals": 0}, "num_intervals is 0"),
         (prune.PruneOptions, {"method": "random"}, "method is 'random'; accepted are"),
         (prune.PruneOptions, {"pruning_ratio": 1.0}, "pruning_ratio is 1.0"),
@@ -531,6 +535,12 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     assert eight_step.train(build_options(eight_step.EightStepOptions, options), FULL)
     pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "eight" / "export")
     assert pipeline.nfe() == 8
+    with pytest.raises(ValueError, match="guidance is distilled into this checkpoint"):
+        pipeline.nfe(guidance_scale=2.0)
+
+    aware = {**options, "output": str(tmp_path / "aware"), "cfg_aware_probability": 1.0, "lambda_task": 0.2}
+    assert eight_step.train(build_options(eight_step.EightStepOptions, aware), FULL)
+    assert MobileDiffusionPipeline.from_pretrained(tmp_path / "aware" / "export").nfe(guidance_scale=2.0) == 16
 
     start = str(tmp_path / "eight" / "export")
     options = tiny_options(

@@ -1,9 +1,10 @@
-"""Stage `eight_step`: progressive distillation (arXiv 2202.00512), guidance folded into the student."""
+"""Stage `eight_step`: progressive distillation (arXiv 2202.00512), guidance folded in or CFG-aware."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.training.generator import (
@@ -41,9 +42,13 @@ class EightStepOptions(GeneratorOptions):
         teacher: pipeline folder of the network that gives the targets; None for `student` itself.
         num_steps: steps of the distilled student; the targets take twice as many.
         guidance_scale: guidance of the targets, which the student learns to give in one call (arXiv 2210.03142).
-        guidance_interval: from where to where it applies (arXiv 2404.07724), as shares of the timesteps.
+        guidance_interval: from where to where guidance applies (arXiv 2404.07724), as shares of the timesteps.
+        cfg_aware_probability: share of the steps that have both teacher and student guided, the others neither
+            (SnapFusion, arXiv 2306.00980, its CFG-aware loss): the student is one to be guided when it samples. At 0
+            `guidance_scale` is folded in instead.
+        cfg_aware_range: of the guidance scales of those steps, drawn evenly.
         lambda_distill: weight of the truncated-SNR loss.
-        lambda_task: weight of the loss against the data.
+        lambda_task: weight of the loss against the data, which is brought to the size of the other first.
     """
 
     POSITIVE = (*GeneratorOptions.POSITIVE, "num_steps")
@@ -53,6 +58,8 @@ class EightStepOptions(GeneratorOptions):
     num_steps: int = 8
     guidance_scale: float = 3.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    cfg_aware_probability: float = 0.0
+    cfg_aware_range: tuple[float, float] = (2.0, 14.0)
     lambda_distill: float = 1.0
     lambda_task: float = 0.0
 
@@ -61,6 +68,11 @@ class EightStepOptions(GeneratorOptions):
         low, high = self.guidance_interval
         if not 0 <= low < high <= 1:
             raise ValueError(f"guidance_interval is {[low, high]}; accepted are two shares, 0 <= low < high <= 1")
+        if not 0 <= self.cfg_aware_probability <= 1:
+            raise ValueError(f"cfg_aware_probability is {self.cfg_aware_probability}; accepted are shares from 0 to 1")
+        low, high = self.cfg_aware_range
+        if not 1 <= low <= high:
+            raise ValueError(f"cfg_aware_range is {[low, high]}; accepted are two scales, 1 <= low <= high")
 
 
 def train(options: EightStepOptions, limits: RunLimits) -> bool:
@@ -70,19 +82,29 @@ def train(options: EightStepOptions, limits: RunLimits) -> bool:
     trainer, data = setup(options, limits, parts)
     teacher = trainer.frozen(load_velocity_pipeline(options.teacher or options.student).unet)
     module = trainer.add("unet", source.unet)
+    cfg_aware = options.cfg_aware_probability > 0
     scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
-    pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=True)
+    pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=not cfg_aware)
     alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
     grid = trailing_timesteps(2 * options.num_steps, trainer.device)
 
-    @torch.no_grad()
-    def guided_velocity(noisy: torch.Tensor, timesteps: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def velocities(network: nn.Module, noisy, timesteps, rows, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The network's v, guided and as it is; the same without guidance."""
+        if scale == 1:
+            with trainer.autocast():
+                v = network(noisy, timesteps, **data.conditioning(rows)).sample.float()
+            return v, v
         both = data.conditioning(torch.cat([rows, data.conditioning.null_like(rows)]))
         with trainer.autocast():
-            prediction = teacher(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), **both).sample
-        shares = timesteps / NUM_TRAIN_TIMESTEPS
-        scales = guidance_scales(shares, options.guidance_scale, options.guidance_interval)
-        return guided(*prediction.float().chunk(2), scales)
+            prediction = network(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), **both).sample
+        v, null = prediction.float().chunk(2)
+        scales = guidance_scales(timesteps / NUM_TRAIN_TIMESTEPS, scale, options.guidance_interval)
+        return guided(v, null, scales), v
+
+    def draw_scale(step: TrainingStep) -> float:
+        aware, place = torch.rand(2, generator=step.generator, device=trainer.device).tolist()
+        low, high = options.cfg_aware_range
+        return low + (high - low) * place if aware < options.cfg_aware_probability else 1.0
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
@@ -92,19 +114,22 @@ def train(options: EightStepOptions, limits: RunLimits) -> bool:
         times = [grid[start], grid[start + 1], grid[start + 2]]
         z = diffuse(batch.latents, times[0], alphas_cumprod, step.generator)
         middle, end = (alpha_sigma(alphas_cumprod, t) for t in times[1:])
-        after_one = ddim_step(z.noisy, guided_velocity(z.noisy, times[0], batch.rows), z.alpha, z.sigma, *middle)
-        after_two = ddim_step(after_one, guided_velocity(after_one, times[1], batch.rows), *middle, *end)
+        scale = draw_scale(step) if cfg_aware else options.guidance_scale
+        with torch.no_grad():
+            v, _ = velocities(teacher, z.noisy, times[0], batch.rows, scale)
+            after_one = ddim_step(z.noisy, v, z.alpha, z.sigma, *middle)
+            v, _ = velocities(teacher, after_one, times[1], batch.rows, scale)
+            after_two = ddim_step(after_one, v, *middle, *end)
         target = two_step_target(z.noisy, after_two, z.alpha, z.sigma, *end)
-        with trainer.autocast():
-            prediction = module(z.noisy, times[0], **data.conditioning(batch.rows)).sample
-        prediction = prediction.float()
+        prediction, plain = velocities(module, z.noisy, times[0], batch.rows, scale if cfg_aware else 1.0)
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
         loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)
-        loss_task = F.mse_loss(prediction, z.velocity)
-        trainer.update("unet", options.lambda_distill * loss_distill + options.lambda_task * loss_task)
+        loss_task = F.mse_loss(plain, z.velocity)
+        same_size = (loss_distill / loss_task).detach()
+        trainer.update("unet", options.lambda_distill * loss_distill + options.lambda_task * same_size * loss_task)
         return {"loss_distill": loss_distill, "loss_task": loss_task}
 
-    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))
+    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline))
 
 
 if __name__ == "__main__":

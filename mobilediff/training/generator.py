@@ -24,8 +24,11 @@ from mobilediff.training.augment import to_float
 from mobilediff.training.options import RunLimits, TrainingOptions
 from mobilediff.training.trainer import Trainer, TrainingStep
 from mobilediff.training.vae import encode_latents
+from mobilediff.training.watch import Watch
 
 NUM_TRAIN_TIMESTEPS = 1000
+GRID_SEEDS = 8
+LEAST_WATCHED = 260  # a covariance of the judge's 256 features needs more images than these; in tens, for the classes
 
 
 @dataclass
@@ -41,6 +44,7 @@ class GeneratorOptions(TrainingOptions):
         num_phrasings: phrasings of each name.
         default_num_inference_steps, default_guidance_scale: what the exported pipeline samples with.
         sample_steps: steps of the grids drawn while training; None for the default.
+        watch_samples: samples drawn beside each grid for `Watch`'s figures; 0 for none.
         latent_cache: folder of encoded images, shared by runs.
     """
 
@@ -53,7 +57,16 @@ class GeneratorOptions(TrainingOptions):
     default_num_inference_steps: int = 50
     default_guidance_scale: float = 3.0
     sample_steps: int | None = None
+    watch_samples: int = 0
     latent_cache: str = "runs/latents"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.watch_samples and (self.watch_samples < LEAST_WATCHED or self.watch_samples % len(CLASS_NAMES)):
+            raise ValueError(
+                f"option watch_samples is {self.watch_samples}; accepted are 0 and multiples of {len(CLASS_NAMES)} "
+                f"from {LEAST_WATCHED}"
+            )
 
 
 @dataclass
@@ -268,24 +281,29 @@ def exporter(pipeline: MobileDiffusionPipeline):
     return lambda folder: export_pipeline(pipeline, folder)
 
 
-def sampler(trainer: Trainer, pipeline: MobileDiffusionPipeline, steps: int | None = None, seeds: int = 8):
-    """An `on_sample` for `Trainer.fit`: ten classes by `seeds` seeds, into tensorboard and the run folder."""
+def sampler(trainer: Trainer, pipeline: MobileDiffusionPipeline):
+    """An `on_sample` for `Trainer.fit`: a grid of the ten classes by eight seeds, into tensorboard and the run folder,
+    and the figures of `Watch` where the options ask for them."""
+    options = trainer.options
+    watch = Watch(options.watch_samples, trainer.device) if options.watch_samples else None
 
-    def on_sample(writer) -> None:
+    def on_sample(writer) -> dict[str, float]:
         pipeline.set_progress_bar_config(disable=True)
-        generators = [torch.Generator().manual_seed(seed) for _ in CLASS_NAMES for seed in range(seeds)]
+        generators = [torch.Generator().manual_seed(seed) for _ in CLASS_NAMES for seed in range(GRID_SEEDS)]
         with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
             images = pipeline(
                 class_labels=list(CLASS_NAMES),
-                num_images_per_prompt=seeds,
-                num_inference_steps=steps,
+                num_images_per_prompt=GRID_SEEDS,
+                num_inference_steps=options.sample_steps,
                 generator=generators,
                 output_type="pt",
             ).images
-        grid = make_grid(images.float().cpu(), nrow=seeds)
+            figures = watch(pipeline, options.sample_steps) if watch else {}
+        grid = make_grid(images.float().cpu(), nrow=GRID_SEEDS)
         writer.add_image("samples", grid, trainer.step)
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)
         to_pil_image(grid).save(folder / f"{trainer.step:08d}.png")
+        return figures
 
     return on_sample

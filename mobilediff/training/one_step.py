@@ -216,7 +216,7 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
             values |= {"real_share": real_share, "fake_share": fake_share}
         return values
 
-    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))
+    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline))
 
 
 if __name__ == "__main__":

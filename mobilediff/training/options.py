@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "log_every",
     "sample_every",
     "sample_steps",
+    "watch_samples",
     "save_every_minutes",
     "compile",
     "latent_cache",

@@ -81,7 +81,7 @@ def train(options: PruneOptions, limits: RunLimits) -> bool:
         trainer.update("unet", loss_kd_output)
         return {"loss_kd_output": loss_kd_output}
 
-    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))
+    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline))
 
 
 if __name__ == "__main__":

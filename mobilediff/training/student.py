@@ -182,7 +182,7 @@ def train(options: StudentOptions, limits: RunLimits) -> bool:
         )
         return {"loss_task": loss_task, "loss_kd_output": loss_kd_output, "loss_kd_feat": loss_kd_feat}
 
-    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))
+    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline))
 
 
 if __name__ == "__main__":

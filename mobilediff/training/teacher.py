@@ -71,7 +71,7 @@ def train(options: TeacherOptions, limits: RunLimits) -> bool:
         trainer.update("unet", loss)
         return {"loss_task": loss}
 
-    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline, options.sample_steps))
+    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline))
 
 
 if __name__ == "__main__":
