@@ -548,7 +548,7 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
         data_folder,
         student=start,
         num_pairs=6,
-        adversarial_start=1,
+        reconstruction_steps=1,
         default_num_inference_steps=1,
         **common,
     )
@@ -563,6 +563,15 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     whole, resumed = (load_state(tmp_path / name)[0] for name in ("one", "resumed"))
     assert {name.split("/")[0] for name in whole} == {"generator", "discriminator"}
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    matched = {**options, "output": str(tmp_path / "matched"), "lambda_distribution": 1.0, "lambda_adversarial": 0.0}
+    matched |= {"teacher": str(tmp_path / "student" / "export"), "follower": str(tmp_path / "student" / "export")}
+    assert one_step.train(build_options(one_step.OneStepOptions, {**matched, "follower_updates": 2}), FULL)
+    records = [json.loads(line) for line in (tmp_path / "matched" / "stats.jsonl").read_text().splitlines()]
+    assert "loss_distribution" not in records[0] and "loss_follower" in records[0]
+    assert {"loss_reconstruction", "loss_distribution", "loss_follower"} <= set(records[-1])
+    assert "loss_adversarial" not in records[-1]
+    with pytest.raises(FileNotFoundError, match="no checkpoint at nowhere"):
+        one_step.train(build_options(one_step.OneStepOptions, {**matched, "teacher": "nowhere"}), FULL)
     with pytest.raises(ValueError, match="student_steps|num_inference_steps is 4"):
         one_step.train(build_options(one_step.OneStepOptions, {**options, "student_steps": 4}), FULL)
 

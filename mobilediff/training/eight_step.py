@@ -8,9 +8,9 @@ from torch import nn
 
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.training.generator import (
-    NUM_TRAIN_TIMESTEPS,
     FrozenParts,
     GeneratorOptions,
+    check_guidance_interval,
     exporter,
     load_velocity_pipeline,
     make_pipeline,
@@ -18,13 +18,12 @@ from mobilediff.training.generator import (
     sampler,
     setup,
     trailing_timesteps,
+    velocities,
 )
 from mobilediff.training.losses import (
     alpha_sigma,
     ddim_step,
     diffuse,
-    guidance_scales,
-    guided,
     sample_from_velocity,
     truncated_snr_loss,
     two_step_target,
@@ -65,9 +64,7 @@ class EightStepOptions(GeneratorOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        low, high = self.guidance_interval
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"guidance_interval is {[low, high]}; accepted are two shares, 0 <= low < high <= 1")
+        check_guidance_interval(self.guidance_interval)
         if not 0 <= self.cfg_aware_probability <= 1:
             raise ValueError(f"cfg_aware_probability is {self.cfg_aware_probability}; accepted are shares from 0 to 1")
         low, high = self.cfg_aware_range
@@ -88,18 +85,10 @@ def train(options: EightStepOptions, limits: RunLimits) -> bool:
     alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
     grid = trailing_timesteps(2 * options.num_steps, trainer.device)
 
-    def velocities(network: nn.Module, noisy, timesteps, rows, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """The network's v, guided and as it is; the same without guidance."""
-        if scale == 1:
-            with trainer.autocast():
-                v = network(noisy, timesteps, **data.conditioning(rows)).sample.float()
-            return v, v
-        both = data.conditioning(torch.cat([rows, data.conditioning.null_like(rows)]))
-        with trainer.autocast():
-            prediction = network(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), **both).sample
-        v, null = prediction.float().chunk(2)
-        scales = guidance_scales(timesteps / NUM_TRAIN_TIMESTEPS, scale, options.guidance_interval)
-        return guided(v, null, scales), v
+    def velocities_of(network: nn.Module, noisy, timesteps, rows, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        return velocities(
+            network, data.conditioning, trainer, noisy, timesteps, rows, scale, options.guidance_interval
+        )
 
     def draw_scale(step: TrainingStep) -> float:
         aware, place = torch.rand(2, generator=step.generator, device=trainer.device).tolist()
@@ -116,12 +105,12 @@ def train(options: EightStepOptions, limits: RunLimits) -> bool:
         middle, end = (alpha_sigma(alphas_cumprod, t) for t in times[1:])
         scale = draw_scale(step) if cfg_aware else options.guidance_scale
         with torch.no_grad():
-            v, _ = velocities(teacher, z.noisy, times[0], batch.rows, scale)
+            v, _ = velocities_of(teacher, z.noisy, times[0], batch.rows, scale)
             after_one = ddim_step(z.noisy, v, z.alpha, z.sigma, *middle)
-            v, _ = velocities(teacher, after_one, times[1], batch.rows, scale)
+            v, _ = velocities_of(teacher, after_one, times[1], batch.rows, scale)
             after_two = ddim_step(after_one, v, *middle, *end)
         target = two_step_target(z.noisy, after_two, z.alpha, z.sigma, *end)
-        prediction, plain = velocities(module, z.noisy, times[0], batch.rows, scale if cfg_aware else 1.0)
+        prediction, plain = velocities_of(module, z.noisy, times[0], batch.rows, scale if cfg_aware else 1.0)
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
         loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)
         loss_task = F.mse_loss(plain, z.velocity)

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
@@ -21,6 +22,7 @@ from mobilediff.export import export_pipeline
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.training.augment import to_float
+from mobilediff.training.losses import guidance_scales, guided
 from mobilediff.training.options import RunLimits, TrainingOptions
 from mobilediff.training.trainer import Trainer, TrainingStep
 from mobilediff.training.vae import encode_latents
@@ -67,6 +69,17 @@ class GeneratorOptions(TrainingOptions):
                 f"option watch_samples is {self.watch_samples}; accepted are 0 and multiples of {len(CLASS_NAMES)} "
                 f"from {LEAST_WATCHED}"
             )
+
+
+def check_guidance_interval(interval: tuple[float, float]) -> None:
+    """Refuse an interval of guidance.
+
+    Raises:
+        ValueError: it is not 0 <= low < high <= 1.
+    """
+    low, high = interval
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"guidance_interval is {[low, high]}; accepted are two shares, 0 <= low < high <= 1")
 
 
 @dataclass
@@ -123,6 +136,35 @@ class Conditioning:
     def null_like(self, rows: torch.Tensor) -> torch.Tensor:
         """As many rows of the null prompt."""
         return torch.full_like(rows, self.bank.null_index)
+
+
+def velocities(
+    network: nn.Module,
+    conditioning: Conditioning,
+    trainer: Trainer,
+    noisy: torch.Tensor,
+    timesteps: torch.Tensor,
+    rows: torch.Tensor,
+    guidance_scale: float = 1.0,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The network's v in fp32, guided inside the interval, and as it is; without guidance both are the same.
+
+    Args:
+        noisy: z_t [B, C, H, W].
+        timesteps: t, [B].
+        rows: of the captions, [B].
+    """
+    if guidance_scale == 1:
+        with trainer.autocast():
+            v = network(noisy, timesteps, **conditioning(rows)).sample.float()
+        return v, v
+    both = conditioning(torch.cat([rows, conditioning.null_like(rows)]))
+    with trainer.autocast():
+        prediction = network(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), **both).sample
+    v, null = prediction.float().chunk(2)
+    scales = guidance_scales(timesteps / NUM_TRAIN_TIMESTEPS, guidance_scale, guidance_interval)
+    return guided(v, null, scales), v
 
 
 @dataclass

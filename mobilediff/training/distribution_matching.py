@@ -1,0 +1,60 @@
+"""Distribution matching (DMD2, arXiv 2405.14867): where the teacher's score and the generator's own one disagree."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mobilediff.training.generator import NUM_TRAIN_TIMESTEPS, Batch, Conditioning, noise_scheduler, velocities
+from mobilediff.training.losses import diffuse, sample_from_velocity
+from mobilediff.training.trainer import Trainer
+
+# The ends of the diffusion, where one of the two predictions says nothing (arXiv 2405.14867, appendix).
+LOWEST_SHARE, HIGHEST_SHARE = 0.02, 0.98
+
+
+class DistributionMatcher:
+    """Two denoisers of the generator's samples: the guided teacher, frozen, and a follower ("fake score").
+
+    The follower is trained here, by the diffusion's own loss on samples of the generator alone. The options are those
+    of `OneStepOptions`.
+    """
+
+    def __init__(self, trainer: Trainer, teacher: nn.Module, follower: nn.Module, conditioning: Conditioning):
+        self.trainer, self.options, self.conditioning = trainer, trainer.options, conditioning
+        self.teacher = trainer.frozen(teacher)
+        self.follower = trainer.add(
+            "follower", follower, learning_rate=self.options.follower_learning_rate, ema_decay=0.0
+        )
+        self.alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
+
+    def _diffuse(self, latents: torch.Tensor, generator: torch.Generator):
+        low, high = (round(share * NUM_TRAIN_TIMESTEPS) for share in (LOWEST_SHARE, HIGHEST_SHARE))
+        timesteps = torch.randint(low, high, (len(latents),), generator=generator, device=latents.device)
+        return timesteps, diffuse(latents, timesteps, self.alphas_cumprod, generator)
+
+    def _velocity(self, network: nn.Module, noisy, timesteps, rows, *guidance) -> torch.Tensor:
+        return velocities(network, self.conditioning, self.trainer, noisy, timesteps, rows, *guidance)[0]
+
+    def generator_loss(self, samples: Batch, generator: torch.Generator) -> torch.Tensor:
+        """A loss whose gradient in the samples is x_follower - x_teacher, over the teacher's distance to the sample.
+
+        Half the square of that, as a value (arXiv 2311.18828, equations 7 and 8; 2405.14867, section 3).
+        """
+        guidance = self.options.guidance_scale, self.options.guidance_interval
+        with torch.no_grad():
+            timesteps, z = self._diffuse(samples.latents, generator)
+            v = self._velocity(self.teacher, z.noisy, timesteps, samples.rows, *guidance)
+            taught = sample_from_velocity(z.noisy, v, z.alpha, z.sigma)
+            v = self._velocity(self.follower, z.noisy, timesteps, samples.rows)
+            followed = sample_from_velocity(z.noisy, v, z.alpha, z.sigma)
+            scale = (samples.latents - taught).abs().mean((1, 2, 3), keepdim=True)
+            target = samples.latents - (followed - taught) / scale
+        return F.mse_loss(samples.latents, target) / 2
+
+    def train(self, samples: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """The follower's steps on samples without a gradient; returns its last loss."""
+        for _ in range(self.options.follower_updates):
+            timesteps, z = self._diffuse(samples.latents, generator)
+            loss = F.mse_loss(self._velocity(self.follower, z.noisy, timesteps, samples.rows), z.velocity)
+            self.trainer.update("follower", loss)
+        return {"loss_follower": loss}
