@@ -32,7 +32,7 @@ from eval.pipelines import (
     resolve_pipeline_settings,
     takes_generators,
 )
-from eval.protocol import atomic_path, device_description, read_json, write_json
+from eval.protocol import device_description, read_json, write_json
 from eval.sampling import (
     DTYPES,
     PROMPT_KINDS,
@@ -45,6 +45,7 @@ from eval.sampling import (
     resolve_settings,
 )
 from mobilediff.captions import caption
+from mobilediff.files import atomic_path
 from mobilediff.schedulers.choice import choose_scheduler
 
 

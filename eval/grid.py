@@ -18,9 +18,9 @@ from accelerate import PartialState
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.noun_prompts import commonest_nouns
-from eval.protocol import atomic_path
 from eval.sampling import load_sampler
 from mobilediff.captions import CLASS_NAMES, caption
+from mobilediff.files import atomic_path, check_png
 
 MARGIN = 4  # pixels
 FONT_SIZE = 16
@@ -105,8 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--no-labels", action="store_true", help="images alone")
     parser.add_argument("--blocks", type=int, default=1, help="lay the prompts out in so many blocks side by side")
     args = parser.parse_args(argv)
-    if Path(args.output).suffix != ".png":
-        raise ValueError(f"--output is {args.output}; accepted is a file that ends in .png")
+    check_png("--output", args.output)
     check_scale(args.scale)
     names = [] if args.prompts else list(CLASS_NAMES)
     names += commonest_nouns(args.nouns)

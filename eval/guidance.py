@@ -26,6 +26,7 @@ from eval.plots import draw_guidance
 from eval.reference import reference_statistics
 from eval.sampling import DTYPES, CheckpointSettings, load_sampler, resolve_settings
 from eval.show import keep_result
+from mobilediff.files import check_png
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers.choice import choose_scheduler
 
@@ -163,8 +164,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", help="also write the result to this file")
     parser.add_argument("--plot", help="also draw it against the scales, into this PNG file")
     args = parser.parse_args(argv)
-    if args.plot and Path(args.plot).suffix != ".png":
-        raise ValueError(f"--plot is {args.plot}; accepted is a file that ends in .png")
+    if args.plot:
+        check_png("--plot", args.plot)
     judge, device = judge_extractor(), PartialState().device
     check_sweep(args.scales, args.n, judge)
     pipeline = load_sampler(args.model, device)

@@ -4,9 +4,10 @@
     python -m eval.latency --model checkpoints/* --peers --batch-sizes 1 8 64 --json latency.json
 
 Parts: text encoder (one prompt an image), network call (unguided), decoder, and image (the whole pipeline at its
-default steps and guidance). After a warm-up the models take turns at each part, so that a drift of the machine hits
-all alike; of two calls in a row the second is timed. The machine's matrix product takes its turn as well, and its best
-rate is the peak that a network call has its share of. Memory is measured after the timed runs, in calls of its own.
+default steps and guidance, for a prompt that it has seen: a new one adds the text encoder). After a warm-up the models
+take turns at each part, so that a drift of the machine hits all alike; of two calls in a row the second is timed. The
+machine's matrix product takes its turn as well, and its best rate is the peak that a network call has its share of.
+Memory is measured after the timed runs, in calls of its own.
 """
 
 import argparse
@@ -36,7 +37,9 @@ PARTS = ("text_encoder", "network_call", "vae_decoder", "image")
 MAX_BATCH_SIZE = 64
 WARM_UP = 2
 MIN_RUNS = 3
-TIMED = "the second of two calls in a row"
+# The pipeline keeps the embeddings of the first call's prompt, so an image is one of a known prompt; the time of a new
+# prompt's embeddings is the text encoder's own.
+TIMED = "the second of two calls in a row, an image's with its prompt's embeddings kept from the first"
 # A call that takes more seconds has one warm-up and no call before a timed one: cold caches are nothing beside it.
 LONG_CALL = 10
 FP32_BYTES = 4

@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from eval.protocol import atomic_path
+from mobilediff.files import atomic_path
 
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
 DISTANCE = "frechet_distance_judge"

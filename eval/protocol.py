@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import os
 import platform
 import re
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
+from mobilediff.files import atomic_path
 
 SAMPLING_LIBRARIES = ("torch", "diffusers", "transformers")
 LIBRARIES = (*SAMPLING_LIBRARIES, "torchvision", "accelerate", "torch-fidelity", "open-clip-torch", "numpy", "pillow")
@@ -93,19 +93,6 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-@contextmanager
-def atomic_path(path: str | Path):
-    """Yields a temporary path beside `path` that takes its place when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: dict) -> None:

@@ -24,9 +24,10 @@ from eval.extractors import JUDGE, Extractor, add_extractor_arguments, choose_ex
 from eval.gaussian import Statistics, feature_statistics
 from eval.images import ImageSet, read_images, real_images, resized
 from eval.noun_prompts import SHIPPED_NOUN_COUNTS, write_noun_counts
-from eval.protocol import atomic_path, write_json
+from eval.protocol import write_json
 from eval.sampling import DEFAULT_TEMPLATE
 from mobilediff.data import DATA_VARIABLE, SPLITS
+from mobilediff.files import atomic_path
 
 SHIPPED = Path(__file__).parent / "weights" / "reference"
 CACHE = Path("outputs/reference")

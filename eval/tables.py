@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eval.extractors import JUDGE
-from eval.protocol import atomic_path
+from mobilediff.files import atomic_path
 from mobilediff.model_card import RESULTS_END, RESULTS_START
 
 NOISE_STD = 0.1  # of the range 0..1; what "damaged" means

@@ -5,12 +5,14 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors import SafetensorError, safe_open
 
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 INDEX_NAME = "model_index.json"
+VAE = AutoencoderKL | AutoencoderTiny
+VAE_CLASSES = {cls.__name__: cls for cls in (AutoencoderKL, AutoencoderTiny)}
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
@@ -75,7 +77,24 @@ def load_component(cls: type, folder: str | Path):
     return network.eval()
 
 
-def encoder_tensors(vae: AutoencoderKL) -> dict[str, torch.Tensor]:
+def load_vae(folder: str | Path) -> VAE:
+    """A VAE of the class that its config names; errors as in `load_component`.
+
+    Raises:
+        ValueError: the config names another class, or none.
+    """
+    config = Path(folder, "config.json")
+    if not config.is_file():
+        missing = config if Path(folder).is_dir() else folder
+        raise FileNotFoundError(f"{missing} does not exist: expected what a VAE's save_pretrained writes")
+    _check_json(config)
+    name = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+    if name not in VAE_CLASSES:
+        raise ValueError(f"{config}: _class_name is {name!r}; accepted are {', '.join(VAE_CLASSES)}")
+    return load_component(VAE_CLASSES[name], folder)
+
+
+def encoder_tensors(vae: VAE) -> dict[str, torch.Tensor]:
     """The weights that an image's latents come from, by name: all but the decoder's."""
     decoding = ("decoder.", "post_quant_conv.")
     return {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith(decoding)}

@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import inspect
 import json
+import math
 import os
 import re
 import shutil
@@ -16,17 +17,18 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline
+from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline, load_vae
 from mobilediff.model_card import model_card
-from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.pipeline import CLASS_NAMES, MobileDiffusionPipeline
 from mobilediff.schedulers.choice import choose_scheduler
 
 CODE_HASH_LENGTH = 12
+LEAST_LIKENESS = 20  # dB between two decoders of the same latents
 # What diffusers and transformers note in a config when a component is loaded from a folder.
 ORIGIN_KEYS = ("_name_or_path", "is_local", "local_files_only")
 
@@ -140,21 +142,47 @@ def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) 
 
 
 def replace_vae(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:
-    """Decode with another VAE of the same encoder, such as the stage `decoder` trains.
+    """Decode with another VAE for the same latents, such as the stages `decoder` and `tiny_vae` train.
 
     Raises:
         FileNotFoundError: `folder` holds no VAE.
-        ValueError: its weights are damaged, or its encoder makes other latents.
+        ValueError: its weights are damaged, or it is for other latents.
     """
-    vae = load_component(AutoencoderKL, folder)
+    vae = load_vae(folder)
+    if isinstance(vae, AutoencoderTiny) or isinstance(pipeline.vae, AutoencoderTiny):
+        _check_decoded_alike(pipeline, vae, folder)
+    else:
+        _check_same_encoder(pipeline.vae, vae, folder)
+    pipeline.register_modules(vae=vae)
+
+
+def _check_same_encoder(known: AutoencoderKL, vae: AutoencoderKL, folder: str | Path) -> None:
     for name in ("latents_mean", "latents_std"):
-        before, now = pipeline.vae.config[name], vae.config[name]
+        before, now = known.config[name], vae.config[name]
         if now != before:
             raise ValueError(f"{folder}: {name} is {now}, but the network was trained with {before}")
-    before, now = encoder_tensors(pipeline.vae), encoder_tensors(vae)
+    before, now = encoder_tensors(known), encoder_tensors(vae)
     if before.keys() != now.keys() or any(not torch.equal(now[name], before[name]) for name in before):
         raise ValueError(f"{folder}: its encoder is not the one whose latents the network was trained on")
+
+
+def _check_decoded_alike(pipeline: MobileDiffusionPipeline, vae: torch.nn.Module, folder: str | Path) -> None:
+    """An encoder of another class has no weights to compare, so samples of the classes are decoded by both."""
+    generator = torch.Generator().manual_seed(0)
+    latents = pipeline(class_labels=list(CLASS_NAMES), generator=generator, output_type="latent").images
+    known = pipeline.vae
+    before = pipeline.decode_latents(latents)
     pipeline.register_modules(vae=vae)
+    now = pipeline.decode_latents(latents)
+    pipeline.register_modules(vae=known)
+    if before.shape != now.shape:
+        raise ValueError(f"{folder}: decodes to {tuple(now.shape[1:])}, the model's VAE to {tuple(before.shape[1:])}")
+    decibels = 10 * math.log10(4 / torch.nn.functional.mse_loss(now, before).item())
+    if decibels < LEAST_LIKENESS:
+        raise ValueError(
+            f"{folder}: what the network draws is decoded {decibels:.1f} dB near to the model's VAE; accepted is "
+            f"{LEAST_LIKENESS} dB or more: it is for other latents"
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -167,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--text", help="a folder of the stage clip's export, whose text encoder takes the model's place"
     )
-    parser.add_argument("--vae", help="a folder of the stage decoder's export, whose VAE takes the model's place")
+    parser.add_argument("--vae", help="an export of the stage decoder or tiny_vae, instead of the model's")
     parser.add_argument("--scheduler", help="another of diffusers' classes to sample with")
     parser.add_argument("--steps", type=int, help="to sample with by default")
     parser.add_argument("--guidance-scale", type=float, help="to sample with by default, such as eval.guidance's best")

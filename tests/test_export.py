@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderTiny, DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection
 
@@ -68,7 +68,7 @@ def test_the_package_runs_its_own_code_and_not_the_folders(checkpoints, student)
 
 ELSEWHERE = """
 import importlib.util, sys
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderTiny, DiffusionPipeline
 from safetensors.torch import save_file
 import torch
 
@@ -363,6 +363,38 @@ def test_the_command_takes_another_decoder_of_the_same_encoder(checkpoints, tmp_
     with pytest.raises(SystemExit):
         export.main(arguments)
     assert "latents_std is [2.0, 2.0, 2.0, 2.0], but" in capsys.readouterr().err
+
+
+def test_a_vae_of_another_class_is_taken_if_it_decodes_alike(checkpoints, tmp_path, capsys, monkeypatch):
+    widths = {"encoder_block_out_channels": [8, 8], "decoder_block_out_channels": [8, 8]}
+    small = AutoencoderTiny(**widths, num_encoder_blocks=[1, 1], num_decoder_blocks=[1, 0])
+    small.save_pretrained(tmp_path / "vae")
+    arguments = ["--model", str(checkpoints / "student-1step"), "--output", str(tmp_path / "hub")]
+    arguments += ["--vae", str(tmp_path / "vae")]
+    with torch.no_grad():
+        small.decoder.layers[-1].bias.add_(10)
+    small.save_pretrained(tmp_path / "vae")
+    with pytest.raises(SystemExit):
+        export.main(arguments)
+    assert "accepted is 20 dB or more: it is for other latents" in capsys.readouterr().err
+    assert not (tmp_path / "hub").exists()
+    monkeypatch.setattr(export, "LEAST_LIKENESS", -100)
+    export.main(arguments)
+    taken = load_pipeline(tmp_path / "hub")
+    torch.testing.assert_close(taken.vae.decoder.layers[-1].bias, small.decoder.layers[-1].bias, rtol=1e-3, atol=1e-2)
+    latents = torch.randn(2, 4, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(taken.decode_latents(latents), taken.vae.decode(latents).sample)
+        taken.vae.register_to_config(scaling_factor=0.5, shift_factor=1.0)
+        torch.testing.assert_close(taken.decode_latents(latents), taken.vae.decode(2 * latents + 1).sample)
+    for content, named in (
+        ("{", "is not valid JSON"),
+        ('{"_class_name": "VQModel"}', "_class_name is 'VQModel'; accepted"),
+    ):
+        (tmp_path / "vae" / "config.json").write_text(content)
+        with pytest.raises(SystemExit):
+            export.main(arguments)
+        assert named in capsys.readouterr().err
 
 
 def test_the_checkpoints_in_the_tree_carry_the_code_of_the_package():

@@ -13,9 +13,9 @@ from mobilediff.training.losses import (
     feature_loss,
     guidance_scales,
     guided,
+    landing_target,
     sample_from_velocity,
     truncated_snr_loss,
-    two_step_target,
     velocity,
 )
 
@@ -70,18 +70,23 @@ def test_ddim_steps_and_grid_are_those_of_the_scheduler():
         torch.testing.assert_close(ours, latents, rtol=1e-4, atol=1e-4)
 
 
-def test_one_step_to_the_two_step_target_lands_where_two_steps_did():
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_one_step_to_the_landing_target_lands_where_the_teachers_steps_did(count):
     grid = trailing_timesteps(16, torch.device("cpu"))
     cumprod = SCHEDULER.alphas_cumprod.double()
     generator = torch.Generator().manual_seed(2)
-    for start in range(0, 16, 2):
-        start_, middle, end = (alpha_sigma(cumprod, grid[start + i][None]) for i in range(3))
-        noisy, v1, v2 = torch.randn(3, 1, 4, 4, 4, generator=generator, dtype=torch.float64)
-        after_two = ddim_step(ddim_step(noisy, v1, *start_, *middle), v2, *middle, *end)
-        target = two_step_target(noisy, after_two, *start_, *end)
-        alpha, sigma = start_
+    for start in range(0, 16, count):
+        places = [alpha_sigma(cumprod, grid[start + i][None]) for i in range(count + 1)]
+        noisy = landed = torch.randn(1, 4, 4, 4, generator=generator, dtype=torch.float64)
+        for here, there in zip(places, places[1:], strict=False):
+            v_teacher = torch.randn(noisy.shape, generator=generator, dtype=torch.float64)
+            landed = ddim_step(landed, v_teacher, *here, *there)
+        target = landing_target(noisy, landed, *places[0], *places[-1])
+        alpha, sigma = places[0]
         v = (alpha * noisy - target) / sigma  # the velocity whose sample is the target
-        torch.testing.assert_close(ddim_step(noisy, v, alpha, sigma, *end), after_two, rtol=1e-6, atol=1e-6)
+        if count == 1:
+            torch.testing.assert_close(v, v_teacher)
+        torch.testing.assert_close(ddim_step(noisy, v, alpha, sigma, *places[-1]), landed, rtol=1e-6, atol=1e-6)
 
 
 def test_truncated_snr_weight_is_max_of_snr_and_1():

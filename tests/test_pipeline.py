@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+import mobilediff.pipeline
 from mobilediff import captions
+from mobilediff.captions import load_nouns
 from mobilediff.pipeline import CLASS_NAMES, MobileDiffusionPipeline, encode_text, nearest_names
 from tests.tiny import HIDDEN_SIZE, KINDS, MAX_TOKENS, PROJECTION_DIM, tiny_pipeline
 
@@ -291,3 +293,39 @@ def test_a_vae_without_statistics_is_refused():
     pipeline.vae.register_to_config(latents_mean=None)
     with pytest.raises(ValueError, match="latents_mean"):
         type(pipeline)(**pipeline.components)
+
+
+def test_kept_text_embeddings_are_the_computed_ones(monkeypatch):
+    pipeline = tiny_pipeline("student-1step")
+    calls = []
+    encode = mobilediff.pipeline.encode_text
+    monkeypatch.setattr(mobilediff.pipeline, "encode_text", lambda *args: (calls.append(args[2]), encode(*args))[1])
+    pipeline.cache_prompts()
+    names = {*CLASS_NAMES, *load_nouns()}
+    assert len(calls) == len(names) + 1 and ["a photo of an ostrich"] in calls and [""] in calls
+    draw = {"num_inference_steps": 1, "output_type": "pt"}
+    drawn = pipeline(["a photo of an ostrich"] * 2, generator=torch.Generator().manual_seed(0), **draw).images
+    assert len(calls) == len(names) + 1
+    for name in ("ostrich", "fire truck", "cat"):
+        prompt = f"a photo of {'an' if name == 'ostrich' else 'a'} {name}"
+        with torch.no_grad():
+            kept = pipeline.encode_prompt([prompt], 1, False, pipeline.device, torch.float32)
+            computed = encode(pipeline.tokenizer, pipeline.text_encoder, [prompt])
+        assert all(torch.equal(a, b) for a, b in zip(kept, computed, strict=True))
+
+    pipeline.forget_prompts()
+    again = pipeline(["a photo of an ostrich"] * 2, generator=torch.Generator().manual_seed(0), **draw).images
+    assert torch.equal(again, drawn) and calls[-1] == ["a photo of an ostrich"]
+    count = len(calls)
+    pipeline("an emu in the snow", **draw)
+    pipeline("an emu in the snow", **draw)
+    assert len(calls) == count + 1
+    with torch.autocast("cpu", torch.bfloat16):  # other numbers, so kept apart
+        pipeline("an emu in the snow", **draw)
+    assert len(calls) == count + 2
+    hidden_states, _ = pipeline.encode_prompt(["an emu in the snow"], 1, False, pipeline.device, torch.float32)
+    assert hidden_states.requires_grad
+    encoder = tiny_pipeline("student-1step", seed=1).text_encoder
+    pipeline.register_modules(text_encoder=encoder)
+    other = pipeline(["a photo of an ostrich"] * 2, generator=torch.Generator().manual_seed(0), **draw).images
+    assert not torch.equal(other, drawn)

@@ -15,15 +15,31 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 import mobilediff.timing
 from mobilediff.captions import CaptionBank, load_nouns
-from mobilediff.checkpoints import encoder_tensors
+from mobilediff.checkpoints import encoder_tensors, load_pipeline, load_vae
+from mobilediff.export import export_pipeline
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.schedulers.choice import choose_scheduler
-from mobilediff.training import classifier, clip, decoder, eight_step, one_step, prune, student, teacher, vae
+from mobilediff.training import (
+    classifier,
+    clip,
+    decoder,
+    one_step,
+    progressive,
+    prune,
+    seeds,
+    student,
+    teacher,
+    tiny_vae,
+    vae,
+)
+from mobilediff.training.augment import to_bytes
 from mobilediff.training.generator import build_network
 from mobilediff.training.options import RunLimits, TrainingOptions, build_options, parse_options, run_stage
 from mobilediff.training.state import load_state, save_state, saved_states
@@ -130,12 +146,17 @@ def test_what_a_stage_refuses_is_one_line(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options_class", "changes", "named"),
     [
-        (eight_step.EightStepOptions, {"guidance_interval": [0.8, 0.15]}, r"guidance_interval is \[0.8, 0.15\]"),
-        (eight_step.EightStepOptions, {"num_steps": 0}, "num_steps is 0"),
-        (eight_step.EightStepOptions, {"cfg_aware_probability": 1.5}, "cfg_aware_probability is 1.5"),
-        (eight_step.EightStepOptions, {"cfg_aware_range": [14, 2]}, r"cfg_aware_range is \[14.0, 2.0\]"),
-        (eight_step.EightStepOptions, {"watch_samples": 265}, "watch_samples is 265; accepted are 0 and multiples of"),
-        (eight_step.EightStepOptions, {"watch_samples": 100}, "watch_samples is 100"),
+        (progressive.ProgressiveOptions, {"guidance_interval": [0.8, 0.15]}, r"guidance_interval is \(0.8, 0.15\)"),
+        (progressive.ProgressiveOptions, {"num_steps": 0}, "num_steps is 0"),
+        (progressive.ProgressiveOptions, {"target_steps": 0}, "target_steps is 0"),
+        (progressive.ProgressiveOptions, {"cfg_aware_probability": 1.5}, "cfg_aware_probability is 1.5"),
+        (progressive.ProgressiveOptions, {"cfg_aware_range": [14, 2]}, r"cfg_aware_range is \[14.0, 2.0\]"),
+        (
+            progressive.ProgressiveOptions,
+            {"watch_samples": 265},
+            "watch_samples is 265; accepted are 0 and",
+        ),
+        (progressive.ProgressiveOptions, {"watch_samples": 100}, "watch_samples is 100"),
         (prune.PruneOptions, {"num_intervals": 0}, "num_intervals is 0"),
         (prune.PruneOptions, {"method": "random"}, "method is 'random'; accepted are"),
         (prune.PruneOptions, {"pruning_ratio": 1.0}, "pruning_ratio is 1.0"),
@@ -532,14 +553,19 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
 
     start = str(tmp_path / "student" / "export")
     options = tiny_options(tmp_path / "eight", data_folder, student=start, default_num_inference_steps=8, **common)
-    assert eight_step.train(build_options(eight_step.EightStepOptions, options), FULL)
+    assert progressive.train(build_options(progressive.ProgressiveOptions, options), FULL)
     pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "eight" / "export")
     assert pipeline.nfe() == 8
     with pytest.raises(ValueError, match="guidance is distilled into this checkpoint"):
         pipeline.nfe(guidance_scale=2.0)
 
+    folded = {**options, "output": str(tmp_path / "folded"), "target_steps": 1, "num_steps": 32}
+    folded |= {"default_num_inference_steps": 32, "teacher": str(tmp_path / "teacher")}
+    assert progressive.train(build_options(progressive.ProgressiveOptions, folded), FULL)
+    assert MobileDiffusionPipeline.from_pretrained(tmp_path / "folded" / "export").nfe() == 32
+
     aware = {**options, "output": str(tmp_path / "aware"), "cfg_aware_probability": 1.0, "lambda_task": 0.2}
-    assert eight_step.train(build_options(eight_step.EightStepOptions, aware), FULL)
+    assert progressive.train(build_options(progressive.ProgressiveOptions, aware), FULL)
     assert MobileDiffusionPipeline.from_pretrained(tmp_path / "aware" / "export").nfe(guidance_scale=2.0) == 16
 
     start = str(tmp_path / "eight" / "export")
@@ -549,11 +575,15 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
         student=start,
         num_pairs=6,
         reconstruction_steps=1,
+        sample_every=2,
+        watch_samples=260,
         default_num_inference_steps=1,
         **common,
     )
     assert one_step.train(build_options(one_step.OneStepOptions, options), FULL)
     records = [json.loads(line) for line in (tmp_path / "one" / "stats.jsonl").read_text().splitlines()]
+    watched = next(record for record in records if "distance" in record)
+    assert watched["step"] == 2 and {"class_accuracy", "recall", "seed_distance"} <= set(watched)
     assert "loss_discriminator" not in records[0]
     assert {"loss_reconstruction", "loss_adversarial", "loss_discriminator", "loss_r1"} <= set(records[-1])
 
@@ -595,6 +625,60 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     assert sizes["structured"] < sizes["unstructured"]
     zeros = load_file(tmp_path / "unstructured/export/unet/diffusion_pytorch_model.safetensors")["conv_in.weight"] == 0
     assert zeros.float().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_small_vae_learns_both_halves_and_takes_the_place_of_the_full_one(tmp_path, data_folder):
+    students = [str(tiny_checkpoint(tmp_path / name, name)) for name in ("student-1step", "student-8step")]
+    perceptual = tmp_path / "image_encoder"
+    ImageEncoder(**TINY_IMAGES).save_pretrained(perceptual)
+    widths = {"encoder_block_out_channels": [8, 8], "decoder_block_out_channels": [8, 8]}
+    options = tiny_options(
+        tmp_path / "tiny-vae",
+        data_folder,
+        sample_every=3,
+        students=students,
+        num_latents=510,
+        num_real=1,
+        perceptual=str(perceptual),
+        latent_cache=str(tmp_path / "latents"),
+        network=widths | {"num_encoder_blocks": [1, 1], "num_decoder_blocks": [1, 0]},
+    )
+    assert tiny_vae.train(build_options(tiny_vae.TinyVaeOptions, options), FULL)
+    records = [json.loads(line) for line in (tmp_path / "tiny-vae" / "stats.jsonl").read_text().splitlines()]
+    assert {"loss_reconstruction", "loss_encoder", "loss_perceptual"} <= set(records[0]) and "psnr_db" in records[-1]
+    drawn = load_file(tmp_path / "tiny-vae" / "synthetic.safetensors")
+    assert drawn["latents"].shape == (1020, 4, 16, 16) and drawn["images"].shape == (1020, 3, 32, 32)
+    pipeline = load_pipeline(students[0])
+    decoded = to_bytes(pipeline.decode_latents(drawn["latents"][:4].float()))
+    assert (decoded.int() - drawn["images"][:4].int()).abs().max() <= 8  # drawn in bf16
+
+    trained = load_vae(tmp_path / "tiny-vae" / "export")
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert vae.encode_latents(trained, images).shape == (2, 4, 16, 16)
+    pipeline.register_modules(vae=trained)
+    export_pipeline(pipeline, tmp_path / "small")
+    images = load_pipeline(tmp_path / "small")(class_labels=["cat"], output_type="pt").images
+    assert images.shape == (1, 3, 32, 32) and images.isfinite().all()
+
+    other = str(tiny_checkpoint(tmp_path / "other", "student-1step"))
+    with torch.no_grad():
+        pipeline = load_pipeline(other)
+        pipeline.vae.decoder.conv_out.bias.add_(1)
+    export_pipeline(pipeline, other)
+    for changes, named in (
+        ({"students": [students[0], other]}, "other has another VAE than"),
+        ({"students": []}, "students is empty"),
+        ({"num_latents": 500}, "num_latents is 500"),
+        ({"num_real": 4}, "num_real is 4"),
+        ({"network": options["network"] | {"num_decoder_blocks": [1]}}, "should have the same length"),
+        (
+            {"network": widths | {"num_encoder_blocks": [1, 1], "num_decoder_blocks": [1, 1], "latent_channels": 8}},
+            r"network: makes latents and images of \(8, 16, 16, 3, 32, 32\); accepted is \(4, 16, 16, 3, 32, 32\)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=named):
+            refused = options | {"output": str(tmp_path / "refused")} | changes
+            tiny_vae.train(build_options(tiny_vae.TinyVaeOptions, refused), FULL)
 
 
 def test_a_network_starts_from_given_weights_of_its_config_alone(tmp_path):
@@ -696,3 +780,29 @@ def test_the_benchmark_times_a_stage_and_saves_nothing(tmp_path, monkeypatch, ca
     assert figures["share_of_peak"] == pytest.approx(figures["gflops"] / figures["peak_gflops"])
     assert figures["images_per_second"] == pytest.approx(6000 / figures["median_ms"])
     assert not list((tmp_path / "toy-benchmark").glob("*.json*"))
+
+
+def test_the_same_seeds_of_every_evaluation_stand_below_each_other(tmp_path):
+    folder = tmp_path / "run" / "samples"
+    folder.mkdir(parents=True)
+    for step in (10, 20):
+        grid = torch.zeros(80, 3, 32, 32)
+        grid[7 * 8 : 8 * 8] = step / 255  # the horses
+        to_pil_image(make_grid(grid, nrow=8)).save(folder / f"{step:08d}.png")
+    rows = seeds.read_rows(tmp_path / "run", "horse")
+    assert list(rows) == [10, 20] and all(row.shape == (36, 274, 3) for row in rows.values())
+    assert [int(row[2:34, 2:34].min()) for row in rows.values()] == [10, 20]
+    assert seeds.read_rows(tmp_path / "run", "ship")[20].max() == 0
+    seeds.main([str(tmp_path / "run"), "--output", str(tmp_path / "seeds.png")])
+    assert Image.open(tmp_path / "seeds.png").width > 2 * 274
+    for arguments, named in (
+        (["--classes", "unicorn", "--output", "a.png"], "class is 'unicorn'; accepted are airplane"),
+        (["--output", "a.jpg"], "--output is a.jpg; accepted is a file that ends in .png"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            seeds.main([str(tmp_path / "run"), *arguments])
+    with pytest.raises(FileNotFoundError, match="holds no grids"):
+        seeds.main([str(tmp_path), "--output", "a.png"])
+    Image.new("RGB", (274, 100)).save(folder / "00000030.png")
+    with pytest.raises(ValueError, match="is 100 pixels high; accepted are grids of 10 rows"):
+        seeds.read_rows(tmp_path / "run", "horse")

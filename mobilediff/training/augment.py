@@ -9,6 +9,11 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return images.float().div_(127.5).sub_(1)
 
 
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
+    """The nearest uint8 0..255 of floats in [-1, 1], what lies outside cut off; any shape."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def mirror(images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     """Mirror those images of [N, C, H, W] for which the bool tensor `which`, [N], says so."""
     return torch.where(which[:, None, None, None], images.flip(-1), images)

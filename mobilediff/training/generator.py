@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from safetensors.torch import load_file, save_file
@@ -16,16 +16,17 @@ from torchvision.utils import make_grid
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
-from mobilediff.checkpoints import encoder_tensors, load_component, load_pipeline
+from mobilediff.checkpoints import VAE, encoder_tensors, load_component, load_pipeline, load_vae
 from mobilediff.data import ImageDataset, load_cifar10
 from mobilediff.export import export_pipeline
+from mobilediff.files import atomic_path
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.training.augment import to_float
 from mobilediff.training.losses import guidance_scales, guided
 from mobilediff.training.options import RunLimits, TrainingOptions
 from mobilediff.training.trainer import Trainer, TrainingStep
-from mobilediff.training.vae import encode_latents
+from mobilediff.training.vae import encode_latents, latent_statistics
 from mobilediff.training.watch import Watch
 
 NUM_TRAIN_TIMESTEPS = 1000
@@ -71,22 +72,11 @@ class GeneratorOptions(TrainingOptions):
             )
 
 
-def check_guidance_interval(interval: tuple[float, float]) -> None:
-    """Refuse an interval of guidance.
-
-    Raises:
-        ValueError: it is not 0 <= low < high <= 1.
-    """
-    low, high = interval
-    if not 0 <= low < high <= 1:
-        raise ValueError(f"guidance_interval is {[low, high]}; accepted are two shares, 0 <= low < high <= 1")
-
-
 @dataclass
 class FrozenParts:
     """The trained parts that a generator builds on."""
 
-    vae: AutoencoderKL
+    vae: VAE
     text_encoder: CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
 
@@ -98,7 +88,7 @@ class FrozenParts:
     def load(cls, vae: str, text: str) -> "FrozenParts":
         """Read the exports of the stages `vae` and `clip`; errors as in `load_component`."""
         return cls(
-            load_component(AutoencoderKL, vae),
+            load_vae(vae),
             load_component(CLIPTextModelWithProjection, Path(text, "text_encoder")),
             CLIPTokenizer.from_pretrained(Path(text, "tokenizer")),
         )
@@ -206,7 +196,7 @@ class LatentData:
 
 
 @torch.no_grad()
-def cached_latents(vae: AutoencoderKL, dataset: ImageDataset, folder: Path) -> torch.Tensor:
+def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tensor:
     """Normalised latents of all images and of their mirror images, float16 [2, N, C, H, W], kept on disk.
 
     The file's name is the hash of the encoder's weights and of the images, so that it can't be stale.
@@ -214,10 +204,9 @@ def cached_latents(vae: AutoencoderKL, dataset: ImageDataset, folder: Path) -> t
     digest = hashlib.sha256()
     for tensor in (*encoder_tensors(vae).values(), dataset.images):
         digest.update(tensor.contiguous().cpu().numpy().tobytes())
-    digest.update(json.dumps([vae.config.latents_mean, vae.config.latents_std]).encode())
+    digest.update(json.dumps([values.flatten().tolist() for values in latent_statistics(vae)]).encode())
     file = folder / f"{digest.hexdigest()[:16]}.safetensors"
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         encoded = []
         for images in (dataset.images, dataset.images.flip(-1)):
             batches = (
@@ -225,9 +214,8 @@ def cached_latents(vae: AutoencoderKL, dataset: ImageDataset, folder: Path) -> t
                 for batch in images.split(500)
             )
             encoded.append(torch.cat([encode_latents(vae, batch) for batch in batches]).half().cpu())
-        temporary = file.with_suffix(".tmp")
-        save_file({"latents": torch.stack(encoded).contiguous()}, temporary)
-        temporary.replace(file)
+        with atomic_path(file) as temporary:
+            save_file({"latents": torch.stack(encoded).contiguous()}, temporary)
     return load_file(file)["latents"]
 
 

@@ -101,20 +101,20 @@ def guidance_scales(shares: torch.Tensor, scale: float, interval: tuple[float, f
     return torch.where((shares >= low) & (shares <= high), scale, 1.0)[:, None, None, None]
 
 
-def two_step_target(
+def landing_target(
     noisy: torch.Tensor,
-    after_two_steps: torch.Tensor,
+    landed: torch.Tensor,
     alpha: torch.Tensor,
     sigma: torch.Tensor,
     end_alpha: torch.Tensor,
     end_sigma: torch.Tensor,
 ) -> torch.Tensor:
-    """The x that one DDIM step must predict to land where the teacher's two did (arXiv 2202.00512, algorithm 2).
+    """The x that one DDIM step must predict to land where the teacher's steps did (arXiv 2202.00512, algorithm 2).
 
     x = (z_t'' - (sigma_t'' / sigma_t) z_t) / (alpha_t'' - (sigma_t'' / sigma_t) alpha_t).
     """
     ratio = end_sigma / sigma
-    return (after_two_steps - ratio * noisy) / (end_alpha - ratio * alpha)
+    return (landed - ratio * noisy) / (end_alpha - ratio * alpha)
 
 
 def truncated_snr_loss(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from mobilediff.pipeline import checked_interval
 from mobilediff.schedulers.ufogen import UFOGenScheduler
 from mobilediff.training.critic import Critic
 from mobilediff.training.distribution_matching import DistributionMatcher
@@ -16,7 +17,6 @@ from mobilediff.training.generator import (
     Batch,
     FrozenParts,
     GeneratorOptions,
-    check_guidance_interval,
     exporter,
     load_velocity_pipeline,
     make_pipeline,
@@ -83,7 +83,7 @@ class OneStepOptions(GeneratorOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        check_guidance_interval(self.guidance_interval)
+        checked_interval(self.guidance_interval)
 
 
 def train(options: OneStepOptions, limits: RunLimits) -> bool:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from mobilediff.files import atomic_path
+
 OPTIONS_FILE = "options.yaml"
 PRECISIONS = ("bf16", "no")
 # What a resumed run may have otherwise than the run that it goes on with.
@@ -160,9 +162,8 @@ def build_options(options_class: type, values: dict) -> TrainingOptions:
 
 def save_options(options: TrainingOptions, folder: Path) -> None:
     """Write the resolved options beside the run."""
-    temporary = folder / f".{OPTIONS_FILE}.tmp"
-    temporary.write_text(yaml.safe_dump(plain_options(options), sort_keys=False), encoding="utf-8")
-    temporary.replace(folder / OPTIONS_FILE)
+    with atomic_path(folder / OPTIONS_FILE) as temporary:
+        temporary.write_text(yaml.safe_dump(plain_options(options), sort_keys=False), encoding="utf-8")
 
 
 def saved_options(folder: Path) -> dict:

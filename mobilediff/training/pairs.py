@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mobilediff.files import atomic_path
 from mobilediff.training.generator import LatentData, noise_scheduler, trailing_timesteps
 from mobilediff.training.losses import alpha_sigma, ddim_step
 from mobilediff.training.trainer import Trainer, derived_seed
@@ -60,7 +61,6 @@ def sample_pairs(unet: nn.Module, num_steps: int, count: int, data: LatentData, 
                 latents = ddim_step(latents, v, *here, *there)
             parts.append((noise.half(), latents.contiguous().half(), rows))
         noise, latents, rows = (torch.cat(column) for column in zip(*parts, strict=True))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"noise": noise, "latents": latents, "rows": rows}, file.with_suffix(".tmp"))
-        file.with_suffix(".tmp").replace(file)
+        with atomic_path(file) as temporary:
+            save_file({"noise": noise, "latents": latents, "rows": rows}, temporary)
     return Pairs(**{name: tensor.to(trainer.device) for name, tensor in load_file(file).items()})

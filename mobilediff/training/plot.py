@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from mobilediff.files import atomic_path, check_png
+
 COLUMNS = 4
 HIDDEN = ("step", "images", "images_per_second")
 
@@ -49,10 +51,8 @@ def plot(runs: list[Path], output: Path) -> None:
         axis.set(title=name, xlabel="images seen")
         axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
         axis.legend()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", dpi=100)
-    temporary.replace(output)
+    with atomic_path(output) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
 
 
 def main() -> None:
@@ -61,8 +61,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     arguments = parser.parse_args()
-    if arguments.output.suffix != ".png":
-        raise ValueError(f"--output is {arguments.output}; accepted is a file that ends in .png")
+    check_png("--output", arguments.output)
     plot(arguments.runs, arguments.output)
 
 

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
+from mobilediff.files import atomic_path
 from mobilediff.training.benchmark import measure_steps
 from mobilediff.training.options import (
     MAY_CHANGE,
@@ -322,9 +323,8 @@ class Trainer:
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("}\n")]  # a kill may have cut the last one
         kept = [line for line in whole if json.loads(line)["step"] <= self.step]
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(file)
+        with atomic_path(file) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
     def _log(self, writer: SummaryWriter | None, values: dict[str, float]) -> None:
         if writer is None or not values:

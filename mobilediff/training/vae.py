@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 from torchvision.utils import make_grid
 
-from mobilediff.checkpoints import load_component
+from mobilediff.checkpoints import VAE, load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.training.augment import random_flip, to_float
+from mobilediff.training.augment import random_flip, to_bytes, to_float
 from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
 from mobilediff.training.trainer import Trainer, TrainingStep
 
@@ -66,8 +66,14 @@ class Autoencoding(nn.Module):
         return decoded, posterior.kl().mean() / noise[0].numel()
 
 
-def encode_latents(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
-    """The normalised latents that the generators learn: (posterior mean - latents_mean) / latents_std.
+def encode(vae: VAE, images: torch.Tensor) -> torch.Tensor:
+    """The latents that `vae.decode` takes, the posterior's mean where there is one; images float [N, 3, H, W]."""
+    encoded = vae.encode(images)
+    return encoded.latents if isinstance(vae, AutoencoderTiny) else encoded.latent_dist.mean
+
+
+def encode_latents(vae: VAE, images: torch.Tensor) -> torch.Tensor:
+    """The normalised latents that the generators learn: (latents - latents_mean) / latents_std.
 
     Args:
         images: float [N, 3, H, W] in [-1, 1].
@@ -76,26 +82,30 @@ def encode_latents(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
         float32 [N, C, H / 2, W / 2].
     """
     mean, std = latent_statistics(vae)
-    return (vae.encode(images).latent_dist.mean.float() - mean) / std
+    return (encode(vae, images).float() - mean) / std
 
 
-def latent_statistics(vae: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
-    """latents_mean and latents_std of the config, each [C, 1, 1] on the VAE's device."""
+def latent_statistics(vae: VAE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each latent channel by the config, each [C, 1, 1] on the VAE's device."""
     config, device = vae.config, vae.device
-    return tuple(torch.tensor(v, device=device)[:, None, None] for v in (config.latents_mean, config.latents_std))
+    if isinstance(vae, AutoencoderTiny):
+        statistics = [[value] * config.latent_channels for value in (config.shift_factor, 1 / config.scaling_factor)]
+    else:
+        statistics = config.latents_mean, config.latents_std
+    return tuple(torch.tensor(values, device=device)[:, None, None] for values in statistics)
 
 
 @torch.no_grad()
 def set_latent_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
     """Write the mean and deviation of each latent channel over uint8 `images` into the config."""
-    latents = torch.cat([vae.encode(to_float(batch)).latent_dist.mean.float() for batch in images.split(250)])
+    latents = torch.cat([encode(vae, to_float(batch)).float() for batch in images.split(250)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 250) -> torch.Tensor:
-    """Images decoded from the means of their latents, rounded to 8 bits.
+def reconstruct(vae: VAE, images: torch.Tensor, batch_size: int = 250) -> torch.Tensor:
+    """Images encoded and decoded again, rounded to 8 bits.
 
     Args:
         images: uint8 [N, 3, H, W].
@@ -105,8 +115,8 @@ def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 250)
     """
     decoded = []
     for batch in images.split(batch_size):
-        restored = vae.decode(vae.encode(to_float(batch.to(vae.device))).latent_dist.mean).sample.float()
-        decoded.append(((restored + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).to(images.device))
+        restored = vae.decode(encode(vae, to_float(batch.to(vae.device)))).sample
+        decoded.append(to_bytes(restored).to(images.device))
     return torch.cat(decoded)
 
 

@@ -1,4 +1,4 @@
-"""Stage `eight_step`: progressive distillation (arXiv 2202.00512), guidance folded in or CFG-aware."""
+"""Stage `progressive`: progressive distillation (arXiv 2202.00512), guidance folded in or CFG-aware."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mobilediff.pipeline import checked_interval
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.training.generator import (
     FrozenParts,
     GeneratorOptions,
-    check_guidance_interval,
     exporter,
     load_velocity_pipeline,
     make_pipeline,
@@ -24,22 +24,24 @@ from mobilediff.training.losses import (
     alpha_sigma,
     ddim_step,
     diffuse,
+    landing_target,
     sample_from_velocity,
     truncated_snr_loss,
-    two_step_target,
 )
 from mobilediff.training.options import RunLimits, run_stage
 from mobilediff.training.trainer import TrainingStep
 
 
 @dataclass
-class EightStepOptions(GeneratorOptions):
+class ProgressiveOptions(GeneratorOptions):
     """Options of the stage; VAE and text encoder are the student's.
 
     Attributes:
         student: pipeline folder of the network that is distilled and that the new one starts from.
         teacher: pipeline folder of the network that gives the targets; None for `student` itself.
-        num_steps: steps of the distilled student; the targets take twice as many.
+        num_steps: steps of the distilled student.
+        target_steps: of the targets, a step of the student. 2 halves the steps; with 1 their number stays and guidance
+            alone is distilled (arXiv 2210.03142, stage one).
         guidance_scale: guidance of the targets, which the student learns to give in one call (arXiv 2210.03142).
         guidance_interval: from where to where guidance applies (arXiv 2404.07724), as shares of the timesteps.
         cfg_aware_probability: share of the steps that have both teacher and student guided, the others neither
@@ -50,11 +52,12 @@ class EightStepOptions(GeneratorOptions):
         lambda_task: weight of the loss against the data, which is brought to the size of the other first.
     """
 
-    POSITIVE = (*GeneratorOptions.POSITIVE, "num_steps")
+    POSITIVE = (*GeneratorOptions.POSITIVE, "num_steps", "target_steps")
 
     student: str = ""
     teacher: str | None = None
     num_steps: int = 8
+    target_steps: int = 2
     guidance_scale: float = 3.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     cfg_aware_probability: float = 0.0
@@ -64,7 +67,7 @@ class EightStepOptions(GeneratorOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        check_guidance_interval(self.guidance_interval)
+        checked_interval(self.guidance_interval)
         if not 0 <= self.cfg_aware_probability <= 1:
             raise ValueError(f"cfg_aware_probability is {self.cfg_aware_probability}; accepted are shares from 0 to 1")
         low, high = self.cfg_aware_range
@@ -72,7 +75,7 @@ class EightStepOptions(GeneratorOptions):
             raise ValueError(f"cfg_aware_range is {[low, high]}; accepted are two scales, 1 <= low <= high")
 
 
-def train(options: EightStepOptions, limits: RunLimits) -> bool:
+def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
     """Distil sampling into `num_steps` steps; see `Trainer.fit` for the returned value."""
     source = load_velocity_pipeline(options.student)
     parts = FrozenParts.of(source)
@@ -83,7 +86,7 @@ def train(options: EightStepOptions, limits: RunLimits) -> bool:
     scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
     pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=not cfg_aware)
     alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
-    grid = trailing_timesteps(2 * options.num_steps, trainer.device)
+    grid = trailing_timesteps(options.target_steps * options.num_steps, trainer.device)
 
     def velocities_of(network: nn.Module, noisy, timesteps, rows, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         return velocities(
@@ -97,20 +100,19 @@ def train(options: EightStepOptions, limits: RunLimits) -> bool:
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
-        start = 2 * torch.randint(
+        start = options.target_steps * torch.randint(
             0, options.num_steps, batch.rows.shape, generator=step.generator, device=trainer.device
         )
-        times = [grid[start], grid[start + 1], grid[start + 2]]
-        z = diffuse(batch.latents, times[0], alphas_cumprod, step.generator)
-        middle, end = (alpha_sigma(alphas_cumprod, t) for t in times[1:])
+        z = diffuse(batch.latents, grid[start], alphas_cumprod, step.generator)
         scale = draw_scale(step) if cfg_aware else options.guidance_scale
-        with torch.no_grad():
-            v, _ = velocities_of(teacher, z.noisy, times[0], batch.rows, scale)
-            after_one = ddim_step(z.noisy, v, z.alpha, z.sigma, *middle)
-            v, _ = velocities_of(teacher, after_one, times[1], batch.rows, scale)
-            after_two = ddim_step(after_one, v, *middle, *end)
-        target = two_step_target(z.noisy, after_two, z.alpha, z.sigma, *end)
-        prediction, plain = velocities_of(module, z.noisy, times[0], batch.rows, scale if cfg_aware else 1.0)
+        landed, here = z.noisy, (z.alpha, z.sigma)
+        for place in range(options.target_steps):
+            there = alpha_sigma(alphas_cumprod, grid[start + place + 1])
+            with torch.no_grad():
+                v, _ = velocities_of(teacher, landed, grid[start + place], batch.rows, scale)
+            landed, here = ddim_step(landed, v, *here, *there), there
+        target = landing_target(z.noisy, landed, z.alpha, z.sigma, *there)
+        prediction, plain = velocities_of(module, z.noisy, grid[start], batch.rows, scale if cfg_aware else 1.0)
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
         loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)
         loss_task = F.mse_loss(plain, z.velocity)
@@ -122,4 +124,4 @@ def train(options: EightStepOptions, limits: RunLimits) -> bool:
 
 
 if __name__ == "__main__":
-    run_stage(train, EightStepOptions)
+    run_stage(train, ProgressiveOptions)

@@ -1,0 +1,218 @@
+"""Stage `tiny_vae`: the full VAE distilled into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
+
+As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) it learns what the full one makes of latents that
+students drew; beside that it learns the training images from their latents. Its latents are normalised ones, and its
+own encoder learns them too, so that both halves belong together.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torchvision.utils import make_grid
+
+from mobilediff.captions import CaptionBank
+from mobilediff.checkpoints import load_component, load_pipeline
+from mobilediff.data import ImageDataset, load_cifar10
+from mobilediff.files import atomic_path
+from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.training.augment import mirror, to_bytes, to_float
+from mobilediff.training.generator import cached_latents
+from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
+from mobilediff.training.trainer import Trainer, TrainingStep, derived_seed
+from mobilediff.training.vae import PerceptualLoss, psnr
+
+BATCH_SIZE = 250
+HELD_OUT = 500  # synthetic latents that figures are of
+SHOWN = 16
+
+
+@dataclass
+class TinyVaeOptions(TrainingOptions):
+    """Options of the stage.
+
+    Attributes:
+        network: config of `AutoencoderTiny`.
+        students: pipeline folders that draw the synthetic latents, each as many; all with one VAE, the full one.
+        num_latents: of each student; the last 500 of all are held out.
+        num_real: training images of a batch, whose latents both halves learn; the rest is synthetic.
+        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
+        lambda_perceptual: weight of the distance of feature maps, beside the mean squared error's 1.
+        lambda_encoder: weight of the encoder's mean squared error.
+        latent_cache: folder of encoded images, shared by runs.
+    """
+
+    network: dict = field(default_factory=dict)
+    students: tuple[str, ...] = ()
+    num_latents: int = 20000
+    num_real: int = 16
+    perceptual: str = ""
+    lambda_perceptual: float = 0.1
+    lambda_encoder: float = 0.1
+    latent_cache: str = "runs/latents"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= self.num_real < self.batch_size:
+            raise ValueError(f"num_real is {self.num_real}; accepted is 1 to below batch_size, {self.batch_size}")
+        if self.num_latents <= HELD_OUT:
+            raise ValueError(f"num_latents is {self.num_latents}; accepted are more than {HELD_OUT}")
+        if not self.students:
+            raise ValueError("option students is empty; accepted are pipeline folders")
+
+
+class Halves(nn.Module):
+    """Both halves of the autoencoder in one call that compiles and runs on several devices."""
+
+    def __init__(self, vae: AutoencoderTiny):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of images in [-1, 1], and images of other latents."""
+        return self.vae.encode(images).latents, self.vae.decode(latents).sample
+
+
+@dataclass
+class Decoded:
+    """Normalised latents, float16 [N, C, h, w], and what the full decoder makes of them, uint8 [N, 3, H, W]."""
+
+    latents: torch.Tensor
+    images: torch.Tensor
+
+
+@torch.no_grad()
+def decode_all(pipeline: MobileDiffusionPipeline, latents: torch.Tensor, trainer: Trainer) -> torch.Tensor:
+    """The full decoder's images of normalised latents, uint8."""
+    images = []
+    for batch in latents.split(BATCH_SIZE):
+        with trainer.autocast():
+            decoded = pipeline.decode_latents(batch.to(trainer.device).float())
+        images.append(to_bytes(decoded))
+    return torch.cat(images)
+
+
+@torch.no_grad()
+def synthetic_latents(pipelines: list[MobileDiffusionPipeline], dataset: ImageDataset, trainer: Trainer) -> Decoded:
+    """Latents that the students draw for captions as the data set's, decoded; kept in the run folder."""
+    options = trainer.options
+    file = Path(options.output) / "synthetic.safetensors"
+    if not file.is_file():
+        bank = CaptionBank()
+        generator = torch.Generator().manual_seed(derived_seed(options.seed, "synthetic"))
+        latents = []
+        for pipeline in pipelines:
+            pipeline.to(trainer.device).set_progress_bar_config(disable=True)
+            for start in range(0, options.num_latents, BATCH_SIZE):
+                images = torch.arange(start, min(start + BATCH_SIZE, options.num_latents)) % len(dataset)
+                rows = bank.draw(dataset.labels[images], dataset.noun_ids[images], generator, 0.3)
+                with trainer.autocast():
+                    prompts = [bank.texts[row] for row in rows.tolist()]
+                    drawn = pipeline(prompt=prompts, generator=generator, output_type="latent").images
+                latents.append(drawn.half().cpu())
+        latents = torch.cat(latents)
+        tensors = {"latents": latents, "images": decode_all(pipelines[0], latents, trainer).cpu()}
+        with atomic_path(file) as temporary:
+            save_file(tensors, temporary)
+    return Decoded(**{name: tensor.to(trainer.device) for name, tensor in load_file(file).items()})
+
+
+def load_students(folders: tuple[str, ...]) -> list[MobileDiffusionPipeline]:
+    """The pipelines, whose VAE is one and the same.
+
+    Raises:
+        ValueError: two of them decode differently.
+    """
+    pipelines = [load_pipeline(folder) for folder in folders]
+    expected = pipelines[0].vae.state_dict()
+    for folder, pipeline in zip(folders, pipelines, strict=True):
+        tensors = pipeline.vae.state_dict()
+        if tensors.keys() != expected.keys() or any(not torch.equal(tensors[key], expected[key]) for key in expected):
+            raise ValueError(f"{folder} has another VAE than {folders[0]}; accepted are pipelines of one VAE")
+    return pipelines
+
+
+def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
+    """Distil both halves; see `Trainer.fit` for the returned value.
+
+    Raises:
+        ValueError: `network` makes latents or images of another shape than the full VAE.
+    """
+    pipelines = load_students(options.students)
+    encoder, vae = load_component(ImageEncoder, options.perceptual), AutoencoderTiny(**options.network)
+    dataset = load_cifar10(options.data, "train", options.resolution)
+    if limits.trial:
+        dataset, options.num_latents, options.num_real = dataset.head(256), HELD_OUT + 20, 4
+    trainer = Trainer(options, limits, len(dataset))
+    perceptual = PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last)
+    with trainer.accelerator.main_process_first():
+        synthetic = synthetic_latents(pipelines, dataset, trainer)
+        latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(trainer.device)
+    check_shapes(vae, latents[0], dataset.images)
+    module = trainer.add("vae", Halves(vae))
+    images = dataset.images.to(trainer.device)
+
+    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
+        rows = step.indices[: options.num_real]
+        mirrored = torch.randint(0, 2, rows.shape, generator=step.generator, device=trainer.device)
+        real, real_latents = mirror(to_float(images[rows]), mirrored.bool()), latents[mirrored, rows].float()
+        picked = torch.randint(
+            0,
+            len(synthetic.latents) - HELD_OUT,
+            (len(step.indices) - len(rows),),
+            generator=step.generator,
+            device=trainer.device,
+        )
+        inputs = torch.cat([real_latents, synthetic.latents[picked].float()])
+        targets = torch.cat([real, to_float(synthetic.images[picked])])
+        inputs, targets, real = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, targets, real))
+        with trainer.autocast():
+            encoded, decoded = module(real, inputs)
+            loss_perceptual = perceptual(decoded, targets)
+        loss_reconstruction = F.mse_loss(decoded.float(), targets)
+        loss_encoder = F.mse_loss(encoded.float(), real_latents)
+        loss = loss_reconstruction + options.lambda_perceptual * loss_perceptual
+        trainer.update("vae", loss + options.lambda_encoder * loss_encoder)
+        return {
+            "loss_reconstruction": loss_reconstruction,
+            "loss_perceptual": loss_perceptual,
+            "loss_encoder": loss_encoder,
+        }
+
+    def on_sample(writer) -> dict[str, float]:
+        held_out = synthetic.latents[-HELD_OUT:].float()
+        with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
+            decoded = to_bytes(vae.decode(held_out).sample)
+        expected = synthetic.images[-HELD_OUT:]
+        shown = torch.cat([expected[:SHOWN], decoded[:SHOWN]])
+        writer.add_image("decoded", make_grid(shown, nrow=SHOWN), trainer.step)
+        return {"psnr_db": psnr(expected, decoded)}
+
+    def on_export(folder: Path) -> None:
+        copy.deepcopy(vae).half().save_pretrained(folder)
+
+    return trainer.fit(step_function, on_export, on_sample)
+
+
+def check_shapes(vae: AutoencoderTiny, latents: torch.Tensor, images: torch.Tensor) -> None:
+    """Refuse a network of other shapes than latents [N, C, h, w] and images [N, 3, H, W].
+
+    Raises:
+        ValueError: naming both shapes.
+    """
+    with torch.no_grad():
+        encoded = vae.encode(to_float(images[:1])).latents
+        decoded = vae.decode(encoded).sample
+    made, wanted = [(*x.shape[1:], *y.shape[1:]) for x, y in ((encoded, decoded), (latents, images))]
+    if made != wanted:
+        raise ValueError(f"network: makes latents and images of {made}; accepted is {wanted}")
+
+
+if __name__ == "__main__":
+    run_stage(train, TinyVaeOptions)

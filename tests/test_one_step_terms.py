@@ -1,0 +1,149 @@
+"""What the one-step student is judged by: distribution matching, the critic, and the watch over a run's samples."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mobilediff.training.critic import Critic, make_discriminator
+from mobilediff.training.distribution_matching import DistributionMatcher
+from mobilediff.training.generator import Batch, noise_scheduler
+from mobilediff.training.losses import alpha_sigma
+from mobilediff.training.watch import Watch
+from tests.tiny import HIDDEN_SIZE, PROJECTION_DIM, tiny_pipeline, tiny_unet
+
+
+class Conditioning:
+    """Rows of captions as they are; the null prompt is row -1."""
+
+    def __call__(self, rows):
+        return {"rows": rows}
+
+    def null_like(self, rows):
+        return torch.full_like(rows, -1)
+
+
+class SaysSample:
+    """A denoiser whose prediction of the clean sample is a constant, another one for the null prompt."""
+
+    def __init__(self, value: float, null_value: float = 0.0):
+        self.value, self.null_value, self.batches = value, null_value, []
+        self.alphas_cumprod = noise_scheduler().alphas_cumprod
+
+    def __call__(self, noisy, timesteps, rows):
+        self.batches.append(len(noisy))
+        alpha, sigma = alpha_sigma(self.alphas_cumprod, timesteps)
+        sample = torch.where(rows < 0, self.null_value, self.value)[:, None, None, None]
+        return SimpleNamespace(sample=(alpha * noisy - sample) / sigma)
+
+
+def stand_in_trainer(**options) -> SimpleNamespace:
+    updates = []
+    return SimpleNamespace(
+        device=torch.device("cpu"),
+        options=SimpleNamespace(**options),
+        autocast=nullcontext,
+        frozen=lambda network: network,
+        compiled=lambda network: network,
+        add=lambda name, network, **_: network,
+        update=lambda name, loss: updates.append((name, loss)),
+        updates=updates,
+    )
+
+
+def matcher(teacher, follower, **options) -> DistributionMatcher:
+    defaults = {"guidance_scale": 1.0, "guidance_interval": (0.0, 1.0)}
+    trainer = stand_in_trainer(**defaults | {"follower_learning_rate": 1.0, "follower_updates": 1} | options)
+    return DistributionMatcher(trainer, teacher, follower, Conditioning())
+
+
+def test_the_gradient_leads_from_the_followers_sample_to_the_teachers():
+    samples = Batch(torch.zeros(4, 2, 8, 8, requires_grad=True), torch.arange(4))
+    loss = matcher(SaysSample(2.0), SaysSample(-1.0)).generator_loss(samples, torch.Generator().manual_seed(0))
+    loss.backward()
+    # (x_follower - x_teacher) / mean |x - x_teacher| = -3 / 2, over the number of values
+    expected = torch.full_like(samples.latents, -1.5 / samples.latents.numel())
+    torch.testing.assert_close(samples.latents.grad, expected, rtol=1e-3, atol=1e-6)
+    assert loss.item() == pytest.approx(1.5**2 / 2, rel=1e-3)
+
+    samples.latents.grad = None
+    same = matcher(SaysSample(2.0), SaysSample(2.0)).generator_loss(samples, torch.Generator().manual_seed(0))
+    assert same.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_teacher_is_guided_and_the_follower_is_not():
+    samples = Batch(torch.zeros(3, 2, 8, 8), torch.arange(3))
+    teacher, follower = SaysSample(1.0, null_value=0.5), SaysSample(0.0)
+    guided = matcher(teacher, follower, guidance_scale=3.0)
+    loss = guided.generator_loss(samples, torch.Generator().manual_seed(0))
+    # 0.5 + 3 (1 - 0.5) = 2: a gradient of -2 / 2
+    assert loss.item() == pytest.approx(0.5, rel=1e-3)
+    assert teacher.batches == [6] and follower.batches == [3]
+
+
+def test_the_follower_learns_the_velocity_of_the_samples():
+    right, wrong = SaysSample(0.5), SaysSample(0.0)
+    samples = Batch(torch.full((4, 2, 8, 8), 0.5), torch.arange(4))
+    for follower, updates in ((right, 1), (wrong, 3)):
+        made = matcher(SaysSample(0.0), follower, follower_updates=updates)
+        figures = made.train(samples, torch.Generator().manual_seed(0))
+        assert [name for name, _ in made.trainer.updates] == ["follower"] * updates
+        if follower is right:
+            assert figures["loss_follower"].item() == pytest.approx(0, abs=1e-5)
+        else:
+            assert figures["loss_follower"].item() > 0.01
+
+
+def test_the_discriminator_is_the_student_with_one_logit_a_pixel():
+    unet = tiny_unet("student-1step")
+    network = make_discriminator(unet)
+    assert network.config.out_channels == 1
+    shared = {name: value for name, value in unet.state_dict().items() if not name.startswith("conv_out.")}
+    assert shared and all(torch.equal(network.state_dict()[name], value) for name, value in shared.items())
+
+
+def test_the_critic_wants_real_above_fake_and_the_generator_the_contrary():
+    pipeline = tiny_pipeline("student-1step")
+    trainer = stand_in_trainer(discriminator_learning_rate=1.0, r1_deviation=0.05, lambda_r1=0.5)
+
+    def conditioning(rows):
+        return {
+            "encoder_hidden_states": torch.zeros(len(rows), 4, HIDDEN_SIZE),
+            "class_labels": torch.zeros(len(rows), PROJECTION_DIM),
+        }
+
+    critic = Critic(trainer, pipeline.unet, conditioning)
+    times, rows = torch.tensor([-1, 249, 749]), torch.arange(3)
+    real, fake = (Batch(torch.randn(3, 4, 16, 16), rows) for _ in range(2))
+    figures = critic.train(real, fake, times, torch.Generator().manual_seed(0))
+    (name, loss), *_ = trainer.updates
+    assert name == "discriminator"
+    assert loss.item() == pytest.approx(figures["loss_discriminator"].item() + 0.5 * figures["loss_r1"].item())
+    assert 0 <= figures["real_share"] <= 1 and 0 <= figures["fake_share"] <= 1
+
+    with torch.no_grad():  # one that calls everything real
+        critic.network.conv_out.weight.zero_()
+        critic.network.conv_out.bias.fill_(10.0)
+    fake.latents.requires_grad_()
+    fooled = critic.generator_loss(fake, times, torch.Generator().manual_seed(0))
+    assert fooled.item() == pytest.approx(0, abs=1e-3)
+    assert all(parameter.requires_grad for parameter in critic.network.parameters())
+    fooled.backward()
+    assert all(parameter.grad is None for parameter in critic.network.parameters())
+    figures = critic.train(real, fake, times, torch.Generator().manual_seed(0))
+    assert figures["real_share"] == 1 and figures["fake_share"] == 0
+
+
+def test_the_watch_measures_the_same_samples_every_time():
+    pipeline = tiny_pipeline("student-1step")
+    watch = Watch(260, torch.device("cpu"))
+    with torch.no_grad():
+        figures = watch(pipeline)
+        assert figures == watch(pipeline)
+        assert set(figures) == {"distance", "class_accuracy", "recall", "seed_distance"}
+        assert figures["distance"] > 10 and figures["seed_distance"] > 0
+        pipeline.vae.decoder.conv_out.weight.zero_()  # one image, whatever the seed
+        collapsed = watch(pipeline)
+    assert collapsed["seed_distance"] == pytest.approx(0, abs=1e-6) and collapsed["recall"] == 0
+    assert collapsed["distance"] > figures["distance"]
