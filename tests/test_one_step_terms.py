@@ -10,6 +10,7 @@ from mobilediff.training.critic import Critic, make_discriminator
 from mobilediff.training.distribution_matching import DistributionMatcher
 from mobilediff.training.generator import Batch, noise_scheduler
 from mobilediff.training.losses import alpha_sigma
+from mobilediff.training.pairs import noise_at
 from mobilediff.training.watch import Watch
 from tests.tiny import HIDDEN_SIZE, PROJECTION_DIM, tiny_pipeline, tiny_unet
 
@@ -93,6 +94,16 @@ def test_the_follower_learns_the_velocity_of_the_samples():
             assert figures["loss_follower"].item() == pytest.approx(0, abs=1e-5)
         else:
             assert figures["loss_follower"].item() > 0.01
+
+
+def test_noise_is_the_pairs_own_at_the_first_timestep_alone():
+    noise, interval = torch.randn(6, 2, 8, 8), torch.tensor([0, 1, 0, 3, 2, 0])
+    drawn = noise_at(noise, interval, torch.Generator().manual_seed(0))
+    own = interval == 0
+    assert torch.equal(drawn[own], noise[own])
+    correlation = torch.corrcoef(torch.stack([drawn[~own].flatten(), noise[~own].flatten()]))[0, 1]
+    assert abs(correlation) < 0.2
+    assert drawn[~own].std().item() == pytest.approx(1, abs=0.1)
 
 
 def test_the_discriminator_is_the_student_with_one_logit_a_pixel():

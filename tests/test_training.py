@@ -157,6 +157,7 @@ def test_what_a_stage_refuses_is_one_line(tmp_path, monkeypatch):
             "watch_samples is 265; accepted are 0 and",
         ),
         (progressive.ProgressiveOptions, {"watch_samples": 100}, "watch_samples is 100"),
+        (one_step.OneStepOptions, {"critic_timesteps": "all"}, "critic_timesteps is 'all'; accepted are 'next' and"),
         (prune.PruneOptions, {"num_intervals": 0}, "num_intervals is 0"),
         (prune.PruneOptions, {"method": "random"}, "method is 'random'; accepted are"),
         (prune.PruneOptions, {"pruning_ratio": 1.0}, "pruning_ratio is 1.0"),
@@ -584,6 +585,7 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     records = [json.loads(line) for line in (tmp_path / "one" / "stats.jsonl").read_text().splitlines()]
     watched = next(record for record in records if "distance" in record)
     assert watched["step"] == 2 and {"class_accuracy", "recall", "seed_distance"} <= set(watched)
+    assert "loss_perceptual" not in records[0]
     assert "loss_discriminator" not in records[0]
     assert {"loss_reconstruction", "loss_adversarial", "loss_discriminator", "loss_r1"} <= set(records[-1])
 
@@ -593,11 +595,17 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     whole, resumed = (load_state(tmp_path / name)[0] for name in ("one", "resumed"))
     assert {name.split("/")[0] for name in whole} == {"generator", "discriminator"}
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
-    matched = {**options, "output": str(tmp_path / "matched"), "lambda_distribution": 1.0, "lambda_adversarial": 0.0}
+    ImageEncoder(**TINY_IMAGES).save_pretrained(tmp_path / "image_encoder")
+    matched = {**options, "output": str(tmp_path / "judged"), "critic_timesteps": "any"}
+    seen = {"lambda_perceptual": 1.0, "perceptual": str(tmp_path / "image_encoder")}
+    assert one_step.train(build_options(one_step.OneStepOptions, matched | seen), FULL)
+    records = [json.loads(line) for line in (tmp_path / "judged" / "stats.jsonl").read_text().splitlines()]
+    assert all(record["loss_perceptual"] > 0 for record in records if "loss_reconstruction" in record)
+    matched |= {"output": str(tmp_path / "matched"), "lambda_distribution": 1.0, "lambda_adversarial": 0.0}
     matched |= {"teacher": str(tmp_path / "student" / "export"), "follower": str(tmp_path / "student" / "export")}
     assert one_step.train(build_options(one_step.OneStepOptions, {**matched, "follower_updates": 2}), FULL)
     records = [json.loads(line) for line in (tmp_path / "matched" / "stats.jsonl").read_text().splitlines()]
-    assert "loss_distribution" not in records[0] and "loss_follower" in records[0]
+    assert "loss_distribution" not in records[0] and "loss_follower" not in records[0]
     assert {"loss_reconstruction", "loss_distribution", "loss_follower"} <= set(records[-1])
     assert "loss_adversarial" not in records[-1]
     with pytest.raises(FileNotFoundError, match="no checkpoint at nowhere"):

@@ -1,16 +1,28 @@
-"""The half of a VAE that sampling uses."""
+"""The half of a VAE that sampling uses, and the scale of its latents."""
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderTiny
 from torch import nn
+
+from mobilediff.checkpoints import VAE
 
 
 class LatentDecoder(nn.Module):
     """The VAE's own modules from the latents that its `decode` takes, [B, C, h, w], to images [B, 3, H, W]."""
 
-    def __init__(self, vae: AutoencoderKL | AutoencoderTiny):
+    def __init__(self, vae: VAE):
         super().__init__()
         self.post_quant_conv, self.decoder = getattr(vae, "post_quant_conv", None) or nn.Identity(), vae.decoder
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         return self.decoder(self.post_quant_conv(latents))
+
+
+def latent_statistics(vae: VAE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each latent channel by the config, each [C, 1, 1] on the VAE's device."""
+    config, device = vae.config, vae.device
+    if isinstance(vae, AutoencoderTiny):
+        statistics = [[value] * config.latent_channels for value in (config.shift_factor, 1 / config.scaling_factor)]
+    else:
+        statistics = config.latents_mean, config.latents_std
+    return tuple(torch.tensor(values, device=device)[:, None, None] for values in statistics)

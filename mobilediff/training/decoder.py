@@ -16,12 +16,13 @@ from torchvision.utils import make_grid
 from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.models.latent_decoder import LatentDecoder
+from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.training.augment import mirror, to_float
 from mobilediff.training.generator import cached_latents
 from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
+from mobilediff.training.perceptual import PerceptualLoss
 from mobilediff.training.trainer import Trainer, TrainingStep
-from mobilediff.training.vae import PerceptualLoss, latent_statistics, psnr, reconstruct
+from mobilediff.training.vae import psnr, reconstruct
 
 
 @dataclass

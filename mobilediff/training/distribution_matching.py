@@ -5,11 +5,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from mobilediff.training.generator import NUM_TRAIN_TIMESTEPS, Batch, Conditioning, noise_scheduler, velocities
-from mobilediff.training.losses import diffuse, sample_from_velocity
+from mobilediff.training.losses import Diffused, diffuse, sample_from_velocity
 from mobilediff.training.trainer import Trainer
 
 # The ends of the diffusion, where one of the two predictions says nothing (arXiv 2405.14867, appendix).
 LOWEST_SHARE, HIGHEST_SHARE = 0.02, 0.98
+
+
+def any_timesteps(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A timestep for each row, evenly from the diffusion without its ends, int64 [B]."""
+    low, high = (round(share * NUM_TRAIN_TIMESTEPS) for share in (LOWEST_SHARE, HIGHEST_SHARE))
+    return torch.randint(low, high, rows.shape, generator=generator, device=rows.device)
 
 
 class DistributionMatcher:
@@ -27,10 +33,9 @@ class DistributionMatcher:
         )
         self.alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
 
-    def _diffuse(self, latents: torch.Tensor, generator: torch.Generator):
-        low, high = (round(share * NUM_TRAIN_TIMESTEPS) for share in (LOWEST_SHARE, HIGHEST_SHARE))
-        timesteps = torch.randint(low, high, (len(latents),), generator=generator, device=latents.device)
-        return timesteps, diffuse(latents, timesteps, self.alphas_cumprod, generator)
+    def _diffuse(self, samples: Batch, generator: torch.Generator) -> tuple[torch.Tensor, Diffused]:
+        timesteps = any_timesteps(samples.rows, generator)
+        return timesteps, diffuse(samples.latents, timesteps, self.alphas_cumprod, generator)
 
     def _velocity(self, network: nn.Module, noisy, timesteps, rows, *guidance) -> torch.Tensor:
         return velocities(network, self.conditioning, self.trainer, noisy, timesteps, rows, *guidance)[0]
@@ -42,7 +47,7 @@ class DistributionMatcher:
         """
         guidance = self.options.guidance_scale, self.options.guidance_interval
         with torch.no_grad():
-            timesteps, z = self._diffuse(samples.latents, generator)
+            timesteps, z = self._diffuse(samples, generator)
             v = self._velocity(self.teacher, z.noisy, timesteps, samples.rows, *guidance)
             taught = sample_from_velocity(z.noisy, v, z.alpha, z.sigma)
             v = self._velocity(self.follower, z.noisy, timesteps, samples.rows)
@@ -54,7 +59,7 @@ class DistributionMatcher:
     def train(self, samples: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """The follower's steps on samples without a gradient; returns its last loss."""
         for _ in range(self.options.follower_updates):
-            timesteps, z = self._diffuse(samples.latents, generator)
+            timesteps, z = self._diffuse(samples, generator)
             loss = F.mse_loss(self._velocity(self.follower, z.noisy, timesteps, samples.rows), z.velocity)
             self.trainer.update("follower", loss)
         return {"loss_follower": loss}

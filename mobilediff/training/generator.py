@@ -20,13 +20,14 @@ from mobilediff.checkpoints import VAE, encoder_tensors, load_component, load_pi
 from mobilediff.data import ImageDataset, load_cifar10
 from mobilediff.export import export_pipeline
 from mobilediff.files import atomic_path
+from mobilediff.models.latent_decoder import latent_statistics
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.training.augment import to_float
 from mobilediff.training.losses import guidance_scales, guided
 from mobilediff.training.options import RunLimits, TrainingOptions
 from mobilediff.training.trainer import Trainer, TrainingStep
-from mobilediff.training.vae import encode_latents, latent_statistics
+from mobilediff.training.vae import encode_latents
 from mobilediff.training.watch import Watch
 
 NUM_TRAIN_TIMESTEPS = 1000

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from mobilediff.checkpoints import load_component
+from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import checked_interval
 from mobilediff.schedulers.ufogen import UFOGenScheduler
 from mobilediff.training.critic import Critic
-from mobilediff.training.distribution_matching import DistributionMatcher
+from mobilediff.training.distribution_matching import DistributionMatcher, any_timesteps
 from mobilediff.training.generator import (
     Batch,
     FrozenParts,
@@ -27,7 +29,8 @@ from mobilediff.training.generator import (
 )
 from mobilediff.training.losses import add_noise, alpha_sigma, sample_from_velocity
 from mobilediff.training.options import RunLimits, run_stage
-from mobilediff.training.pairs import sample_pairs
+from mobilediff.training.pairs import noise_at, sample_pairs
+from mobilediff.training.perceptual import LatentPerceptualLoss
 from mobilediff.training.trainer import TrainingStep
 
 
@@ -43,10 +46,15 @@ class OneStepOptions(GeneratorOptions):
         num_intervals: timesteps that the generator is trained at, 999 among them.
         first_timestep_probability: share of the batch at pure noise; the others are spread evenly.
         reconstruction_steps: first steps, with the reconstruction term alone.
-        lambda_reconstruction, lambda_adversarial, lambda_distribution: weights of the generator's three terms; of the
-            last two, one at 0 is not computed.
+        lambda_reconstruction, lambda_perceptual, lambda_adversarial, lambda_distribution: weights of the generator's
+            terms; of the last three, one at 0 is not computed.
+        perceptual: folder of the trained `ImageEncoder` whose feature maps of the decoded samples are compared with
+            those of the targets, where that has a weight: the reconstruction loss of DMD (arXiv 2311.18828, section
+            3.3) is such a one.
         discriminator_learning_rate: of the second optimiser.
         discriminator_every: generator steps a discriminator step.
+        critic_timesteps: where real and fake are told apart: at the "next" of the timesteps, t - delta (UFOGen),
+            or at "any", evenly, so that fine detail of one-step samples is judged too (DMD2).
         lambda_r1: weight of the approximated R1 penalty. R1 itself needs a second derivative, which fused attention
             does not have.
         r1_deviation: size of the perturbation in it.
@@ -68,10 +76,13 @@ class OneStepOptions(GeneratorOptions):
     first_timestep_probability: float = 0.5
     reconstruction_steps: int = 0
     lambda_reconstruction: float = 1.0
+    lambda_perceptual: float = 0.0
     lambda_adversarial: float = 1.0
     lambda_distribution: float = 0.0
+    perceptual: str = ""
     discriminator_learning_rate: float = 1e-4
     discriminator_every: int = 1
+    critic_timesteps: str = "next"
     lambda_r1: float = 1.0
     r1_deviation: float = 0.05
     teacher: str = ""
@@ -84,6 +95,8 @@ class OneStepOptions(GeneratorOptions):
     def __post_init__(self):
         super().__post_init__()
         checked_interval(self.guidance_interval)
+        if self.critic_timesteps not in ("next", "any"):
+            raise ValueError(f"critic_timesteps is {self.critic_timesteps!r}; accepted are 'next' and 'any'")
 
 
 def train(options: OneStepOptions, limits: RunLimits) -> bool:
@@ -92,6 +105,8 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     source.nfe(options.student_steps)  # refuses steps that the student was not distilled for
     if options.lambda_distribution:
         teacher, follower = (load_velocity_pipeline(folder).unet for folder in (options.teacher, options.follower))
+    if options.lambda_perceptual:
+        encoder = load_component(ImageEncoder, options.perceptual)
     parts = FrozenParts.of(source)
     if limits.trial:
         options.num_pairs, options.reconstruction_steps = 16, 1
@@ -99,7 +114,9 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     unet = source.unet.to(trainer.device, memory_format=torch.channels_last)
     with trainer.accelerator.main_process_first():
         pairs = sample_pairs(unet, options.student_steps, options.num_pairs, data, trainer)
-    critic = matcher = None
+    perceptual = critic = matcher = None
+    if options.lambda_perceptual:
+        perceptual = LatentPerceptualLoss(trainer, encoder, parts.vae, pairs.latents)
     if options.lambda_adversarial:
         critic = Critic(trainer, unet, data.conditioning)
     if options.lambda_distribution:
@@ -111,6 +128,7 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     grid = trailing_timesteps(options.num_intervals, trainer.device)
     weights = {
         "loss_reconstruction": options.lambda_reconstruction,
+        "loss_perceptual": options.lambda_perceptual,
         "loss_adversarial": options.lambda_adversarial,
         "loss_distribution": options.lambda_distribution,
     }
@@ -126,25 +144,27 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         picked = torch.randint(0, len(pairs.rows), step.indices.shape, generator=draws, device=trainer.device)
         rows, target = pairs.rows[picked], pairs.latents[picked].float()
         interval = draw_interval(step)
-        timesteps, next_timesteps = grid[interval], grid[interval + 1]
+        timesteps = grid[interval]
         alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
-        noisy = add_noise(target, pairs.noise[picked].float(), alpha, sigma).contiguous(
-            memory_format=torch.channels_last
-        )
+        noise = noise_at(pairs.noise[picked].float(), interval, draws)
+        noisy = add_noise(target, noise, alpha, sigma).contiguous(memory_format=torch.channels_last)
         with trainer.autocast():
             v = module(noisy, timesteps, **data.conditioning(rows)).sample.float()
         fake = Batch(sample_from_velocity(noisy, v, alpha, sigma), rows)
         terms = {"loss_reconstruction": F.mse_loss(fake.latents, target)}
+        if perceptual:
+            terms["loss_perceptual"] = perceptual(fake.latents, picked)
         judged = step.index >= options.reconstruction_steps
+        judged_at = grid[interval + 1] if options.critic_timesteps == "next" else any_timesteps(rows, draws)
         if critic and judged:
-            terms["loss_adversarial"] = critic.generator_loss(fake, next_timesteps, draws)
+            terms["loss_adversarial"] = critic.generator_loss(fake, judged_at, draws)
         if matcher and judged:
             terms["loss_distribution"] = matcher.generator_loss(fake, draws)
         trainer.update("generator", sum(weights[name] * term for name, term in terms.items()))
         fake.latents = fake.latents.detach()
         if critic and judged and step.index % options.discriminator_every == 0:
-            terms |= critic.train(real, fake, next_timesteps, draws)
-        if matcher:
+            terms |= critic.train(real, fake, judged_at, draws)
+        if matcher and judged:
             terms |= matcher.train(fake, draws)
         return terms
 

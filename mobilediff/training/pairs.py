@@ -24,6 +24,20 @@ class Pairs:
     rows: torch.Tensor
 
 
+def noise_at(noise: torch.Tensor, interval: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The noise to put on a pair's sample: its own at the first timestep, fresh at the others.
+
+    At pure noise it is the noise that decides the sample. Later the sampler draws it anew; a generator that had seen
+    the pair's own there too would read the sample out of it.
+
+    Args:
+        noise: of the pairs, [B, C, H, W].
+        interval: place of each one's timestep, 0 for the first, [B].
+    """
+    fresh = torch.empty_like(noise).normal_(generator=generator)
+    return torch.where((interval == 0)[:, None, None, None], noise, fresh)
+
+
 @torch.no_grad()
 def sample_pairs(unet: nn.Module, num_steps: int, count: int, data: LatentData, trainer: Trainer) -> Pairs:
     """Draw the pairs with a distilled student, or read them from an earlier start of this run.

@@ -25,8 +25,9 @@ from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.augment import mirror, to_bytes, to_float
 from mobilediff.training.generator import cached_latents
 from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
+from mobilediff.training.perceptual import PerceptualLoss
 from mobilediff.training.trainer import Trainer, TrainingStep, derived_seed
-from mobilediff.training.vae import PerceptualLoss, psnr
+from mobilediff.training.vae import psnr
 
 BATCH_SIZE = 250
 HELD_OUT = 500  # synthetic latents that figures are of

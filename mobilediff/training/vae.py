@@ -13,8 +13,10 @@ from torchvision.utils import make_grid
 from mobilediff.checkpoints import VAE, load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.models.latent_decoder import latent_statistics
 from mobilediff.training.augment import random_flip, to_bytes, to_float
 from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
+from mobilediff.training.perceptual import PerceptualLoss
 from mobilediff.training.trainer import Trainer, TrainingStep
 
 
@@ -33,23 +35,6 @@ class VaeOptions(TrainingOptions):
     perceptual: str = ""
     lambda_kl: float = 1e-3
     lambda_perceptual: float = 0.3
-
-
-class PerceptualLoss(nn.Module):
-    """Squared distance of channel-normalised feature maps, summed over levels (LPIPS, arXiv 1801.03924, eq. 1)."""
-
-    def __init__(self, encoder: ImageEncoder):
-        super().__init__()
-        self.encoder = encoder.requires_grad_(False).eval()
-
-    def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Compare float images [N, 3, H, W] in [-1, 1]; returns a scalar."""
-        with torch.no_grad():
-            expected = self.encoder(targets).feature_maps
-        return sum(
-            (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
-            for a, b in zip(self.encoder(images).feature_maps, expected, strict=True)
-        )
 
 
 class Autoencoding(nn.Module):
@@ -83,16 +68,6 @@ def encode_latents(vae: VAE, images: torch.Tensor) -> torch.Tensor:
     """
     mean, std = latent_statistics(vae)
     return (encode(vae, images).float() - mean) / std
-
-
-def latent_statistics(vae: VAE) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each latent channel by the config, each [C, 1, 1] on the VAE's device."""
-    config, device = vae.config, vae.device
-    if isinstance(vae, AutoencoderTiny):
-        statistics = [[value] * config.latent_channels for value in (config.shift_factor, 1 / config.scaling_factor)]
-    else:
-        statistics = config.latents_mean, config.latents_std
-    return tuple(torch.tensor(values, device=device)[:, None, None] for values in statistics)
 
 
 @torch.no_grad()

@@ -9,10 +9,11 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from numbers import Integral, Real
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -24,6 +25,9 @@ logger = logging.get_logger(__name__)
 
 # CIFAR-10's classes in the order of its labels.
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+# Prompts whose text embeddings a pipeline keeps: more than twice the known names, at most 20 MB.
+MAX_CACHED_PROMPTS = 1024
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -56,6 +60,11 @@ def encode_text(
     return output.last_hidden_state, output.text_embeds
 
 
+def _encode_one(prompt: str, tokenizer, text_encoder, *_) -> tuple[torch.Tensor, torch.Tensor]:
+    """`encode_text` of one prompt; what else its outcome depends on is there for a cache to tell calls apart."""
+    return encode_text(tokenizer, text_encoder, [prompt])
+
+
 def _compute_dtype(model: ModelMixin, first_layer: torch.nn.Module) -> torch.dtype:
     # `model.dtype` looks through every module for casting hooks; where they are, the first layer has one.
     return model.dtype if hasattr(first_layer, "_diffusers_hook") else first_layer.weight.dtype
@@ -77,7 +86,7 @@ def nearest_names(prompt: str, names: Sequence[str], count: int = 3) -> list[str
     return sorted(scores, key=lambda name: (-scores[name], name))[:count]
 
 
-def _checked_interval(interval: Sequence[float]) -> tuple[float, float]:
+def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
     """Where guidance applies, as two floats.
 
     Raises:
@@ -110,7 +119,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
     """Text-to-image and class-to-image generation in the latent space of a small VAE.
 
     Args:
-        vae: `AutoencoderKL` whose config holds `latents_mean` and `latents_std`, one number a latent channel.
+        vae: `AutoencoderKL` whose config holds `latents_mean` and `latents_std`, one number a latent channel, or
+            `AutoencoderTiny`.
         text_encoder: frozen `CLIPTextModelWithProjection`.
         tokenizer: its tokenizer.
         unet: `UNet2DConditionModel` or `MobileUNet`; takes the text's hidden states as `encoder_hidden_states` and
@@ -131,7 +141,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | AutoencoderTiny,
         text_encoder: CLIPTextModelWithProjection,
         tokenizer: CLIPTokenizer,
         unet: ModelMixin,
@@ -146,8 +156,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         guidance_distilled: bool = False,
     ):
         super().__init__()
-        _checked_interval((default_guidance_low, default_guidance_high))
-        if vae.config.latents_mean is None or vae.config.latents_std is None:
+        checked_interval((default_guidance_low, default_guidance_high))
+        if isinstance(vae, AutoencoderKL) and (vae.config.latents_mean is None or vae.config.latents_std is None):
             raise ValueError("the VAE's config holds no latents_mean and latents_std; both are needed to decode")
         distilled_for = scheduler.config.get("distilled_num_inference_steps")
         if distilled_for is not None and default_num_inference_steps not in distilled_for:
@@ -166,6 +176,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             default_guidance_high=float(default_guidance_high),
             guidance_distilled=guidance_distilled,
         )
+        self._encode_one = lru_cache(MAX_CACHED_PROMPTS)(_encode_one)
         self.image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1))
 
     @classmethod
@@ -257,7 +268,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 f"guidance_interval is {guidance_interval!r}, but guidance is distilled into this checkpoint: "
                 "accepted is None"
             )
-        return _checked_interval(guidance_interval)
+        return checked_interval(guidance_interval)
 
     def _guided_steps(self, timesteps: torch.Tensor, scale: float, interval: tuple[float, float]) -> list[bool]:
         """Of each step whether it is guided."""
@@ -352,9 +363,13 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 raise ValueError(
                     f"class_labels holds {label!r}, accepted: {', '.join(CLASS_NAMES)}, or 0 to {len(CLASS_NAMES) - 1}"
                 )
-            article = "an" if name[0] in "aeiou" else "a"
-            prompts.append(self.config.class_template.format(name, noun=name, article=article))
+            prompts.append(self._prompt_of(name))
         return prompts
+
+    def _prompt_of(self, name: str) -> str:
+        """`class_template` with a name and its article."""
+        article = "an" if name[0] in "aeiou" else "a"
+        return self.config.class_template.format(name, noun=name, article=article)
 
     def _warn_about_prompts(self, prompts: list[str]) -> None:
         most = self.tokenizer.model_max_length
@@ -374,6 +389,36 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                     f"anything. Nearest known names: {', '.join(nearest)}."
                 )
 
+    def cache_prompts(self, prompts: Sequence[str] | None = None) -> None:
+        """Encode prompts ahead of time, so that a call with one of them does without the text encoder.
+
+        Every call keeps the embeddings of its prompts as well, the last 1,024 of all. They hold until text encoder,
+        tokenizer, device, precision or autocast change; after a change of weights in place call `forget_prompts`.
+
+        Args:
+            prompts: by default `class_template` with every class and known noun, and the null prompt.
+        """
+        if prompts is None:
+            names = dict.fromkeys([*CLASS_NAMES, *(self.config.nouns or ())])
+            prompts = [*map(self._prompt_of, names), self.config.null_prompt]
+        with torch.no_grad():
+            self._encode(list(prompts))
+
+    def forget_prompts(self) -> None:
+        """Drop all kept text embeddings."""
+        self._encode_one.cache_clear()
+
+    def _encode(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """`encode_text`, each prompt by itself, so that its embeddings do not depend on those beside it."""
+        if torch.is_grad_enabled():  # what is kept has no gradient
+            return encode_text(self.tokenizer, self.text_encoder, prompts)
+        device = self.text_encoder.device
+        autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+        known_by = self.tokenizer, self.text_encoder, device, self.text_encoder.dtype, autocast
+        encoded = [self._encode_one(prompt, *known_by) for prompt in prompts]
+        hidden_states, pooled = zip(*encoded, strict=True)
+        return torch.cat(hidden_states), torch.cat(pooled)
+
     def encode_prompt(
         self, prompts: list[str], num_images_per_prompt: int, guided: bool, device: torch.device, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -383,7 +428,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             hidden_states [B, L, D] and pooled [B, P]; if `guided` the null prompt's B rows stand in front of them.
         """
         texts = [self.config.null_prompt, *prompts] if guided else prompts
-        hidden_states, pooled = encode_text(self.tokenizer, self.text_encoder, texts)
+        hidden_states, pooled = self._encode(texts)
         batch_size = len(prompts) * num_images_per_prompt
 
         def arrange(embeds: torch.Tensor) -> torch.Tensor:
@@ -406,11 +451,16 @@ class MobileDiffusionPipeline(DiffusionPipeline):
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Normalised latents [B, C, H, W] to images in [-1, 1], float32 [B, 3, H', W']."""
-        mean = torch.tensor(self.vae.config.latents_mean, device=latents.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.vae.config.latents_std, device=latents.device).view(1, -1, 1, 1)
-        latents = latents.float() * std + mean
+        config, latents = self.vae.config, latents.float()
+        if "latents_mean" in config:
+            mean = torch.tensor(config.latents_mean, device=latents.device).view(1, -1, 1, 1)
+            std = torch.tensor(config.latents_std, device=latents.device).view(1, -1, 1, 1)
+            latents = latents * std + mean
+        else:  # AutoencoderTiny has one number for all channels
+            latents = latents / config.scaling_factor + config.shift_factor
         # A VAE's activations may overflow in float16, which its config says by diffusers' `force_upcast`.
-        dtype = _compute_dtype(self.vae, self.vae.decoder.conv_in)
+        decoder = self.vae.decoder
+        dtype = _compute_dtype(self.vae, decoder.layers[0] if hasattr(decoder, "layers") else decoder.conv_in)
         if dtype == torch.float16 and self.vae.config.force_upcast:
             self.vae.to(torch.float32)
             images = self.vae.decode(latents, return_dict=False)[0]
