@@ -10,7 +10,7 @@ from mobilediff.training.critic import Critic, make_discriminator
 from mobilediff.training.distribution_matching import DistributionMatcher
 from mobilediff.training.generator import Batch, noise_scheduler
 from mobilediff.training.losses import alpha_sigma
-from mobilediff.training.pairs import noise_at
+from mobilediff.training.pairs import batch_sizes, draw_intervals, finish
 from mobilediff.training.watch import Watch
 from tests.tiny import HIDDEN_SIZE, PROJECTION_DIM, tiny_pipeline, tiny_unet
 
@@ -96,14 +96,31 @@ def test_the_follower_learns_the_velocity_of_the_samples():
             assert figures["loss_follower"].item() > 0.01
 
 
-def test_noise_is_the_pairs_own_at_the_first_timestep_alone():
-    noise, interval = torch.randn(6, 2, 8, 8), torch.tensor([0, 1, 0, 3, 2, 0])
-    drawn = noise_at(noise, interval, torch.Generator().manual_seed(0))
-    own = interval == 0
-    assert torch.equal(drawn[own], noise[own])
-    correlation = torch.corrcoef(torch.stack([drawn[~own].flatten(), noise[~own].flatten()]))[0, 1]
-    assert abs(correlation) < 0.2
-    assert drawn[~own].std().item() == pytest.approx(1, abs=0.1)
+def test_pairs_end_where_the_students_remaining_steps_lead():
+    """The student calls every clean sample 0.5, so that is where each timestep's sampling ends."""
+    latents = torch.randn(2, 6, 2, 8, 8)
+    data = SimpleNamespace(conditioning=Conditioning(), latents=latents)
+    trainer = stand_in_trainer(student_steps=8, num_intervals=4)
+    alphas_cumprod = noise_scheduler().alphas_cumprod
+    for interval, remaining in enumerate((8, 6, 4, 2)):
+        student, images = SaysSample(0.5), torch.arange(6)
+        noisy, ends = finish(student, interval, images, images, data, trainer, torch.Generator().manual_seed(0))
+        assert len(student.batches) == remaining
+        torch.testing.assert_close(ends, torch.full_like(ends, 0.5), rtol=1e-3, atol=1e-3)
+        alpha, sigma = alpha_sigma(alphas_cumprod, torch.tensor([999 - 250 * interval]))
+        noise = noisy if interval == 0 else (noisy - alpha * latents[0]) / sigma
+        assert noise.std().item() == pytest.approx(1, abs=0.1)
+        correlation = torch.corrcoef(torch.stack([noise.flatten(), latents[0].flatten()]))[0, 1]
+        assert abs(correlation) < 0.15
+
+
+def test_pairs_are_spread_over_the_timesteps():
+    intervals = draw_intervals(10000, 4, 0.5)
+    assert intervals.bincount().tolist() == [6250, 1250, 1250, 1250]
+    sizes = batch_sizes(intervals)
+    assert sum(size for _, size in sizes) == 10000 and max(size for _, size in sizes) == 250
+    assert [interval for interval, _ in sizes] == sorted(interval for interval, _ in sizes)
+    assert batch_sizes(draw_intervals(6, 4, 0.5)) == [(0, 4), (1, 1), (3, 1)]
 
 
 def test_the_discriminator_is_the_student_with_one_logit_a_pixel():

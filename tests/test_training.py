@@ -157,6 +157,11 @@ def test_what_a_stage_refuses_is_one_line(tmp_path, monkeypatch):
             "watch_samples is 265; accepted are 0 and",
         ),
         (progressive.ProgressiveOptions, {"watch_samples": 100}, "watch_samples is 100"),
+        (
+            one_step.OneStepOptions,
+            {"student_steps": 6},
+            "student_steps is 6; accepted are multiples of num_intervals, 4",
+        ),
         (one_step.OneStepOptions, {"critic_timesteps": "all"}, "critic_timesteps is 'all'; accepted are 'next' and"),
         (prune.PruneOptions, {"num_intervals": 0}, "num_intervals is 0"),
         (prune.PruneOptions, {"method": "random"}, "method is 'random'; accepted are"),

@@ -27,9 +27,9 @@ from mobilediff.training.generator import (
     setup,
     trailing_timesteps,
 )
-from mobilediff.training.losses import add_noise, alpha_sigma, sample_from_velocity
+from mobilediff.training.losses import alpha_sigma, sample_from_velocity
 from mobilediff.training.options import RunLimits, run_stage
-from mobilediff.training.pairs import noise_at, sample_pairs
+from mobilediff.training.pairs import sample_pairs
 from mobilediff.training.perceptual import LatentPerceptualLoss
 from mobilediff.training.trainer import TrainingStep
 
@@ -40,11 +40,12 @@ class OneStepOptions(GeneratorOptions):
 
     Attributes:
         student: pipeline folder of the few-step student: the start of generator and discriminator, and the source of
-            the reconstruction targets (noise and the sample it becomes), through which guidance is distilled.
-        student_steps: steps that the targets are drawn with.
+            the reconstruction targets (`Pairs`), through which guidance is distilled.
+        student_steps: steps that the targets are drawn with, a multiple of `num_intervals`.
         num_pairs: number of targets.
         num_intervals: timesteps that the generator is trained at, 999 among them.
-        first_timestep_probability: share of the batch at pure noise; the others are spread evenly.
+        first_timestep_probability: share of the targets from pure noise; the others are spread evenly over all
+            timesteps.
         reconstruction_steps: first steps, with the reconstruction term alone.
         lambda_reconstruction, lambda_perceptual, lambda_adversarial, lambda_distribution: weights of the generator's
             terms; of the last three, one at 0 is not computed.
@@ -95,6 +96,10 @@ class OneStepOptions(GeneratorOptions):
     def __post_init__(self):
         super().__post_init__()
         checked_interval(self.guidance_interval)
+        if self.student_steps % self.num_intervals:
+            raise ValueError(
+                f"student_steps is {self.student_steps}; accepted are multiples of num_intervals, {self.num_intervals}"
+            )
         if self.critic_timesteps not in ("next", "any"):
             raise ValueError(f"critic_timesteps is {self.critic_timesteps!r}; accepted are 'next' and 'any'")
 
@@ -113,7 +118,7 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     trainer, data = setup(options, limits, parts)
     unet = source.unet.to(trainer.device, memory_format=torch.channels_last)
     with trainer.accelerator.main_process_first():
-        pairs = sample_pairs(unet, options.student_steps, options.num_pairs, data, trainer)
+        pairs = sample_pairs(unet, data, trainer)
     perceptual = critic = matcher = None
     if options.lambda_perceptual:
         perceptual = LatentPerceptualLoss(trainer, encoder, parts.vae, pairs.latents)
@@ -133,21 +138,14 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         "loss_distribution": options.lambda_distribution,
     }
 
-    def draw_interval(step: TrainingStep) -> torch.Tensor:
-        count = step.indices.shape
-        interval = torch.randint(0, options.num_intervals, count, generator=step.generator, device=trainer.device)
-        first = torch.rand(count, generator=step.generator, device=trainer.device)
-        return torch.where(first < options.first_timestep_probability, 0, interval)
-
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         real, draws = data.draw(step), step.generator
         picked = torch.randint(0, len(pairs.rows), step.indices.shape, generator=draws, device=trainer.device)
         rows, target = pairs.rows[picked], pairs.latents[picked].float()
-        interval = draw_interval(step)
+        interval = pairs.interval[picked]
         timesteps = grid[interval]
         alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
-        noise = noise_at(pairs.noise[picked].float(), interval, draws)
-        noisy = add_noise(target, noise, alpha, sigma).contiguous(memory_format=torch.channels_last)
+        noisy = pairs.noisy[picked].float().contiguous(memory_format=torch.channels_last)
         with trainer.autocast():
             v = module(noisy, timesteps, **data.conditioning(rows)).sample.float()
         fake = Batch(sample_from_velocity(noisy, v, alpha, sigma), rows)

@@ -1,4 +1,4 @@
-"""Noise and what a few-step student makes of it: the targets of a one-step student's reconstruction loss."""
+"""Where a few-step student's sampling stands at a timestep, and where it ends: targets of a one-step student."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import nn
 
 from mobilediff.files import atomic_path
 from mobilediff.training.generator import LatentData, noise_scheduler, trailing_timesteps
-from mobilediff.training.losses import alpha_sigma, ddim_step
+from mobilediff.training.losses import alpha_sigma, ddim_step, diffuse
 from mobilediff.training.trainer import Trainer, derived_seed
 
 BATCH_SIZE = 250
@@ -17,47 +17,43 @@ BATCH_SIZE = 250
 
 @dataclass
 class Pairs:
-    """Noise, the few-step student's sample from it, and its caption's row: [N, C, H, W] twice and [N]."""
+    """Noisy latents, the sample that they become, and its caption.
 
-    noise: torch.Tensor
+    Attributes:
+        noisy: z_t, [N, C, H, W]: pure noise at the first timestep, later a training image's latents with noise on.
+        latents: what the few-step student's remaining steps make of them, [N, C, H, W].
+        rows: of the captions, [N].
+        interval: place of each one's timestep among those that the generator is trained at, 0 for the first, [N].
+    """
+
+    noisy: torch.Tensor
     latents: torch.Tensor
     rows: torch.Tensor
+    interval: torch.Tensor
 
 
-def noise_at(noise: torch.Tensor, interval: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The noise to put on a pair's sample: its own at the first timestep, fresh at the others.
-
-    At pure noise it is the noise that decides the sample. Later the sampler draws it anew; a generator that had seen
-    the pair's own there too would read the sample out of it.
-
-    Args:
-        noise: of the pairs, [B, C, H, W].
-        interval: place of each one's timestep, 0 for the first, [B].
-    """
-    fresh = torch.empty_like(noise).normal_(generator=generator)
-    return torch.where((interval == 0)[:, None, None, None], noise, fresh)
+def draw_intervals(count: int, num_intervals: int, first_probability: float) -> torch.Tensor:
+    """How `count` pairs are spread: a share at the first timestep, the rest evenly over all, int64 [count]."""
+    even = torch.arange(count) % num_intervals
+    return torch.where(torch.arange(count) < round(first_probability * count), 0, even)
 
 
 @torch.no_grad()
-def sample_pairs(unet: nn.Module, num_steps: int, count: int, data: LatentData, trainer: Trainer) -> Pairs:
+def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer) -> Pairs:
     """Draw the pairs with a distilled student, or read them from an earlier start of this run.
 
     Args:
-        unet: of the student.
-        num_steps: its DDIM steps.
-        count: pairs.
-        data: the captions of whose images the samples are asked for.
-        trainer: its options say how captions are drawn; its run folder keeps the pairs.
+        unet: of the student, whose DDIM steps are `student_steps`.
+        data: the images, and their captions.
+        trainer: its options are those of `OneStepOptions`; its run folder keeps the pairs.
     """
     options = trainer.options
     file = Path(options.output) / "pairs.safetensors"
     if not file.is_file():
         generator = torch.Generator(device=trainer.device).manual_seed(derived_seed(options.seed, "pairs"))
-        alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
-        grid = trailing_timesteps(num_steps, trainer.device)
-        parts = []
-        for start in range(0, count, BATCH_SIZE):
-            size = min(BATCH_SIZE, count - start)
+        intervals = draw_intervals(options.num_pairs, options.num_intervals, options.first_timestep_probability)
+        parts, start = [], 0
+        for interval, size in batch_sizes(intervals):
             images = torch.arange(start, start + size, device=trainer.device) % len(data.labels)
             rows = data.conditioning.bank.draw(
                 data.labels[images],
@@ -66,15 +62,47 @@ def sample_pairs(unet: nn.Module, num_steps: int, count: int, data: LatentData, 
                 options.class_probability,
                 phrasing_probability=options.phrasing_probability,
             )
-            noise = torch.randn(size, *data.latents.shape[2:], generator=generator, device=trainer.device)
-            latents = noise.contiguous(memory_format=torch.channels_last)
-            for t, next_t in zip(grid[:-1], grid[1:], strict=True):
-                with trainer.autocast():
-                    v = unet(latents, t.expand(size), **data.conditioning(rows)).sample.float()
-                here, there = alpha_sigma(alphas_cumprod, t[None]), alpha_sigma(alphas_cumprod, next_t[None])
-                latents = ddim_step(latents, v, *here, *there)
-            parts.append((noise.half(), latents.contiguous().half(), rows))
-        noise, latents, rows = (torch.cat(column) for column in zip(*parts, strict=True))
+            noisy, latents = finish(unet, interval, images, rows, data, trainer, generator)
+            parts.append((noisy.half(), latents.half(), rows, torch.full_like(rows, interval)))
+            start += size
+        noisy, latents, rows, interval = (torch.cat(column).contiguous() for column in zip(*parts, strict=True))
         with atomic_path(file) as temporary:
-            save_file({"noise": noise, "latents": latents, "rows": rows}, temporary)
+            save_file({"noisy": noisy, "latents": latents, "rows": rows, "interval": interval}, temporary)
     return Pairs(**{name: tensor.to(trainer.device) for name, tensor in load_file(file).items()})
+
+
+def batch_sizes(intervals: torch.Tensor) -> list[tuple[int, int]]:
+    """(interval, pairs) of each batch, no batch larger than `BATCH_SIZE`."""
+    return [
+        (interval, min(BATCH_SIZE, count - start))
+        for interval, count in enumerate(intervals.bincount().tolist())
+        for start in range(0, count, BATCH_SIZE)
+    ]
+
+
+def finish(
+    unet: nn.Module,
+    interval: int,
+    images: torch.Tensor,
+    rows: torch.Tensor,
+    data: LatentData,
+    trainer: Trainer,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noisy latents at a timestep, and what the student's remaining steps make of them."""
+    options, count = trainer.options, len(images)
+    alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
+    grid = trailing_timesteps(options.student_steps, trainer.device)
+    grid = grid[interval * options.student_steps // options.num_intervals :]
+    clean = data.latents[0, images].float()
+    if interval == 0:
+        noisy = torch.empty_like(clean).normal_(generator=generator)
+    else:
+        noisy = diffuse(clean, grid[:1].expand(count), alphas_cumprod, generator).noisy
+    latents = noisy.contiguous(memory_format=torch.channels_last)
+    for t, next_t in zip(grid[:-1], grid[1:], strict=True):
+        with trainer.autocast():
+            v = unet(latents, t.expand(count), **data.conditioning(rows)).sample.float()
+        here, there = alpha_sigma(alphas_cumprod, t[None]), alpha_sigma(alphas_cumprod, next_t[None])
+        latents = ddim_step(latents, v, *here, *there)
+    return noisy, latents
