@@ -121,7 +121,7 @@ def draw(model: Model, prompt: str, seed: int, count: int) -> dict:
     """Images `seed`, `seed + 1`, ... of one model, and the milliseconds of this very call from text to images.
 
     One generator an image gives its latents and, where the scheduler draws noise, its noise: so the models start from
-    the same latents, and an image does not depend on how many are drawn beside it.
+    the same latents, and an image depends on how many are drawn beside it by no more than rounding.
     """
     generators = [torch.Generator().manual_seed(seed + i) for i in range(count)]
     start = time.perf_counter()

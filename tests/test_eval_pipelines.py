@@ -104,7 +104,8 @@ def test_a_pipeline_with_prompts_gets_the_plan_and_code_only_where_it_is_trusted
     call = json.dumps({"num_inference_steps": 2, "guidance_scale": 3.0})
     foreign = drawn(tmp_path, "foreign", "--pipeline", str(folder), "--call", call, "--trust-remote-code")
     own = drawn(tmp_path, "own", "--model", str(folder), "--steps", "2", "--guidance-scale", "3")
-    assert torch.equal(foreign.images, own.images) and foreign.prompts == own.prompts
+    # the own one is in channels_last, whose kernels round otherwise
+    assert (foreign.images.int() - own.images.int()).abs().max() <= 1 and foreign.prompts == own.prompts
     assert foreign.protocol["nfe"] == own.protocol["nfe"] == 4  # guided: two evaluations a step
     assert foreign.protocol["template"] == DEFAULT_TEMPLATE and foreign.protocol["batch_arguments"] == ["prompt"]
 

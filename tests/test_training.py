@@ -769,7 +769,7 @@ def test_two_processes_share_the_work(tmp_path, data_folder):
         data_folder,
         student=start,
         num_pairs=6,
-        adversarial_start=1,
+        reconstruction_steps=1,
         sample_every=1,
         default_num_inference_steps=1,
         latent_cache=str(tmp_path / "latents"),

@@ -96,7 +96,7 @@ def decode_all(pipeline: MobileDiffusionPipeline, latents: torch.Tensor, trainer
         with trainer.autocast():
             decoded = pipeline.decode_latents(batch.to(trainer.device).float())
         images.append(to_bytes(decoded))
-    return torch.cat(images)
+    return torch.cat(images).contiguous()
 
 
 @torch.no_grad()
@@ -117,7 +117,7 @@ def synthetic_latents(pipelines: list[MobileDiffusionPipeline], dataset: ImageDa
                     prompts = [bank.texts[row] for row in rows.tolist()]
                     drawn = pipeline(prompt=prompts, generator=generator, output_type="latent").images
                 latents.append(drawn.half().cpu())
-        latents = torch.cat(latents)
+        latents = torch.cat(latents).contiguous()
         tensors = {"latents": latents, "images": decode_all(pipelines[0], latents, trainer).cpu()}
         with atomic_path(file) as temporary:
             save_file(tensors, temporary)
