@@ -61,9 +61,8 @@ class WarningCollector(logging.Handler):
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
-    """Load a checkpoint, encode the known names' captions, warm it up with one image, and count."""
+    """Load a checkpoint, warm it up with one image, and count."""
     pipeline = load_sampler(folder, device)
-    pipeline.cache_prompts()
     pipeline(class_labels=0, generator=torch.Generator().manual_seed(0))
     size = measure_size(pipeline, folder)
     return Model(
