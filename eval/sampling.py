@@ -1,5 +1,5 @@
-"""Samples of a model: which prompts, which seeds, which settings; one seed an image, so that an image depends on
-neither the batch it is drawn in nor the process that draws it."""
+"""Samples of a model: which prompts, which seeds, which settings; one seed an image, so that but for rounding an image
+depends on neither the batch it is drawn in nor the process that draws it."""
 
 import inspect
 from abc import ABC, abstractmethod

@@ -314,6 +314,7 @@ def test_kept_text_embeddings_are_the_computed_ones(monkeypatch):
         assert all(torch.equal(a, b) for a, b in zip(kept, computed, strict=True))
 
     pipeline.forget_prompts()
+    assert pipeline._prompt_warnings.cache_info().currsize == 0
     again = pipeline(["a photo of an ostrich"] * 2, generator=torch.Generator().manual_seed(0), **draw).images
     assert torch.equal(again, drawn) and calls[-1] == ["a photo of an ostrich"]
     count = len(calls)

@@ -613,6 +613,16 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     assert "loss_distribution" not in records[0] and "loss_follower" not in records[0]
     assert {"loss_reconstruction", "loss_distribution", "loss_follower"} <= set(records[-1])
     assert "loss_adversarial" not in records[-1]
+    trained = tmp_path / "one" / "export" / "unet"
+    further = {**options, "output": str(tmp_path / "further"), "weights": str(trained), "learning_rate": 1e-9}
+    assert one_step.train(build_options(one_step.OneStepOptions, further), FULL)
+    files = [folder / "diffusion_pytorch_model.safetensors" for folder in (trained, tmp_path / "further/export/unet")]
+    for name, tensor in (after := load_file(files[1])).items():
+        torch.testing.assert_close(tensor, load_file(files[0])[name])
+    start_file = Path(start, "unet", files[0].name)
+    assert any(not torch.equal(tensor, after[name]) for name, tensor in load_file(start_file).items())
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        one_step.train(build_options(one_step.OneStepOptions, {**options, "weights": "nowhere"}), FULL)
     with pytest.raises(FileNotFoundError, match="no checkpoint at nowhere"):
         one_step.train(build_options(one_step.OneStepOptions, {**matched, "teacher": "nowhere"}), FULL)
     with pytest.raises(ValueError, match="student_steps|num_inference_steps is 4"):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from mobilediff.checkpoints import load_component
 from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import checked_interval
 from mobilediff.schedulers.ufogen import UFOGenScheduler
 from mobilediff.training.critic import Critic
@@ -41,6 +42,7 @@ class OneStepOptions(GeneratorOptions):
     Attributes:
         student: pipeline folder of the few-step student: the start of generator and discriminator, and the source of
             the reconstruction targets (`Pairs`), through which guidance is distilled.
+        weights: folder of a trained generator to start from instead.
         student_steps: steps that the targets are drawn with, a multiple of `num_intervals`.
         num_pairs: number of targets.
         num_intervals: timesteps that the generator is trained at, 999 among them.
@@ -71,6 +73,7 @@ class OneStepOptions(GeneratorOptions):
     POSITIVE = (*GeneratorOptions.POSITIVE, "num_pairs", "num_intervals", "discriminator_every", "follower_updates")
 
     student: str = ""
+    weights: str | None = None
     student_steps: int = 8
     num_pairs: int = 20000
     num_intervals: int = 4
@@ -112,6 +115,7 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         teacher, follower = (load_velocity_pipeline(folder).unet for folder in (options.teacher, options.follower))
     if options.lambda_perceptual:
         encoder = load_component(ImageEncoder, options.perceptual)
+    generator = source.unet if options.weights is None else load_component(MobileUNet, options.weights)
     parts = FrozenParts.of(source)
     if limits.trial:
         options.num_pairs, options.reconstruction_steps = 16, 1
@@ -126,9 +130,9 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         critic = Critic(trainer, unet, data.conditioning)
     if options.lambda_distribution:
         matcher = DistributionMatcher(trainer, teacher, follower, data.conditioning)
-    module = trainer.add("generator", unet)
+    module = trainer.add("generator", generator)
     scheduler = UFOGenScheduler(prediction_type="v_prediction")
-    pipeline = make_pipeline(parts, unet, scheduler, options, guidance_distilled=True)
+    pipeline = make_pipeline(parts, generator, scheduler, options, guidance_distilled=True)
     alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
     grid = trailing_timesteps(options.num_intervals, trainer.device)
     weights = {

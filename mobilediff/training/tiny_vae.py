@@ -42,6 +42,7 @@ class TinyVaeOptions(TrainingOptions):
         network: config of `AutoencoderTiny`.
         students: pipeline folders that draw the synthetic latents, each as many; all with one VAE, the full one.
         num_latents: of each student; the last 500 of all are held out.
+        class_probability: share of their captions that name the class instead of the noun.
         num_real: training images of a batch, whose latents both halves learn; the rest is synthetic.
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
         lambda_perceptual: weight of the distance of feature maps, beside the mean squared error's 1.
@@ -52,6 +53,7 @@ class TinyVaeOptions(TrainingOptions):
     network: dict = field(default_factory=dict)
     students: tuple[str, ...] = ()
     num_latents: int = 20000
+    class_probability: float = 0.3
     num_real: int = 16
     perceptual: str = ""
     lambda_perceptual: float = 0.1
@@ -112,7 +114,9 @@ def synthetic_latents(pipelines: list[MobileDiffusionPipeline], dataset: ImageDa
             pipeline.to(trainer.device).set_progress_bar_config(disable=True)
             for start in range(0, options.num_latents, BATCH_SIZE):
                 images = torch.arange(start, min(start + BATCH_SIZE, options.num_latents)) % len(dataset)
-                rows = bank.draw(dataset.labels[images], dataset.noun_ids[images], generator, 0.3)
+                rows = bank.draw(
+                    dataset.labels[images], dataset.noun_ids[images], generator, options.class_probability
+                )
                 with trainer.autocast():
                     prompts = [bank.texts[row] for row in rows.tolist()]
                     drawn = pipeline(prompt=prompts, generator=generator, output_type="latent").images
