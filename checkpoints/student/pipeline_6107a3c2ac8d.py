@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from numbers import Integral, Real
 
 import torch
@@ -86,6 +86,23 @@ def nearest_names(prompt: str, names: Sequence[str], count: int = 3) -> list[str
     return sorted(scores, key=lambda name: (-scores[name], name))[:count]
 
 
+def _prompt_warnings(prompt: str, nouns: tuple[str, ...] | None, tokenizer: CLIPTokenizer) -> list[str]:
+    """What to say about a prompt: that its end is not read; where nouns are given, that it names none and no class."""
+    warnings, most = [], tokenizer.model_max_length
+    if (count := len(tokenizer(prompt).input_ids)) > most:
+        warnings.append(f"The prompt {prompt!r} has {count} tokens; what follows the first {most} is not read.")
+    if nouns is None:
+        return warnings
+    names, words = sorted({*nouns, *CLASS_NAMES}), " ".join(["", *_words(prompt), ""])
+    if not any(f" {name} " in words or f" {name}s " in words for name in names):
+        nearest = nearest_names(prompt, names) or list(CLASS_NAMES)
+        warnings.append(
+            f"The prompt {prompt!r} names nothing that the model was trained on, so the image may show anything. "
+            f"Nearest known names: {', '.join(nearest)}."
+        )
+    return warnings
+
+
 def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
     """Where guidance applies, as two floats.
 
@@ -97,6 +114,12 @@ def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
     if len(bounds) != 2 or not numbers or not 0 <= bounds[0] < bounds[1] <= 1:
         raise ValueError(f"guidance_interval is {interval!r}, accepted: two numbers from 0 to 1, the lower one first")
     return float(bounds[0]), float(bounds[1])
+
+
+@cache
+def _takes_generator(scheduler_class: type[SchedulerMixin]) -> bool:
+    """Whether the scheduler's steps draw noise."""
+    return "generator" in inspect.signature(scheduler_class.step).parameters
 
 
 def _lay_out(scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> torch.Tensor:
@@ -177,6 +200,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             guidance_distilled=guidance_distilled,
         )
         self._encode_one = lru_cache(MAX_CACHED_PROMPTS)(_encode_one)
+        self._prompt_warnings = lru_cache(MAX_CACHED_PROMPTS)(_prompt_warnings)
         self.image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1))
 
     @classmethod
@@ -372,22 +396,11 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         return self.config.class_template.format(name, noun=name, article=article)
 
     def _warn_about_prompts(self, prompts: list[str]) -> None:
-        most = self.tokenizer.model_max_length
         for prompt in dict.fromkeys(prompts):
-            if (count := len(self.tokenizer(prompt).input_ids)) > most:
-                logger.warning(f"The prompt {prompt!r} has {count} tokens; what follows the first {most} is not read.")
-        if self.config.nouns is None:
-            return
-        names = sorted({*self.config.nouns, *CLASS_NAMES})
-        for prompt in dict.fromkeys(prompts):
-            words = " ".join(["", *_words(prompt), ""])
-            known = any(f" {name} " in words or f" {name}s " in words for name in names)
-            if prompt != self.config.null_prompt and not known:
-                nearest = nearest_names(prompt, names) or list(CLASS_NAMES)
-                logger.warning(
-                    f"The prompt {prompt!r} names nothing that the model was trained on, so the image may show "
-                    f"anything. Nearest known names: {', '.join(nearest)}."
-                )
+            named = self.config.nouns is not None and prompt != self.config.null_prompt
+            nouns = tuple(self.config.nouns) if named else None
+            for warning in self._prompt_warnings(prompt, nouns, self.tokenizer):
+                logger.warning(warning)
 
     def cache_prompts(self, prompts: Sequence[str] | None = None) -> None:
         """Encode prompts ahead of time, so that a call with one of them does without the text encoder.
@@ -405,8 +418,9 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             self._encode(list(prompts))
 
     def forget_prompts(self) -> None:
-        """Drop all kept text embeddings."""
+        """Drop all kept text embeddings, and what was found out about prompts."""
         self._encode_one.cache_clear()
+        self._prompt_warnings.cache_clear()
 
     def _encode(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """`encode_text`, each prompt by itself, so that its embeddings do not depend on those beside it."""
@@ -497,8 +511,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             guidance_interval: from where to where guidance applies (arXiv 2404.07724), as shares of the timesteps: 0
                 is the clean end, 1 pure noise. A step outside costs one evaluation. Defaults to what the checkpoint
                 was made for.
-            generator: one for the whole batch, or a list of one an image: then an image does not depend on the batch
-                that it is drawn in.
+            generator: one for the whole batch, or a list of one an image: then, but for rounding, an image does not
+                depend on the batch that it is drawn in.
             latents: initial noise instead of drawing it, standard normal, [B, C, H, W].
             output_type: "pil", "np" (float [B, H, W, 3] in [0, 1]), "pt" (float [B, 3, H, W] in [0, 1]) or "latent"
                 (normalised, [B, C, H, W]).
@@ -533,9 +547,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         batch_size = len(prompts) * num_images_per_prompt
         latents = self.prepare_latents(batch_size, generator, latents, device, dtype)
         hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, any(guided_steps), device, dtype)
-        # Only schedulers that draw noise take a generator.
-        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
-        step_kwargs = {"generator": generator} if takes_generator else {}
+        step_kwargs = {"generator": generator} if _takes_generator(type(self.scheduler)) else {}
 
         with self.progress_bar(total=len(timesteps)) as progress_bar:
             for i, (t, guided) in enumerate(zip(timesteps, guided_steps, strict=True)):
