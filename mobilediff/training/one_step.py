@@ -27,6 +27,7 @@ from mobilediff.training.generator import (
     sampler,
     setup,
     trailing_timesteps,
+    velocities,
 )
 from mobilediff.training.losses import alpha_sigma, sample_from_velocity
 from mobilediff.training.options import RunLimits, run_stage
@@ -150,8 +151,7 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         timesteps = grid[interval]
         alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
         noisy = pairs.noisy[picked].float().contiguous(memory_format=torch.channels_last)
-        with trainer.autocast():
-            v = module(noisy, timesteps, **data.conditioning(rows)).sample.float()
+        v, _ = velocities(module, data.conditioning, trainer, noisy, timesteps, rows)
         fake = Batch(sample_from_velocity(noisy, v, alpha, sigma), rows)
         terms = {"loss_reconstruction": F.mse_loss(fake.latents, target)}
         if perceptual:

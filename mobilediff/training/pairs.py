@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mobilediff.files import atomic_path
-from mobilediff.training.generator import LatentData, noise_scheduler, trailing_timesteps
+from mobilediff.training.generator import LatentData, noise_scheduler, trailing_timesteps, velocities
 from mobilediff.training.losses import alpha_sigma, ddim_step, diffuse
 from mobilediff.training.trainer import Trainer, derived_seed
 
@@ -101,8 +101,7 @@ def finish(
         noisy = diffuse(clean, grid[:1].expand(count), alphas_cumprod, generator).noisy
     latents = noisy.contiguous(memory_format=torch.channels_last)
     for t, next_t in zip(grid[:-1], grid[1:], strict=True):
-        with trainer.autocast():
-            v = unet(latents, t.expand(count), **data.conditioning(rows)).sample.float()
+        v, _ = velocities(unet, data.conditioning, trainer, latents, t.expand(count), rows)
         here, there = alpha_sigma(alphas_cumprod, t[None]), alpha_sigma(alphas_cumprod, next_t[None])
         latents = ddim_step(latents, v, *here, *there)
     return noisy, latents
