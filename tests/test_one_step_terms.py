@@ -8,9 +8,10 @@ import torch
 
 from mobilediff.training.critic import Critic, make_discriminator
 from mobilediff.training.distribution_matching import DistributionMatcher
-from mobilediff.training.generator import Batch, noise_scheduler
-from mobilediff.training.losses import alpha_sigma
+from mobilediff.training.generator import Batch, noise_scheduler, trailing_timesteps
+from mobilediff.training.losses import alpha_sigma, diffuse
 from mobilediff.training.pairs import batch_sizes, draw_intervals, finish
+from mobilediff.training.progressive import distillation_target
 from mobilediff.training.watch import Watch
 from tests.tiny import HIDDEN_SIZE, PROJECTION_DIM, tiny_pipeline, tiny_unet
 
@@ -98,7 +99,7 @@ def test_the_follower_learns_the_velocity_of_the_samples():
 
 def test_pairs_end_where_the_students_remaining_steps_lead():
     """The student calls every clean sample 0.5, so that is where each timestep's sampling ends."""
-    latents = torch.randn(2, 6, 2, 8, 8)
+    latents = torch.randn(1, 6, 2, 8, 8).expand(2, 6, 2, 8, 8)  # mirror images like the images
     data = SimpleNamespace(conditioning=Conditioning(), latents=latents)
     trainer = stand_in_trainer(student_steps=8, num_intervals=4)
     alphas_cumprod = noise_scheduler().alphas_cumprod
@@ -117,10 +118,10 @@ def test_pairs_end_where_the_students_remaining_steps_lead():
 def test_pairs_are_spread_over_the_timesteps():
     intervals = draw_intervals(10000, 4, 0.5)
     assert intervals.bincount().tolist() == [6250, 1250, 1250, 1250]
-    sizes = batch_sizes(intervals)
+    sizes = batch_sizes(intervals, 250)
     assert sum(size for _, size in sizes) == 10000 and max(size for _, size in sizes) == 250
     assert [interval for interval, _ in sizes] == sorted(interval for interval, _ in sizes)
-    assert batch_sizes(draw_intervals(6, 4, 0.5)) == [(0, 4), (1, 1), (3, 1)]
+    assert batch_sizes(draw_intervals(6, 4, 0.5), 250) == [(0, 4), (1, 1), (3, 1)]
 
 
 def test_the_discriminator_is_the_student_with_one_logit_a_pixel():
@@ -161,6 +162,61 @@ def test_the_critic_wants_real_above_fake_and_the_generator_the_contrary():
     assert all(parameter.grad is None for parameter in critic.network.parameters())
     figures = critic.train(real, fake, times, torch.Generator().manual_seed(0))
     assert figures["real_share"] == 1 and figures["fake_share"] == 0
+
+
+def linear_critic(**options) -> Critic:
+    """A critic whose logit of each pixel is the sum of its channels, whatever the time and the caption."""
+    trainer = stand_in_trainer(discriminator_learning_rate=1.0, **options)
+    critic = Critic(trainer, tiny_unet("student-1step"), lambda rows: {"rows": rows})
+
+    class Sum(torch.nn.Module):
+        def forward(self, noisy, timesteps, rows):
+            return SimpleNamespace(sample=noisy.sum(1, keepdim=True))
+
+    critic.network = critic.module = critic.bare = Sum()
+    return critic
+
+
+def test_the_penalty_estimates_the_squared_gradient_whatever_the_deviation():
+    rows = torch.arange(4000)
+    real, fake = (Batch(torch.randn(4000, 2, 4, 4), rows) for _ in range(2))
+    for deviation in (0.05, 0.5):
+        critic = linear_critic(r1_deviation=deviation, lambda_r1=1.0)
+        figures = critic.train(real, fake, torch.full_like(rows, 500), torch.Generator().manual_seed(0))
+        # the mean of 16 logits has the gradient 1 / 16 in each of 32 values
+        assert figures["loss_r1"].item() == pytest.approx(32 / 16**2, rel=0.1)
+
+
+def test_a_step_along_the_adversarial_gradient_raises_the_logits():
+    critic, rows = linear_critic(), torch.arange(3)
+    fake = Batch(torch.zeros(3, 2, 4, 4, requires_grad=True), rows)
+    critic.generator_loss(fake, torch.tensor([100, 500, 900]), torch.Generator().manual_seed(0)).backward()
+    assert (fake.latents.grad < 0).all()
+
+
+def test_the_target_is_where_the_teachers_steps_lead():
+    """A teacher that always sees one sample leads to it, in as many steps as it takes."""
+    alphas_cumprod, rows = noise_scheduler().alphas_cumprod, torch.arange(4)
+    grid = trailing_timesteps(32, torch.device("cpu"))
+    z = diffuse(torch.randn(4, 2, 8, 8), grid[rows * 8], alphas_cumprod, torch.Generator().manual_seed(0))
+    for steps in (1, 2, 8):
+        teacher = SaysSample(0.5)
+        target = distillation_target(
+            lambda noisy, timesteps, teacher=teacher: teacher(noisy, timesteps, rows).sample,
+            z,
+            [grid[rows * 8 + place] for place in range(steps + 1)],
+            alphas_cumprod,
+        )
+        assert len(teacher.batches) == steps
+        torch.testing.assert_close(target, torch.full_like(target, 0.5), rtol=1e-3, atol=1e-3)
+    x = torch.randn(4, 2, 8, 8)  # a step of a teacher that is right leads to what it predicts
+    target = distillation_target(
+        lambda noisy, t: (alpha_sigma(alphas_cumprod, t)[0] * noisy - x) / alpha_sigma(alphas_cumprod, t)[1],
+        z,
+        [grid[rows * 8], grid[rows * 8 + 1]],
+        alphas_cumprod,
+    )
+    torch.testing.assert_close(target, x, rtol=1e-3, atol=1e-3)
 
 
 def test_the_watch_measures_the_same_samples_every_time():

@@ -40,7 +40,7 @@ from mobilediff.training import (
     vae,
 )
 from mobilediff.training.augment import to_bytes
-from mobilediff.training.generator import build_network
+from mobilediff.training.generator import build_network, load_velocity_pipeline, velocities
 from mobilediff.training.options import RunLimits, TrainingOptions, build_options, parse_options, run_stage
 from mobilediff.training.state import load_state, save_state, saved_states
 from mobilediff.training.trainer import Trainer
@@ -163,6 +163,20 @@ def test_what_a_stage_refuses_is_one_line(tmp_path, monkeypatch):
             "student_steps is 6; accepted are multiples of num_intervals, 4",
         ),
         (one_step.OneStepOptions, {"critic_timesteps": "all"}, "critic_timesteps is 'all'; accepted are 'next' and"),
+        (one_step.OneStepOptions, {"null_probability": 0.1}, "null_probability is 0.1; accepted is 0"),
+        (one_step.OneStepOptions, {"first_timestep_probability": 1.5}, "first_timestep_probability is 1.5"),
+        (one_step.OneStepOptions, {"steps": 5, "reconstruction_steps": 5}, "reconstruction_steps is 5; accepted are"),
+        (
+            one_step.OneStepOptions,
+            {"default_num_inference_steps": 3},
+            r"default_num_inference_steps is 3; accepted are \[1, 2, 4\]",
+        ),
+        (
+            progressive.ProgressiveOptions,
+            {"num_steps": 4},
+            "default_num_inference_steps is 8; accepted is num_steps, 4",
+        ),
+        (student.StudentOptions, {"default_guidance_interval": [0.8, 0.2]}, r"interval is \(0.8, 0.2\)"),
         (prune.PruneOptions, {"num_intervals": 0}, "num_intervals is 0"),
         (prune.PruneOptions, {"method": "random"}, "method is 'random'; accepted are"),
         (prune.PruneOptions, {"pruning_ratio": 1.0}, "pruning_ratio is 1.0"),
@@ -520,7 +534,8 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
     choose_scheduler(pipeline, "UniPCMultistepScheduler")
     assert pipeline("a fire truck", num_inference_steps=2, output_type="pt").images.isfinite().all()
 
-    flow = {**full, "output": str(tmp_path / "of-flow"), "teacher": straight["output"] + "/export"}
+    flow = {key: value for key, value in full.items() if key not in ("vae", "text")}
+    flow |= {"output": str(tmp_path / "of-flow"), "teacher": straight["output"] + "/export"}
     with pytest.raises(ValueError, match="prediction_type is flow_prediction; accepted is v_prediction"):
         student.train(build_options(student.StudentOptions, flow | {"sample_steps": 1}), FULL)
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
@@ -583,13 +598,19 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
         reconstruction_steps=1,
         sample_every=2,
         watch_samples=260,
-        default_num_inference_steps=1,
+        watch_steps=[2],
+        num_intervals=2,
+        pair_cache=str(tmp_path / "pairs"),
         **common,
     )
     assert one_step.train(build_options(one_step.OneStepOptions, options), FULL)
+    assert load_pipeline(tmp_path / "one" / "export").scheduler.config.distilled_num_inference_steps == [1, 2]
+    pairs_file, *others = (tmp_path / "pairs").glob("*.safetensors")
+    assert not others and len(load_file(pairs_file)["rows"]) == 6
     records = [json.loads(line) for line in (tmp_path / "one" / "stats.jsonl").read_text().splitlines()]
     watched = next(record for record in records if "distance" in record)
     assert watched["step"] == 2 and {"class_accuracy", "recall", "seed_distance"} <= set(watched)
+    assert watched["distance_2_steps"] != watched["distance"]
     assert "loss_perceptual" not in records[0]
     assert "loss_discriminator" not in records[0]
     assert {"loss_reconstruction", "loss_adversarial", "loss_discriminator", "loss_r1"} <= set(records[-1])
@@ -625,8 +646,12 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
         one_step.train(build_options(one_step.OneStepOptions, {**options, "weights": "nowhere"}), FULL)
     with pytest.raises(FileNotFoundError, match="no checkpoint at nowhere"):
         one_step.train(build_options(one_step.OneStepOptions, {**matched, "teacher": "nowhere"}), FULL)
-    with pytest.raises(ValueError, match="student_steps|num_inference_steps is 4"):
+    assert len(list((tmp_path / "pairs").glob("*.safetensors"))) == 1  # all of them had the same
+    with pytest.raises(ValueError, match="num_inference_steps is 4, this checkpoint was distilled for 8"):
         one_step.train(build_options(one_step.OneStepOptions, {**options, "student_steps": 4}), FULL)
+    with pytest.raises(ValueError, match="aware/export samples with guidance; accepted is a student that has it"):
+        aware = {**options, "student": str(tmp_path / "aware" / "export")}
+        one_step.train(build_options(one_step.OneStepOptions, aware), FULL)
 
     start = str(tmp_path / "one" / "export")
     sizes = {}
@@ -650,6 +675,31 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
     assert zeros.float().mean().item() == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize(("probability", "expected"), [(0.0, {4.0, 1.0}), (1.0, {3.0})])
+def test_cfg_aware_steps_guide_teacher_and_student_alike(tmp_path, data_folder, monkeypatch, probability, expected):
+    scales = []
+
+    def recorded(network, conditioning, trainer, noisy, timesteps, rows, scale=1.0, interval=(0.0, 1.0)):
+        scales.append((next(network.parameters()).requires_grad, float(scale)))
+        return velocities(network, conditioning, trainer, noisy, timesteps, rows, scale, interval)
+
+    monkeypatch.setattr(progressive, "velocities", recorded)
+    options = tiny_options(
+        tmp_path / "run",
+        data_folder,
+        student=str(tiny_checkpoint(tmp_path / "student", "student")),
+        latent_cache=str(tmp_path / "latents"),
+        guidance_scale=4.0,
+        cfg_aware_probability=probability,
+        cfg_aware_range=[3.0, 3.0],
+    )
+    assert progressive.train(build_options(progressive.ProgressiveOptions, options), FULL)
+    # in each of three steps two of the teacher and one of the student
+    assert len(scales) == 3 * 3 and {scale for _, scale in scales} == expected
+    of_student = [scale for trained, scale in scales if trained]
+    assert of_student == [3.0 if probability else 1.0] * 3
+
+
 def test_a_small_vae_learns_both_halves_and_takes_the_place_of_the_full_one(tmp_path, data_folder):
     students = [str(tiny_checkpoint(tmp_path / name, name)) for name in ("student-1step", "student-8step")]
     perceptual = tmp_path / "image_encoder"
@@ -659,6 +709,7 @@ def test_a_small_vae_learns_both_halves_and_takes_the_place_of_the_full_one(tmp_
         tmp_path / "tiny-vae",
         data_folder,
         sample_every=3,
+        watch_samples=260,
         students=students,
         num_latents=510,
         num_real=1,
@@ -668,7 +719,8 @@ def test_a_small_vae_learns_both_halves_and_takes_the_place_of_the_full_one(tmp_
     )
     assert tiny_vae.train(build_options(tiny_vae.TinyVaeOptions, options), FULL)
     records = [json.loads(line) for line in (tmp_path / "tiny-vae" / "stats.jsonl").read_text().splitlines()]
-    assert {"loss_reconstruction", "loss_encoder", "loss_perceptual"} <= set(records[0]) and "psnr_db" in records[-1]
+    assert {"loss_reconstruction", "loss_encoder", "loss_perceptual"} <= set(records[0])
+    assert {"psnr_db", "distance", "recall"} <= set(records[-1])
     drawn = load_file(tmp_path / "tiny-vae" / "synthetic.safetensors")
     assert drawn["latents"].shape == (1020, 4, 16, 16) and drawn["images"].shape == (1020, 3, 32, 32)
     pipeline = load_pipeline(students[0])
@@ -683,6 +735,8 @@ def test_a_small_vae_learns_both_halves_and_takes_the_place_of_the_full_one(tmp_
     images = load_pipeline(tmp_path / "small")(class_labels=["cat"], output_type="pt").images
     assert images.shape == (1, 3, 32, 32) and images.isfinite().all()
 
+    with pytest.raises(ValueError, match="small: its VAE is AutoencoderTiny; accepted is AutoencoderKL"):
+        load_velocity_pipeline(str(tmp_path / "small"))
     other = str(tiny_checkpoint(tmp_path / "other", "student-1step"))
     with torch.no_grad():
         pipeline = load_pipeline(other)
@@ -691,6 +745,8 @@ def test_a_small_vae_learns_both_halves_and_takes_the_place_of_the_full_one(tmp_
     for changes, named in (
         ({"students": [students[0], other]}, "other has another VAE than"),
         ({"students": []}, "students is empty"),
+        ({"students": [str(tmp_path / "small")]}, "small: its VAE is AutoencoderTiny"),
+        ({"watch_samples": 100}, "watch_samples is 100"),
         ({"num_latents": 500}, "num_latents is 500"),
         ({"num_real": 4}, "num_real is 4"),
         ({"network": options["network"] | {"num_decoder_blocks": [1]}}, "should have the same length"),
@@ -781,8 +837,8 @@ def test_two_processes_share_the_work(tmp_path, data_folder):
         num_pairs=6,
         reconstruction_steps=1,
         sample_every=1,
-        default_num_inference_steps=1,
         latent_cache=str(tmp_path / "latents"),
+        pair_cache=str(tmp_path / "pairs"),
     )
     records = train_on_two_processes("one_step", options, tmp_path)
     assert records[-1]["images"] == 3 * 4 * 2

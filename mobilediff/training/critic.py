@@ -22,7 +22,7 @@ def make_discriminator(unet: MobileUNet) -> MobileUNet:
 
 
 class Critic:
-    """The discriminator with its optimiser, at the timesteps t - delta (arXiv 2311.09257, eq. 5, non-saturating).
+    """The discriminator with its optimiser (arXiv 2311.09257, eq. 5, non-saturating), at the timesteps it is given.
 
     Its options are those of `OneStepOptions`.
     """

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from safetensors.torch import load_file, save_file
@@ -22,7 +23,7 @@ from mobilediff.export import export_pipeline
 from mobilediff.files import atomic_path
 from mobilediff.models.latent_decoder import latent_statistics
 from mobilediff.models.mobile_unet import MobileUNet
-from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
+from mobilediff.pipeline import MobileDiffusionPipeline, checked_interval, encode_text
 from mobilediff.training.augment import to_float
 from mobilediff.training.losses import guidance_scales, guided
 from mobilediff.training.options import RunLimits, TrainingOptions
@@ -31,6 +32,12 @@ from mobilediff.training.vae import encode_latents
 from mobilediff.training.watch import Watch
 
 NUM_TRAIN_TIMESTEPS = 1000
+# Of the schedulers of all checkpoints that are distilled from.
+FORWARD_PROCESS = {
+    "prediction_type": "v_prediction",
+    "beta_schedule": "squaredcos_cap_v2",
+    "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
+}
 GRID_SEEDS = 8
 LEAST_WATCHED = 260  # a covariance of the judge's 256 features needs more images than these; in tens, for the classes
 
@@ -40,37 +47,46 @@ class GeneratorOptions(TrainingOptions):
     """Options that all stages of a generator have.
 
     Attributes:
-        vae: folder of the frozen autoencoder.
-        text: folder that holds `text_encoder` and `tokenizer`.
         class_probability: chance that a caption names the class and not the noun.
         null_probability: chance of the null prompt, for classifier-free guidance.
         phrasing_probability: chance that a caption is not a plain one but a phrasing.
         num_phrasings: phrasings of each name.
-        default_num_inference_steps, default_guidance_scale: what the exported pipeline samples with.
+        default_num_inference_steps, default_guidance_scale, default_guidance_interval: what the exported pipeline
+            samples with, and so do the run's own grids and figures.
         sample_steps: steps of the grids drawn while training; None for the default.
+        sample_batch_size: samples drawn at once.
         watch_samples: samples drawn beside each grid for `Watch`'s figures; 0 for none.
+        watch_steps: further numbers of steps to watch, whose figures are logged as "distance_4_steps".
         latent_cache: folder of encoded images, shared by runs.
     """
 
-    vae: str = ""
-    text: str = ""
+    POSITIVE = (*TrainingOptions.POSITIVE, "sample_batch_size")
+
     class_probability: float = 0.3
     null_probability: float = 0.1
     phrasing_probability: float = 0.3
     num_phrasings: int = 16
     default_num_inference_steps: int = 50
     default_guidance_scale: float = 3.0
+    default_guidance_interval: tuple[float, float] = (0.0, 1.0)
     sample_steps: int | None = None
+    sample_batch_size: int = 250
     watch_samples: int = 0
+    watch_steps: tuple[int, ...] = ()
     latent_cache: str = "runs/latents"
 
     def __post_init__(self):
         super().__post_init__()
-        if self.watch_samples and (self.watch_samples < LEAST_WATCHED or self.watch_samples % len(CLASS_NAMES)):
-            raise ValueError(
-                f"option watch_samples is {self.watch_samples}; accepted are 0 and multiples of {len(CLASS_NAMES)} "
-                f"from {LEAST_WATCHED}"
-            )
+        checked_interval(self.default_guidance_interval)
+        check_watch_samples(self.watch_samples)
+
+
+def check_watch_samples(count: int) -> None:
+    """Refuse a number that `Watch` can't draw: ValueError."""
+    if count and (count < LEAST_WATCHED or count % len(CLASS_NAMES)):
+        raise ValueError(
+            f"option watch_samples is {count}; accepted are 0 and multiples of {len(CLASS_NAMES)} from {LEAST_WATCHED}"
+        )
 
 
 @dataclass
@@ -99,13 +115,29 @@ def load_velocity_pipeline(folder: str) -> MobileDiffusionPipeline:
     """A checkpoint to distil from, whose network predicts v on the cosine schedule; errors as in `load_pipeline`.
 
     Raises:
-        ValueError: the network predicts something else, which the stages that distil from it would take for v.
+        ValueError: the network predicts something else, which the stages that distil from it would take for v, or its
+            VAE is a small one, whose encoder would give them other latents than the network was trained on.
     """
     pipeline = load_pipeline(folder)
-    prediction_type = pipeline.scheduler.config.prediction_type
-    if prediction_type != "v_prediction":
-        raise ValueError(f"{folder}: the network's prediction_type is {prediction_type}; accepted is v_prediction")
+    for name, accepted in FORWARD_PROCESS.items():
+        value = pipeline.scheduler.config[name]
+        if value != accepted:
+            raise ValueError(f"{folder}: the network's {name} is {value}; accepted is {accepted}")
+    check_full_vae(pipeline, folder)
     return pipeline
+
+
+def check_full_vae(pipeline: MobileDiffusionPipeline, folder: str) -> None:
+    """Refuse a checkpoint that `export --vae` has given a small VAE.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    if not isinstance(pipeline.vae, AutoencoderKL):
+        raise ValueError(
+            f"{folder}: its VAE is {type(pipeline.vae).__name__}; accepted is AutoencoderKL, which "
+            "`python -m mobilediff.export --vae` puts back"
+        )
 
 
 class Conditioning:
@@ -196,17 +228,23 @@ class LatentData:
         return torch.randint(0, NUM_TRAIN_TIMESTEPS, step.indices.shape, generator=step.generator, device=self.device)
 
 
+def content_hash(tensors: Iterable[torch.Tensor], values: list) -> str:
+    """A name for what is made of tensors and JSON values: 16 hexadecimal digits of their SHA-256."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+    digest.update(json.dumps(values).encode())
+    return digest.hexdigest()[:16]
+
+
 @torch.no_grad()
 def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tensor:
     """Normalised latents of all images and of their mirror images, float16 [2, N, C, H, W], kept on disk.
 
     The file's name is the hash of the encoder's weights and of the images, so that it can't be stale.
     """
-    digest = hashlib.sha256()
-    for tensor in (*encoder_tensors(vae).values(), dataset.images):
-        digest.update(tensor.contiguous().cpu().numpy().tobytes())
-    digest.update(json.dumps([values.flatten().tolist() for values in latent_statistics(vae)]).encode())
-    file = folder / f"{digest.hexdigest()[:16]}.safetensors"
+    statistics = [values.flatten().tolist() for values in latent_statistics(vae)]
+    file = folder / f"{content_hash((*encoder_tensors(vae).values(), dataset.images), statistics)}.safetensors"
     if not file.is_file():
         encoded = []
         for images in (dataset.images, dataset.images.flip(-1)):
@@ -283,6 +321,7 @@ def make_pipeline(
     guidance_distilled: bool = False,
 ) -> MobileDiffusionPipeline:
     """The pipeline that a stage exports and samples with."""
+    low, high = options.default_guidance_interval
     return MobileDiffusionPipeline(
         vae=parts.vae,
         text_encoder=parts.text_encoder,
@@ -292,6 +331,8 @@ def make_pipeline(
         nouns=load_nouns(),
         default_num_inference_steps=options.default_num_inference_steps,
         default_guidance_scale=options.default_guidance_scale,
+        default_guidance_low=low,
+        default_guidance_high=high,
         guidance_distilled=guidance_distilled,
     )
 
@@ -301,6 +342,7 @@ def setup(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -> 
     dataset = load_cifar10(options.data, "train", options.resolution)
     if limits.trial:
         dataset = dataset.head(256)
+        options.watch_samples = min(options.watch_samples, LEAST_WATCHED)
     trainer = Trainer(options, limits, len(dataset))
     for part in (frozen.vae, frozen.text_encoder):
         part.to(trainer.device).requires_grad_(False).eval()
@@ -316,7 +358,7 @@ def sampler(trainer: Trainer, pipeline: MobileDiffusionPipeline):
     """An `on_sample` for `Trainer.fit`: a grid of the ten classes by eight seeds, into tensorboard and the run folder,
     and the figures of `Watch` where the options ask for them."""
     options = trainer.options
-    watch = Watch(options.watch_samples, trainer.device) if options.watch_samples else None
+    watch = Watch(options.watch_samples, trainer.device, options.sample_batch_size) if options.watch_samples else None
 
     def on_sample(writer) -> dict[str, float]:
         pipeline.set_progress_bar_config(disable=True)
@@ -330,6 +372,8 @@ def sampler(trainer: Trainer, pipeline: MobileDiffusionPipeline):
                 output_type="pt",
             ).images
             figures = watch(pipeline, options.sample_steps) if watch else {}
+            for steps in options.watch_steps if watch else ():
+                figures |= {f"{name}_{steps}_steps": value for name, value in watch(pipeline, steps).items()}
         grid = make_grid(images.float().cpu(), nrow=GRID_SEEDS)
         writer.add_image("samples", grid, trainer.step)
         folder = trainer.folder / "samples"

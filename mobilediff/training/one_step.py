@@ -1,7 +1,8 @@
 """Stage `one_step`: UFOGen (arXiv 2311.09257), or DMD2 (arXiv 2405.14867) where distributions are matched too.
 
-Generator and discriminator start from the few-step student. The generator has up to three terms: reconstruction of
-what that student makes of the same noise, the adversarial one, and distribution matching with a teacher.
+Generator and discriminator start from the few-step student, or the generator from weights of its own. The generator
+has up to four terms: reconstruction of what that student makes of the same noise, by latents and by feature maps, the
+adversarial one, and distribution matching with a teacher.
 """
 
 from dataclasses import dataclass
@@ -41,12 +42,15 @@ class OneStepOptions(GeneratorOptions):
     """Options of the stage; VAE and text encoder are the student's.
 
     Attributes:
-        student: pipeline folder of the few-step student: the start of generator and discriminator, and the source of
-            the reconstruction targets (`Pairs`), through which guidance is distilled.
+        student: pipeline folder of the few-step student, guidance folded in: the start of generator and
+            discriminator, and the source of the reconstruction targets (`Pairs`), through which guidance is distilled.
         weights: folder of a trained generator to start from instead.
         student_steps: steps that the targets are drawn with, a multiple of `num_intervals`.
         num_pairs: number of targets.
-        num_intervals: timesteps that the generator is trained at, 999 among them.
+        pairs_seed: of what they are drawn from.
+        pair_cache: folder of drawn targets, shared by runs.
+        num_intervals: timesteps that the generator is trained at, 999 among them; it samples in as many steps and in
+            those that divide them.
         first_timestep_probability: share of the targets from pure noise; the others are spread evenly over all
             timesteps.
         reconstruction_steps: first steps, with the reconstruction term alone.
@@ -58,9 +62,9 @@ class OneStepOptions(GeneratorOptions):
         discriminator_learning_rate: of the second optimiser.
         discriminator_every: generator steps a discriminator step.
         critic_timesteps: where real and fake are told apart: at the "next" of the timesteps, t - delta (UFOGen),
-            or at "any", evenly, so that fine detail of one-step samples is judged too (DMD2).
-        lambda_r1: weight of the approximated R1 penalty. R1 itself needs a second derivative, which fused attention
-            does not have.
+            or at "any" but the ends, evenly, so that fine detail of one-step samples is judged too (DMD2).
+        lambda_r1: weight of the approximated R1 penalty. R1 itself needs a second derivative, which neither
+            torch.compile nor fused attention has.
         r1_deviation: size of the perturbation in it.
         teacher: pipeline folder of the network whose guided score the samples are to follow, where distributions are
             matched.
@@ -75,8 +79,12 @@ class OneStepOptions(GeneratorOptions):
 
     student: str = ""
     weights: str | None = None
+    default_num_inference_steps: int = 1
+    null_probability: float = 0.0
     student_steps: int = 8
     num_pairs: int = 20000
+    pairs_seed: int = 0
+    pair_cache: str = "runs/pairs"
     num_intervals: int = 4
     first_timestep_probability: float = 0.5
     reconstruction_steps: int = 0
@@ -106,12 +114,34 @@ class OneStepOptions(GeneratorOptions):
             )
         if self.critic_timesteps not in ("next", "any"):
             raise ValueError(f"critic_timesteps is {self.critic_timesteps!r}; accepted are 'next' and 'any'")
+        if self.null_probability:  # of real images alone: the critic would take the null prompt for a mark of them
+            raise ValueError(f"null_probability is {self.null_probability}; accepted is 0")
+        if self.default_num_inference_steps not in self.step_counts:
+            raise ValueError(
+                f"default_num_inference_steps is {self.default_num_inference_steps}; accepted are {self.step_counts}"
+            )
+        if not 0 <= self.first_timestep_probability <= 1:
+            raise ValueError(
+                f"first_timestep_probability is {self.first_timestep_probability}; accepted are shares from 0 to 1"
+            )
+        if self.reconstruction_steps >= self.steps and (self.lambda_adversarial or self.lambda_distribution):
+            raise ValueError(
+                f"reconstruction_steps is {self.reconstruction_steps}; accepted are fewer than steps, {self.steps}, "
+                "where another term has a weight"
+            )
+
+    @property
+    def step_counts(self) -> list[int]:
+        """The numbers of steps whose timesteps the generator is trained at."""
+        return [count for count in range(1, self.num_intervals + 1) if self.num_intervals % count == 0]
 
 
 def train(options: OneStepOptions, limits: RunLimits) -> bool:
     """Train the generator and what judges it; see `Trainer.fit` for the returned value."""
     source = load_velocity_pipeline(options.student)
     source.nfe(options.student_steps)  # refuses steps that the student was not distilled for
+    if not source.config.guidance_distilled:
+        raise ValueError(f"{options.student} samples with guidance; accepted is a student that has it folded in")
     if options.lambda_distribution:
         teacher, follower = (load_velocity_pipeline(folder).unet for folder in (options.teacher, options.follower))
     if options.lambda_perceptual:
@@ -121,6 +151,10 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     if limits.trial:
         options.num_pairs, options.reconstruction_steps = 16, 1
     trainer, data = setup(options, limits, parts)
+    scheduler = UFOGenScheduler(
+        prediction_type="v_prediction", distilled_num_inference_steps=options.step_counts
+    )
+    pipeline = make_pipeline(parts, generator, scheduler, options, guidance_distilled=True)
     unet = source.unet.to(trainer.device, memory_format=torch.channels_last)
     with trainer.accelerator.main_process_first():
         pairs = sample_pairs(unet, data, trainer)
@@ -132,8 +166,6 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     if options.lambda_distribution:
         matcher = DistributionMatcher(trainer, teacher, follower, data.conditioning)
     module = trainer.add("generator", generator)
-    scheduler = UFOGenScheduler(prediction_type="v_prediction")
-    pipeline = make_pipeline(parts, generator, scheduler, options, guidance_distilled=True)
     alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
     grid = trailing_timesteps(options.num_intervals, trainer.device)
     weights = {
@@ -144,7 +176,7 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     }
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        real, draws = data.draw(step), step.generator
+        draws = step.generator
         picked = torch.randint(0, len(pairs.rows), step.indices.shape, generator=draws, device=trainer.device)
         rows, target = pairs.rows[picked], pairs.latents[picked].float()
         interval = pairs.interval[picked]
@@ -165,7 +197,7 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         trainer.update("generator", sum(weights[name] * term for name, term in terms.items()))
         fake.latents = fake.latents.detach()
         if critic and judged and step.index % options.discriminator_every == 0:
-            terms |= critic.train(real, fake, judged_at, draws)
+            terms |= critic.train(data.draw(step), fake, judged_at, draws)
         if matcher and judged:
             terms |= matcher.train(fake, draws)
         return terms

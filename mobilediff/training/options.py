@@ -23,9 +23,11 @@ MAY_CHANGE = (
     "sample_every",
     "sample_steps",
     "watch_samples",
+    "watch_steps",
     "save_every_minutes",
     "compile",
     "latent_cache",
+    "pair_cache",
 )
 
 

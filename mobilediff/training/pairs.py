@@ -8,11 +8,28 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mobilediff.files import atomic_path
-from mobilediff.training.generator import LatentData, noise_scheduler, trailing_timesteps, velocities
+from mobilediff.training.generator import (
+    LatentData,
+    content_hash,
+    noise_scheduler,
+    trailing_timesteps,
+    velocities,
+)
 from mobilediff.training.losses import alpha_sigma, ddim_step, diffuse
 from mobilediff.training.trainer import Trainer, derived_seed
 
-BATCH_SIZE = 250
+# Options that the pairs depend on, beside the student, the captions and the images.
+OF_PAIRS = (
+    "student_steps",
+    "num_pairs",
+    "pairs_seed",
+    "num_intervals",
+    "first_timestep_probability",
+    "class_probability",
+    "phrasing_probability",
+    "sample_batch_size",
+    "mixed_precision",
+)
 
 
 @dataclass
@@ -40,20 +57,24 @@ def draw_intervals(count: int, num_intervals: int, first_probability: float) -> 
 
 @torch.no_grad()
 def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer) -> Pairs:
-    """Draw the pairs with a distilled student, or read them from an earlier start of this run.
+    """Draw the pairs with a distilled student, or read those that a run has drawn before.
+
+    The file's name is the hash of all that the pairs depend on, so that it can't be stale and runs share it.
 
     Args:
         unet: of the student, whose DDIM steps are `student_steps`.
         data: the images, and their captions.
-        trainer: its options are those of `OneStepOptions`; its run folder keeps the pairs.
+        trainer: its options are those of `OneStepOptions`.
     """
-    options = trainer.options
-    file = Path(options.output) / "pairs.safetensors"
+    options, conditioning = trainer.options, data.conditioning
+    tensors = (*unet.state_dict().values(), conditioning.hidden_states, conditioning.pooled, data.latents)
+    values = [getattr(options, name) for name in OF_PAIRS]
+    file = Path(options.pair_cache) / f"{content_hash(tensors, values)}.safetensors"
     if not file.is_file():
-        generator = torch.Generator(device=trainer.device).manual_seed(derived_seed(options.seed, "pairs"))
+        generator = torch.Generator(device=trainer.device).manual_seed(derived_seed(options.pairs_seed, "pairs"))
         intervals = draw_intervals(options.num_pairs, options.num_intervals, options.first_timestep_probability)
         parts, start = [], 0
-        for interval, size in batch_sizes(intervals):
+        for interval, size in batch_sizes(intervals, options.sample_batch_size):
             images = torch.arange(start, start + size, device=trainer.device) % len(data.labels)
             rows = data.conditioning.bank.draw(
                 data.labels[images],
@@ -71,12 +92,12 @@ def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer) -> Pairs:
     return Pairs(**{name: tensor.to(trainer.device) for name, tensor in load_file(file).items()})
 
 
-def batch_sizes(intervals: torch.Tensor) -> list[tuple[int, int]]:
-    """(interval, pairs) of each batch, no batch larger than `BATCH_SIZE`."""
+def batch_sizes(intervals: torch.Tensor, largest: int) -> list[tuple[int, int]]:
+    """(interval, pairs) of each batch."""
     return [
-        (interval, min(BATCH_SIZE, count - start))
+        (interval, min(largest, count - start))
         for interval, count in enumerate(intervals.bincount().tolist())
-        for start in range(0, count, BATCH_SIZE)
+        for start in range(0, count, largest)
     ]
 
 
@@ -94,7 +115,8 @@ def finish(
     alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
     grid = trailing_timesteps(options.student_steps, trainer.device)
     grid = grid[interval * options.student_steps // options.num_intervals :]
-    clean = data.latents[0, images].float()
+    mirrored = torch.randint(0, 2, (count,), generator=generator, device=trainer.device)
+    clean = data.latents[mirrored, images].float()
     if interval == 0:
         noisy = torch.empty_like(clean).normal_(generator=generator)
     else:

@@ -14,7 +14,10 @@ BATCH_SIZE = 250
 
 
 class PerceptualLoss(nn.Module):
-    """Squared distance of channel-normalised feature maps, summed over levels (LPIPS, arXiv 1801.03924, eq. 1)."""
+    """Squared distance of channel-normalised feature maps, summed over levels.
+
+    LPIPS (arXiv 1801.03924, eq. 1) without its learnt weights of the channels.
+    """
 
     def __init__(self, encoder: ImageEncoder):
         super().__init__()

@@ -1,6 +1,8 @@
 """Stage `progressive`: progressive distillation (arXiv 2202.00512), guidance folded in or CFG-aware."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,7 @@ from mobilediff.training.generator import (
     velocities,
 )
 from mobilediff.training.losses import (
+    Diffused,
     alpha_sigma,
     ddim_step,
     diffuse,
@@ -56,6 +59,7 @@ class ProgressiveOptions(GeneratorOptions):
 
     student: str = ""
     teacher: str | None = None
+    default_num_inference_steps: int = 8
     num_steps: int = 8
     target_steps: int = 2
     guidance_scale: float = 3.0
@@ -70,9 +74,39 @@ class ProgressiveOptions(GeneratorOptions):
         checked_interval(self.guidance_interval)
         if not 0 <= self.cfg_aware_probability <= 1:
             raise ValueError(f"cfg_aware_probability is {self.cfg_aware_probability}; accepted are shares from 0 to 1")
+        if self.default_num_inference_steps != self.num_steps:
+            raise ValueError(
+                f"default_num_inference_steps is {self.default_num_inference_steps}; accepted is num_steps, "
+                f"{self.num_steps}"
+            )
         low, high = self.cfg_aware_range
         if not 1 <= low <= high:
             raise ValueError(f"cfg_aware_range is {[low, high]}; accepted are two scales, 1 <= low <= high")
+
+
+def distillation_target(
+    velocity_at: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    z: Diffused,
+    timesteps: list[torch.Tensor],
+    alphas_cumprod: torch.Tensor,
+) -> torch.Tensor:
+    """The x that one step must predict to land where the teacher's DDIM steps do (arXiv 2202.00512, algorithm 2).
+
+    Args:
+        velocity_at: the teacher's v, of noisy latents [B, C, H, W] at timesteps [B].
+        z: where the steps start.
+        timesteps: of the steps, in turn, and where the last one ends; each [B].
+        alphas_cumprod: of the forward process.
+
+    Returns:
+        [B, C, H, W], without a gradient.
+    """
+    landed, here = z.noisy, (z.alpha, z.sigma)
+    with torch.no_grad():
+        for t, next_t in pairwise(timesteps):
+            there = alpha_sigma(alphas_cumprod, next_t)
+            landed, here = ddim_step(landed, velocity_at(landed, t), *here, *there), there
+        return landing_target(z.noisy, landed, z.alpha, z.sigma, *here)
 
 
 def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
@@ -105,13 +139,12 @@ def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
         )
         z = diffuse(batch.latents, grid[start], alphas_cumprod, step.generator)
         scale = draw_scale(step) if cfg_aware else options.guidance_scale
-        landed, here = z.noisy, (z.alpha, z.sigma)
-        for place in range(options.target_steps):
-            there = alpha_sigma(alphas_cumprod, grid[start + place + 1])
-            with torch.no_grad():
-                v, _ = velocities_of(teacher, landed, grid[start + place], batch.rows, scale)
-            landed, here = ddim_step(landed, v, *here, *there), there
-        target = landing_target(z.noisy, landed, z.alpha, z.sigma, *there)
+        target = distillation_target(
+            lambda noisy, timesteps: velocities_of(teacher, noisy, timesteps, batch.rows, scale)[0],
+            z,
+            [grid[start + place] for place in range(options.target_steps + 1)],
+            alphas_cumprod,
+        )
         prediction, plain = velocities_of(module, z.noisy, grid[start], batch.rows, scale if cfg_aware else 1.0)
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
         loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)

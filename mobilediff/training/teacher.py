@@ -27,12 +27,16 @@ class TeacherOptions(GeneratorOptions):
     """Options of the stage.
 
     Attributes:
+        vae: folder of the frozen autoencoder.
+        text: folder that holds `text_encoder` and `tokenizer`.
         network: JSON config of the network.
         weights: folder of a trained network of that config to start from; None for random weights.
         flow_matching: the straight path and its velocity (arXiv 2210.02747) in the place of the cosine schedule and v,
             at times from a logit-normal distribution (arXiv 2403.03206, section 3.1) instead of a uniform one.
     """
 
+    vae: str = ""
+    text: str = ""
     network: str = "mobilediff/models/configs/teacher.json"
     weights: str | None = None
     flow_matching: bool = False

@@ -23,11 +23,12 @@ from mobilediff.files import atomic_path
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.augment import mirror, to_bytes, to_float
-from mobilediff.training.generator import cached_latents
+from mobilediff.training.generator import cached_latents, check_full_vae, check_watch_samples
 from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
 from mobilediff.training.perceptual import PerceptualLoss
 from mobilediff.training.trainer import Trainer, TrainingStep, derived_seed
 from mobilediff.training.vae import psnr
+from mobilediff.training.watch import Watch
 
 BATCH_SIZE = 250
 HELD_OUT = 500  # synthetic latents that figures are of
@@ -47,6 +48,8 @@ class TinyVaeOptions(TrainingOptions):
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
         lambda_perceptual: weight of the distance of feature maps, beside the mean squared error's 1.
         lambda_encoder: weight of the encoder's mean squared error.
+        watch_samples: one-step samples of the first student, decoded by the small VAE, for `Watch`'s figures every
+            `sample_every` steps; 0 for none.
         latent_cache: folder of encoded images, shared by runs.
     """
 
@@ -58,12 +61,14 @@ class TinyVaeOptions(TrainingOptions):
     perceptual: str = ""
     lambda_perceptual: float = 0.1
     lambda_encoder: float = 0.1
+    watch_samples: int = 0
     latent_cache: str = "runs/latents"
 
     def __post_init__(self):
         super().__post_init__()
         if not 1 <= self.num_real < self.batch_size:
             raise ValueError(f"num_real is {self.num_real}; accepted is 1 to below batch_size, {self.batch_size}")
+        check_watch_samples(self.watch_samples)
         if self.num_latents <= HELD_OUT:
             raise ValueError(f"num_latents is {self.num_latents}; accepted are more than {HELD_OUT}")
         if not self.students:
@@ -121,7 +126,8 @@ def synthetic_latents(pipelines: list[MobileDiffusionPipeline], dataset: ImageDa
                     prompts = [bank.texts[row] for row in rows.tolist()]
                     drawn = pipeline(prompt=prompts, generator=generator, output_type="latent").images
                 latents.append(drawn.half().cpu())
-        latents = torch.cat(latents).contiguous()
+        # students in turn, so that those held out are of all
+        latents = torch.cat(latents).unflatten(0, (len(pipelines), -1)).transpose(0, 1).flatten(0, 1).contiguous()
         tensors = {"latents": latents, "images": decode_all(pipelines[0], latents, trainer).cpu()}
         with atomic_path(file) as temporary:
             save_file(tensors, temporary)
@@ -132,9 +138,11 @@ def load_students(folders: tuple[str, ...]) -> list[MobileDiffusionPipeline]:
     """The pipelines, whose VAE is one and the same.
 
     Raises:
-        ValueError: two of them decode differently.
+        ValueError: two of them decode differently, or have a small VAE already.
     """
     pipelines = [load_pipeline(folder) for folder in folders]
+    for folder, pipeline in zip(folders, pipelines, strict=True):
+        check_full_vae(pipeline, folder)
     expected = pipelines[0].vae.state_dict()
     for folder, pipeline in zip(folders, pipelines, strict=True):
         tensors = pipeline.vae.state_dict()
@@ -190,14 +198,20 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
             "loss_encoder": loss_encoder,
         }
 
+    watch = Watch(options.watch_samples, trainer.device) if options.watch_samples else None
+    watched = copy.copy(pipelines[0]).to(trainer.device)
+    watched.register_modules(vae=vae)
+    watched.set_progress_bar_config(disable=True)
+
     def on_sample(writer) -> dict[str, float]:
         held_out = synthetic.latents[-HELD_OUT:].float()
         with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
             decoded = to_bytes(vae.decode(held_out).sample)
+            figures = watch(watched) if watch else {}
         expected = synthetic.images[-HELD_OUT:]
         shown = torch.cat([expected[:SHOWN], decoded[:SHOWN]])
         writer.add_image("decoded", make_grid(shown, nrow=SHOWN), trainer.step)
-        return {"psnr_db": psnr(expected, decoded)}
+        return {"psnr_db": psnr(expected, decoded)} | figures
 
     def on_export(folder: Path) -> None:
         copy.deepcopy(vae).half().save_pretrained(folder)

@@ -1,7 +1,7 @@
 """What a run's samples are worth while it trains: distance, class accuracy, recall, and how far seeds lie apart.
 
-The figures are of the judge's features, of few samples and in the training's precision: they compare a run with
-itself.
+The figures are of the judge's features, of few samples, which are drawn in the training's precision: they compare a
+run with itself.
 """
 
 import torch
@@ -17,8 +17,7 @@ from eval.reference import reference_statistics
 from eval.sampling import plan_samples
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.pipeline import MobileDiffusionPipeline
-
-BATCH_SIZE = 100
+from mobilediff.training.augment import to_bytes
 
 
 class Watch:
@@ -27,28 +26,31 @@ class Watch:
     Args:
         count: samples, a multiple of the ten classes; more than the judge has features.
         device: of the judge.
+        batch_size: samples drawn at once.
     """
 
-    def __init__(self, count: int, device: torch.device):
-        self.count, self.device, self.judge = count, device, judge_extractor()
+    def __init__(self, count: int, device: torch.device, batch_size: int = 250):
+        self.count, self.device, self.batch_size, self.judge = count, device, batch_size, judge_extractor()
         self.statistics = reference_statistics(self.judge, "train")
         self.real = self.statistics.kept_features()[:count]
 
+    @torch.no_grad()
     def __call__(self, pipeline: MobileDiffusionPipeline, num_inference_steps: int | None = None) -> dict[str, float]:
         """`distance`, `class_accuracy`, `recall` and `seed_distance` of the pipeline's samples as it stands."""
         plan = plan_samples(self.count, "class", pipeline.config.class_template)
         images = []
-        for start in range(0, self.count, BATCH_SIZE):
-            batch = range(start, min(start + BATCH_SIZE, self.count))
-            output = pipeline(
+        for start in range(0, self.count, self.batch_size):
+            batch = range(start, min(start + self.batch_size, self.count))
+            latents = pipeline(
                 prompt=[plan.prompts[index] for index in batch],
                 num_inference_steps=num_inference_steps,
                 generator=[torch.Generator().manual_seed(index) for index in batch],
-                output_type="pt",
-            )
-            images.append((output.images.cpu() * 255).round().to(torch.uint8))
+                output_type="latent",
+            ).images
+            images.append(to_bytes(pipeline.decode_latents(latents)).cpu())
         names = (self.judge.layer, "class_logits")
-        extracted = extract_features(self.judge, torch.cat(images), names, device=self.device, progress=False)
+        with torch.autocast(self.device.type, enabled=False):  # as the statistics were made
+            extracted = extract_features(self.judge, torch.cat(images), names, device=self.device, progress=False)
         features, labels = extracted[self.judge.layer], torch.tensor(plan.class_labels)
         by_class = torch.stack([features[labels == label] for label in range(len(CLASS_NAMES))])
         return {
