@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mobilediff.training.critic import Critic, make_discriminator
-from mobilediff.training.distribution_matching import DistributionMatcher
+from mobilediff.training.distribution_matching import DistributionMatcher, any_timesteps
 from mobilediff.training.generator import Batch, noise_scheduler, trailing_timesteps
 from mobilediff.training.losses import alpha_sigma, diffuse
 from mobilediff.training.pairs import batch_sizes, draw_intervals, finish
@@ -185,6 +185,19 @@ def test_the_penalty_estimates_the_squared_gradient_whatever_the_deviation():
         figures = critic.train(real, fake, torch.full_like(rows, 500), torch.Generator().manual_seed(0))
         # the mean of 16 logits has the gradient 1 / 16 in each of 32 values
         assert figures["loss_r1"].item() == pytest.approx(32 / 16**2, rel=0.1)
+
+
+def test_without_a_weight_there_is_no_penalty():
+    critic, rows = linear_critic(r1_deviation=0.05, lambda_r1=0.0), torch.arange(3)
+    real, fake = (Batch(torch.full((3, 2, 4, 4), value), rows) for value in (9.0, -9.0))
+    figures = critic.train(real, fake, torch.full_like(rows, 500), torch.Generator().manual_seed(0))
+    assert "loss_r1" not in figures and critic.trainer.updates[0][1] is figures["loss_discriminator"]
+    assert figures["real_share"] == 1 and figures["fake_share"] == 1
+
+
+def test_timesteps_are_drawn_from_the_interval():
+    drawn = any_timesteps(torch.zeros(5000), (0.02, 0.6), torch.Generator().manual_seed(0))
+    assert drawn.min() == 20 and drawn.max() == 599 and drawn.float().mean() == pytest.approx(310, abs=10)
 
 
 def test_a_step_along_the_adversarial_gradient_raises_the_logits():

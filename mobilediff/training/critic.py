@@ -68,22 +68,25 @@ class Critic:
             timesteps: where both are noised to, [B].
 
         Returns:
-            Its loss, the penalty, and the shares of real and fake logits that it has right.
+            Its loss, the penalty where it has a weight, and the shares of real and fake logits that it has right.
         """
-        deviation = self.options.r1_deviation
-        noisy_real, noisy_fake = (self._noised(batch.latents, timesteps, generator) for batch in (real, fake))
-        perturbed = noisy_real + deviation * torch.empty_like(noisy_real).normal_(generator=generator)
-        stacked, rows = torch.cat([noisy_real, noisy_fake, perturbed]), torch.cat([real.rows, fake.rows, real.rows])
-        logits_real, logits_fake, logits_perturbed = self._logits(
-            self.module, stacked, torch.cat([timesteps] * 3), rows
-        ).chunk(3)
+        deviation, penalised = self.options.r1_deviation, self.options.lambda_r1 > 0
+        noisy = [self._noised(batch.latents, timesteps, generator) for batch in (real, fake)]
+        rows = [real.rows, fake.rows]
+        if penalised:
+            noisy.append(noisy[0] + deviation * torch.empty_like(noisy[0]).normal_(generator=generator))
+            rows.append(real.rows)
+        stacked = self._logits(self.module, torch.cat(noisy), torch.cat([timesteps] * len(noisy)), torch.cat(rows))
+        logits_real, logits_fake, *perturbed = stacked.chunk(len(noisy))
         loss = F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
-        change = logits_real.mean((1, 2, 3)) - logits_perturbed.mean((1, 2, 3))
-        penalty = change.square().mean() / deviation**2
-        self.trainer.update("discriminator", loss + self.options.lambda_r1 * penalty)
-        return {
+        figures = {
             "loss_discriminator": loss,
-            "loss_r1": penalty,
             "real_share": (logits_real > 0).float().mean(),
             "fake_share": (logits_fake < 0).float().mean(),
         }
+        if penalised:
+            change = logits_real.mean((1, 2, 3)) - perturbed[0].mean((1, 2, 3))
+            figures["loss_r1"] = change.square().mean() / deviation**2
+            loss = loss + self.options.lambda_r1 * figures["loss_r1"]
+        self.trainer.update("discriminator", loss)
+        return figures

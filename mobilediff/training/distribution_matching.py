@@ -8,13 +8,13 @@ from mobilediff.training.generator import NUM_TRAIN_TIMESTEPS, Batch, Conditioni
 from mobilediff.training.losses import Diffused, diffuse, sample_from_velocity
 from mobilediff.training.trainer import Trainer
 
-# The ends of the diffusion, where one of the two predictions says nothing (arXiv 2405.14867, appendix).
-LOWEST_SHARE, HIGHEST_SHARE = 0.02, 0.98
+# Without the ends of the diffusion, where one of the two predictions says nothing (arXiv 2405.14867, appendix).
+MATCHED = (0.02, 0.98)
 
 
-def any_timesteps(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A timestep for each row, evenly from the diffusion without its ends, int64 [B]."""
-    low, high = (round(share * NUM_TRAIN_TIMESTEPS) for share in (LOWEST_SHARE, HIGHEST_SHARE))
+def any_timesteps(rows: torch.Tensor, interval: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
+    """A timestep for each row, evenly from an interval of the diffusion, given by shares of it; int64 [B]."""
+    low, high = (round(share * NUM_TRAIN_TIMESTEPS) for share in interval)
     return torch.randint(low, high, rows.shape, generator=generator, device=rows.device)
 
 
@@ -34,7 +34,7 @@ class DistributionMatcher:
         self.alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
 
     def _diffuse(self, samples: Batch, generator: torch.Generator) -> tuple[torch.Tensor, Diffused]:
-        timesteps = any_timesteps(samples.rows, generator)
+        timesteps = any_timesteps(samples.rows, MATCHED, generator)
         return timesteps, diffuse(samples.latents, timesteps, self.alphas_cumprod, generator)
 
     def _velocity(self, network: nn.Module, noisy, timesteps, rows, *guidance) -> torch.Tensor:

@@ -62,9 +62,10 @@ class OneStepOptions(GeneratorOptions):
         discriminator_learning_rate: of the second optimiser.
         discriminator_every: generator steps a discriminator step.
         critic_timesteps: where real and fake are told apart: at the "next" of the timesteps, t - delta (UFOGen),
-            or at "any" but the ends, evenly, so that fine detail of one-step samples is judged too (DMD2).
-        lambda_r1: weight of the approximated R1 penalty. R1 itself needs a second derivative, which neither
-            torch.compile nor fused attention has.
+            or at "any" of `critic_interval`, evenly, so that fine detail of one-step samples is judged too (DMD2).
+        critic_interval: from where to where that is, as shares of the timesteps.
+        lambda_r1: weight of the approximated R1 penalty; at 0 it is not computed. R1 itself needs a second
+            derivative, which neither torch.compile nor fused attention has.
         r1_deviation: size of the perturbation in it.
         teacher: pipeline folder of the network whose guided score the samples are to follow, where distributions are
             matched.
@@ -96,6 +97,7 @@ class OneStepOptions(GeneratorOptions):
     discriminator_learning_rate: float = 1e-4
     discriminator_every: int = 1
     critic_timesteps: str = "next"
+    critic_interval: tuple[float, float] = (0.02, 0.98)
     lambda_r1: float = 1.0
     r1_deviation: float = 0.05
     teacher: str = ""
@@ -108,6 +110,7 @@ class OneStepOptions(GeneratorOptions):
     def __post_init__(self):
         super().__post_init__()
         checked_interval(self.guidance_interval)
+        checked_interval(self.critic_interval)
         if self.student_steps % self.num_intervals:
             raise ValueError(
                 f"student_steps is {self.student_steps}; accepted are multiples of num_intervals, {self.num_intervals}"
@@ -189,7 +192,10 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         if perceptual:
             terms["loss_perceptual"] = perceptual(fake.latents, picked)
         judged = step.index >= options.reconstruction_steps
-        judged_at = grid[interval + 1] if options.critic_timesteps == "next" else any_timesteps(rows, draws)
+        if options.critic_timesteps == "next":
+            judged_at = grid[interval + 1]
+        else:
+            judged_at = any_timesteps(rows, options.critic_interval, draws)
         if critic and judged:
             terms["loss_adversarial"] = critic.generator_loss(fake, judged_at, draws)
         if matcher and judged:
