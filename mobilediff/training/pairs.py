@@ -73,7 +73,7 @@ def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer) -> Pairs:
     if not file.is_file():
         generator = torch.Generator(device=trainer.device).manual_seed(derived_seed(options.pairs_seed, "pairs"))
         intervals = draw_intervals(options.num_pairs, options.num_intervals, options.first_timestep_probability)
-        parts, start = [], 0
+        parts, start, student = [], 0, trainer.compiled(unet)
         for interval, size in batch_sizes(intervals, options.sample_batch_size):
             images = torch.arange(start, start + size, device=trainer.device) % len(data.labels)
             rows = data.conditioning.bank.draw(
@@ -83,7 +83,7 @@ def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer) -> Pairs:
                 options.class_probability,
                 phrasing_probability=options.phrasing_probability,
             )
-            noisy, latents = finish(unet, interval, images, rows, data, trainer, generator)
+            noisy, latents = finish(student, interval, images, rows, data, trainer, generator)
             parts.append((noisy.half(), latents.half(), rows, torch.full_like(rows, interval)))
             start += size
         noisy, latents, rows, interval = (torch.cat(column).contiguous() for column in zip(*parts, strict=True))
