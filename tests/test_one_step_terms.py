@@ -134,7 +134,9 @@ def test_the_discriminator_is_the_student_with_one_logit_a_pixel():
 
 def test_the_critic_wants_real_above_fake_and_the_generator_the_contrary():
     pipeline = tiny_pipeline("student-1step")
-    trainer = stand_in_trainer(discriminator_learning_rate=1.0, r1_deviation=0.05, lambda_r1=0.5)
+    trainer = stand_in_trainer(
+        discriminator_learning_rate=1.0, discriminator_betas=(0.5, 0.99), r1_deviation=0.05, lambda_r1=0.5
+    )
 
     def conditioning(rows):
         return {
@@ -166,7 +168,7 @@ def test_the_critic_wants_real_above_fake_and_the_generator_the_contrary():
 
 def linear_critic(**options) -> Critic:
     """A critic whose logit of each pixel is the sum of its channels, whatever the time and the caption."""
-    trainer = stand_in_trainer(discriminator_learning_rate=1.0, **options)
+    trainer = stand_in_trainer(discriminator_learning_rate=1.0, discriminator_betas=(0.5, 0.99), **options)
     critic = Critic(trainer, tiny_unet("student-1step"), lambda rows: {"rows": rows})
 
     class Sum(torch.nn.Module):

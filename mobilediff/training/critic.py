@@ -34,7 +34,7 @@ class Critic:
             "discriminator",
             self.network,
             learning_rate=self.options.discriminator_learning_rate,
-            betas=(0.0, 0.99),
+            betas=self.options.discriminator_betas,
             ema_decay=0.0,
         )
         # the bare network for the generator's loss: a distributed wrapper would wait for gradients that never come

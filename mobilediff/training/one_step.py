@@ -59,7 +59,7 @@ class OneStepOptions(GeneratorOptions):
         perceptual: folder of the trained `ImageEncoder` whose feature maps of the decoded samples are compared with
             those of the targets, where that has a weight: the reconstruction loss of DMD (arXiv 2311.18828, section
             3.3) is such a one.
-        discriminator_learning_rate: of the second optimiser.
+        discriminator_learning_rate, discriminator_betas: of the second optimiser.
         discriminator_every: generator steps a discriminator step.
         critic_timesteps: where real and fake are told apart: at the "next" of the timesteps, t - delta (UFOGen),
             or at "any" of `critic_interval`, evenly, so that fine detail of one-step samples is judged too (DMD2).
@@ -95,6 +95,7 @@ class OneStepOptions(GeneratorOptions):
     lambda_distribution: float = 0.0
     perceptual: str = ""
     discriminator_learning_rate: float = 1e-4
+    discriminator_betas: tuple[float, float] = (0.5, 0.99)
     discriminator_every: int = 1
     critic_timesteps: str = "next"
     critic_interval: tuple[float, float] = (0.02, 0.98)
