@@ -155,9 +155,7 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     if limits.trial:
         options.num_pairs, options.reconstruction_steps = 16, 1
     trainer, data = setup(options, limits, parts)
-    scheduler = UFOGenScheduler(
-        prediction_type="v_prediction", distilled_num_inference_steps=options.step_counts
-    )
+    scheduler = UFOGenScheduler(prediction_type="v_prediction", distilled_num_inference_steps=options.step_counts)
     pipeline = make_pipeline(parts, generator, scheduler, options, guidance_distilled=True)
     unet = source.unet.to(trainer.device, memory_format=torch.channels_last)
     with trainer.accelerator.main_process_first():

@@ -48,7 +48,7 @@ class TinyVaeOptions(TrainingOptions):
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
         lambda_perceptual: weight of the distance of feature maps, beside the mean squared error's 1.
         lambda_encoder: weight of the encoder's mean squared error.
-        watch_samples: one-step samples of the first student, decoded by the small VAE, for `Watch`'s figures every
+        watch_samples: samples of the first student, decoded by the small VAE, for `Watch`'s figures every
             `sample_every` steps; 0 for none.
         latent_cache: folder of encoded images, shared by runs.
     """
