@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from accelerate import PartialState
 
 from mobilediff.files import atomic_path
 
@@ -149,6 +150,7 @@ def run_stage(train: Callable[[TrainingOptions, RunLimits], bool], options_class
     options, limits = parse_options(options_class)
     try:
         train(options, limits)
+        PartialState().destroy_process_group()  # its threads may end a process that leaves with them by an abort
     except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 
