@@ -261,9 +261,7 @@ def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tenso
 def noise_scheduler() -> DDIMScheduler:
     """The family's forward process: cosine schedule (arXiv 2102.09672), v-prediction, trailing timesteps."""
     return DDIMScheduler(
-        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
+        **FORWARD_PROCESS,
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,

@@ -191,11 +191,11 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         if perceptual:
             terms["loss_perceptual"] = perceptual(fake.latents, picked)
         judged = step.index >= options.reconstruction_steps
-        if options.critic_timesteps == "next":
-            judged_at = grid[interval + 1]
-        else:
-            judged_at = any_timesteps(rows, options.critic_interval, draws)
         if critic and judged:
+            if options.critic_timesteps == "next":
+                judged_at = grid[interval + 1]
+            else:
+                judged_at = any_timesteps(rows, options.critic_interval, draws)
             terms["loss_adversarial"] = critic.generator_loss(fake, judged_at, draws)
         if matcher and judged:
             terms["loss_distribution"] = matcher.generator_loss(fake, draws)
