@@ -30,6 +30,7 @@ from mobilediff.training import (
     classifier,
     clip,
     decoder,
+    decoder_loss,
     one_step,
     progressive,
     prune,
@@ -473,6 +474,7 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
         vae=str(tmp_path / "vae" / "export"),
         perceptual=str(tmp_path / "clip" / "export" / "image_encoder"),
         latent_cache=str(tmp_path / "latents"),
+        lambda_adversarial=0.5,
         adversarial_start=1,
     )
     assert decoder.train(build_options(decoder.DecoderOptions, sharper), FULL)
@@ -549,17 +551,17 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
 
 def test_the_discriminators_gradient_points_to_what_it_calls_real():
     torch.manual_seed(0)
-    discriminator, images = decoder.PatchDiscriminator(), torch.randn(2, 3, 32, 32, requires_grad=True)
+    discriminator, images = decoder_loss.PatchDiscriminator(), torch.randn(2, 3, 32, 32, requires_grad=True)
     logits = discriminator(images)
     assert logits.shape == (2, 1, 8, 8)
     other = torch.randn_like(images)
-    gradient = decoder.gradient_in(images, -logits.mean())
-    scaled = decoder.scaled_like(gradient, other)
+    gradient = decoder_loss.gradient_in(images, -logits.mean())
+    scaled = decoder_loss.scaled_like(gradient, other)
     torch.testing.assert_close(scaled.norm(), other.norm())
     torch.testing.assert_close(torch.cosine_similarity(scaled.flatten(), gradient.flatten(), dim=0), torch.tensor(1.0))
     assert discriminator(images - 0.01 * scaled).mean() > logits.mean()
     real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-2.0, 0.0, 1.0])
-    assert decoder.hinge_loss(real, fake).item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3)
+    assert decoder_loss.hinge_loss(real, fake).item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3)
 
 
 def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
@@ -724,6 +726,11 @@ def test_a_small_vae_learns_both_halves_and_takes_the_place_of_the_full_one(tmp_
     pipeline = load_pipeline(students[0])
     decoded = to_bytes(pipeline.decode_latents(drawn["latents"][:4].float()))
     assert (decoded.int() - drawn["images"][:4].int()).abs().max() <= 8  # drawn in bf16
+
+    sharper = options | {"output": str(tmp_path / "sharper"), "sample_every": 0, "lambda_adversarial": 0.1}
+    assert tiny_vae.train(build_options(tiny_vae.TinyVaeOptions, sharper), FULL)
+    judged = json.loads((tmp_path / "sharper" / "stats.jsonl").read_text().splitlines()[-1])
+    assert {"loss_adversarial", "loss_discriminator"} <= set(judged) and "loss_discriminator" not in records[-1]
 
     trained = load_vae(tmp_path / "tiny-vae" / "export")
     images = torch.rand(2, 3, 32, 32) * 2 - 1

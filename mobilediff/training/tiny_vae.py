@@ -23,9 +23,9 @@ from mobilediff.files import atomic_path
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.augment import mirror, to_bytes, to_float
+from mobilediff.training.decoder_loss import DecoderLoss, DecoderLossOptions
 from mobilediff.training.generator import cached_latents, check_full_vae, check_watch_samples
-from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
-from mobilediff.training.perceptual import PerceptualLoss
+from mobilediff.training.options import RunLimits, run_stage
 from mobilediff.training.trainer import Trainer, TrainingStep, derived_seed
 from mobilediff.training.vae import psnr
 from mobilediff.training.watch import Watch
@@ -36,7 +36,7 @@ SHOWN = 16
 
 
 @dataclass
-class TinyVaeOptions(TrainingOptions):
+class TinyVaeOptions(DecoderLossOptions):
     """Options of the stage.
 
     Attributes:
@@ -45,8 +45,6 @@ class TinyVaeOptions(TrainingOptions):
         num_latents: of each student; the last 500 of all are held out.
         class_probability: share of their captions that name the class instead of the noun.
         num_real: training images of a batch, whose latents both halves learn; the rest is synthetic.
-        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
-        lambda_perceptual: weight of the distance of feature maps, beside the mean squared error's 1.
         lambda_encoder: weight of the encoder's mean squared error.
         watch_samples: samples of the first student, decoded by the small VAE, for `Watch`'s figures every
             `sample_every` steps; 0 for none.
@@ -58,8 +56,6 @@ class TinyVaeOptions(TrainingOptions):
     num_latents: int = 20000
     class_probability: float = 0.3
     num_real: int = 16
-    perceptual: str = ""
-    lambda_perceptual: float = 0.1
     lambda_encoder: float = 0.1
     watch_samples: int = 0
     latent_cache: str = "runs/latents"
@@ -163,12 +159,12 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
     if limits.trial:
         dataset, options.num_latents, options.num_real = dataset.head(256), HELD_OUT + 20, 4
     trainer = Trainer(options, limits, len(dataset))
-    perceptual = PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last)
     with trainer.accelerator.main_process_first():
         synthetic = synthetic_latents(pipelines, dataset, trainer)
         latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(trainer.device)
     check_shapes(vae, latents[0], dataset.images)
     module = trainer.add("vae", Halves(vae))
+    judge = DecoderLoss(trainer, encoder, F.mse_loss)
     images = dataset.images.to(trainer.device)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
@@ -187,16 +183,10 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
         inputs, targets, real = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, targets, real))
         with trainer.autocast():
             encoded, decoded = module(real, inputs)
-            loss_perceptual = perceptual(decoded, targets)
-        loss_reconstruction = F.mse_loss(decoded.float(), targets)
-        loss_encoder = F.mse_loss(encoded.float(), real_latents)
-        loss = loss_reconstruction + options.lambda_perceptual * loss_perceptual
-        trainer.update("vae", loss + options.lambda_encoder * loss_encoder)
-        return {
-            "loss_reconstruction": loss_reconstruction,
-            "loss_perceptual": loss_perceptual,
-            "loss_encoder": loss_encoder,
-        }
+        loss, terms = judge(decoded.float(), targets, step)
+        terms["loss_encoder"] = F.mse_loss(encoded.float(), real_latents)
+        trainer.update("vae", loss + options.lambda_encoder * terms["loss_encoder"])
+        return terms | judge.train_discriminator(decoded.float(), targets)
 
     watch = Watch(options.watch_samples, trainer.device) if options.watch_samples else None
     watched = copy.copy(pipelines[0]).to(trainer.device)
