@@ -91,6 +91,7 @@ def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int]:
     return {
         "network": type(pipeline.unet).__name__,
         "parameters of the network": f"{sum(p.numel() for p in pipeline.unet.parameters()):,}",
+        "autoencoder": type(pipeline.vae).__name__,
         "scheduler": type(pipeline.scheduler).__name__,
         "steps, default": config.default_num_inference_steps,
         "steps, accepted": ", ".join(map(str, accepted)) if accepted is not None else f"1 to {upper}",

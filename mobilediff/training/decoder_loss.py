@@ -122,20 +122,20 @@ class DecoderLoss:
             self.discriminator.requires_grad_(True)
         return (decoded * gradient).sum(), terms
 
-    def train_discriminator(self, decoded: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One step of the discriminator, where there is one.
+    def train_discriminator(self, decoded: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One step of the discriminator, where there is one, on as many real images as decoded ones.
 
         Returns:
-            Its loss, and the shares of targets and decoded images that it has right.
+            Its loss, and the shares of both that it has right.
         """
         if self.discriminator is None:
             return {}
         with self.trainer.autocast():
-            real, fake = self.module(torch.cat([targets, decoded.detach()])).float().chunk(2)
-        loss = hinge_loss(real, fake)
+            logits_real, logits_fake = self.module(torch.cat([real, decoded.detach()])).float().chunk(2)
+        loss = hinge_loss(logits_real, logits_fake)
         self.trainer.update("discriminator", loss)
         return {
             "loss_discriminator": loss,
-            "real_share": (real > 0).float().mean(),
-            "fake_share": (fake < 0).float().mean(),
+            "real_share": (logits_real > 0).float().mean(),
+            "fake_share": (logits_fake < 0).float().mean(),
         }

@@ -168,25 +168,22 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
     images = dataset.images.to(trainer.device)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        rows = step.indices[: options.num_real]
-        mirrored = torch.randint(0, 2, rows.shape, generator=step.generator, device=trainer.device)
-        real, real_latents = mirror(to_float(images[rows]), mirrored.bool()), latents[mirrored, rows].float()
+        mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=trainer.device)
+        real = mirror(to_float(images[step.indices]), mirrored.bool()).contiguous(memory_format=torch.channels_last)
+        learnt, rest = options.num_real, options.batch_size - options.num_real
+        real_latents = latents[mirrored, step.indices][:learnt].float()
         picked = torch.randint(
-            0,
-            len(synthetic.latents) - HELD_OUT,
-            (len(step.indices) - len(rows),),
-            generator=step.generator,
-            device=trainer.device,
+            0, len(synthetic.latents) - HELD_OUT, (rest,), generator=step.generator, device=trainer.device
         )
         inputs = torch.cat([real_latents, synthetic.latents[picked].float()])
-        targets = torch.cat([real, to_float(synthetic.images[picked])])
-        inputs, targets, real = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, targets, real))
+        targets = torch.cat([real[:learnt], to_float(synthetic.images[picked])])
+        inputs, targets = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, targets))
         with trainer.autocast():
-            encoded, decoded = module(real, inputs)
+            encoded, decoded = module(real[:learnt], inputs)
         loss, terms = judge(decoded.float(), targets, step)
         terms["loss_encoder"] = F.mse_loss(encoded.float(), real_latents)
         trainer.update("vae", loss + options.lambda_encoder * terms["loss_encoder"])
-        return terms | judge.train_discriminator(decoded.float(), targets)
+        return terms | judge.train_discriminator(decoded.float(), real)
 
     watch = Watch(options.watch_samples, trainer.device) if options.watch_samples else None
     watched = copy.copy(pipelines[0]).to(trainer.device)
