@@ -1,8 +1,9 @@
 """Stage `tiny_vae`: the full VAE distilled into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
 
 As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) it learns what the full one makes of latents that
-students drew; beside that it learns the training images from their latents. Its latents are normalised ones, and its
-own encoder learns them too, so that both halves belong together.
+students drew; beside that it learns the training images from their latents, and, where that has a weight, to be taken
+for real images by a discriminator. Its latents are normalised ones, and its own encoder learns them too, so that both
+halves belong together.
 """
 
 import copy
