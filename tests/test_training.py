@@ -728,6 +728,9 @@ def test_a_small_vae_learns_both_halves_and_takes_the_place_of_the_full_one(tmp_
     assert (decoded.int() - drawn["images"][:4].int()).abs().max() <= 8  # drawn in bf16
 
     sharper = options | {"output": str(tmp_path / "sharper"), "sample_every": 0, "lambda_adversarial": 0.1}
+    trial = build_options(tiny_vae.TinyVaeOptions, sharper | {"steps": 2000, "adversarial_start": 1500})
+    assert not tiny_vae.train(trial, RunLimits(dry_run=True))  # the planned steps are not reached
+    assert trial.adversarial_start == 1
     assert tiny_vae.train(build_options(tiny_vae.TinyVaeOptions, sharper), FULL)
     judged = json.loads((tmp_path / "sharper" / "stats.jsonl").read_text().splitlines()[-1])
     assert {"loss_adversarial", "loss_discriminator"} <= set(judged) and "loss_discriminator" not in records[-1]
@@ -831,6 +834,7 @@ def test_two_processes_share_the_work(tmp_path, data_folder):
     assert records[-1]["images"] == 3 * 4 * 2 and "psnr_db" in records[-1]
     trained, latents = str(tmp_path / "vae" / "export"), str(tmp_path / "latents")
     options = tiny_options(tmp_path / "decoder", data_folder, perceptual=perceptual, vae=trained, latent_cache=latents)
+    options["lambda_adversarial"] = 0.5
     records = train_on_two_processes("decoder", options, tmp_path)
     assert records[-1]["images"] == 3 * 4 * 2 and "loss_discriminator" in records[-1]
 

@@ -25,7 +25,7 @@ from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.augment import mirror, to_bytes, to_float
 from mobilediff.training.decoder_loss import DecoderLoss, DecoderLossOptions
-from mobilediff.training.generator import cached_latents, check_full_vae, check_watch_samples
+from mobilediff.training.generator import LEAST_WATCHED, cached_latents, check_full_vae, check_watch_samples
 from mobilediff.training.options import RunLimits, run_stage
 from mobilediff.training.trainer import Trainer, TrainingStep, derived_seed
 from mobilediff.training.vae import psnr
@@ -159,6 +159,7 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
     dataset = load_cifar10(options.data, "train", options.resolution)
     if limits.trial:
         dataset, options.num_latents, options.num_real = dataset.head(256), HELD_OUT + 20, 4
+        options.adversarial_start, options.watch_samples = 1, min(options.watch_samples, LEAST_WATCHED)
     trainer = Trainer(options, limits, len(dataset))
     with trainer.accelerator.main_process_first():
         synthetic = synthetic_latents(pipelines, dataset, trainer)
