@@ -181,11 +181,11 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
         targets = torch.cat([real[:learnt], to_float(synthetic.images[picked])])
         inputs, targets = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, targets))
         with trainer.autocast():
-            encoded, decoded = module(real[:learnt], inputs)
-        loss, terms = judge(decoded.float(), targets, step)
-        terms["loss_encoder"] = F.mse_loss(encoded.float(), real_latents)
+            encoded, decoded = (output.float() for output in module(real[:learnt], inputs))
+        loss, terms = judge(decoded, targets, step)
+        terms["loss_encoder"] = F.mse_loss(encoded, real_latents)
         trainer.update("vae", loss + options.lambda_encoder * terms["loss_encoder"])
-        return terms | judge.train_discriminator(decoded.float(), real)
+        return terms | judge.train_discriminator(decoded, real)
 
     watch = Watch(options.watch_samples, trainer.device) if options.watch_samples else None
     watched = copy.copy(pipelines[0]).to(trainer.device)
