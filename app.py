@@ -12,7 +12,8 @@ import sys
 
 import gradio as gr
 
-from eval.comparison import (
+from eval.protocol import device_description
+from mobilediff.demo.compare import (
     CHECKPOINTS,
     EXAMPLES,
     MAX_IMAGES,
@@ -24,7 +25,6 @@ from eval.comparison import (
     precompute,
     stale_examples,
 )
-from eval.protocol import device_description
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 

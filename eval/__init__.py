@@ -1,1 +1,5 @@
 """Evaluation of the checkpoints: sampling, distances, accuracy, CLIP score, latency, and the report made of them."""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"  # of the bundled judge and CLIP, and statistics of CIFAR-10

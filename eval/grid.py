@@ -9,7 +9,6 @@ beside the first.
 """
 
 import argparse
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,8 +16,9 @@ import torch
 from accelerate import PartialState
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.noun_prompts import commonest_nouns
-from eval.sampling import load_sampler
+from eval.cli.run import run
+from eval.samples.pipelines import load_sampler
+from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.files import atomic_path, check_png
 
@@ -132,7 +132,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -9,128 +9,20 @@ upward: compare it along one sweep only.
 """
 
 import argparse
-import math
-import sys
-from dataclasses import replace
-from itertools import product
-from pathlib import Path
 
-import torch
 from accelerate import PartialState
 
-from eval.extractors import Extractor, judge_extractor
-from eval.fid import measure_distance
-from eval.gaussian import check_count
-from eval.inputs import DEFAULT_SAMPLES, kept_samples
-from eval.plots import draw_guidance
-from eval.reference import reference_statistics
-from eval.sampling import DTYPES, CheckpointSettings, load_sampler, resolve_settings
-from eval.show import keep_result
+from eval.cli.run import run
+from eval.cli.show import keep_result
+from eval.extractors.judge import judge_extractor
+from eval.measures.guidance import COUNT, check_sweep, measure_guidance, sweep_points
+from eval.reporting.plots import draw_guidance
+from eval.samples.pipelines import load_sampler
+from eval.samples.settings import DTYPES, resolve_settings
+from eval.samples.store import DEFAULT_SAMPLES
 from mobilediff.files import check_png
-from mobilediff.pipeline import MobileDiffusionPipeline
-from mobilediff.schedulers.choice import choose_scheduler
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-COUNT = 500
-VARIED = ("scheduler", "num_inference_steps", "guidance_interval", "guidance_scale")
-
-
-def check_sweep(scales: list[float], n: int, extractor: Extractor) -> None:
-    """Refuse a sweep, before any work.
-
-    Raises:
-        ValueError: no scales, one below 1 or not finite, one twice, or too few samples.
-    """
-    for scale in scales:
-        if not (math.isfinite(scale) and scale >= 1):
-            raise ValueError(f"a scale is {scale}; accepted are finite numbers from 1, which is no guidance")
-    if not scales or len(set(scales)) < len(scales):
-        raise ValueError(f"scales are {scales}; accepted is one or more, each once")
-    check_count(n, len(reference_statistics(extractor, "train").mu))
-
-
-def sweep_points(
-    pipeline: MobileDiffusionPipeline,
-    settings: CheckpointSettings,
-    scales: list[float],
-    intervals: list[list[float]] | None = None,
-    steps: list[int] | None = None,
-    schedulers: list[str] | None = None,
-) -> list[CheckpointSettings]:
-    """The settings of every combination; what is None stays as it is in `settings`.
-
-    Without guidance (scale 1) there is one point for all intervals.
-
-    Args:
-        pipeline: from `load_sampler`.
-        settings: from `resolve_settings`.
-        scales: of guidance.
-        intervals: where guidance applies.
-        steps: numbers of inference steps.
-        schedulers: names of classes; see `choose_scheduler`.
-
-    Raises:
-        ValueError: guidance is distilled into the checkpoint, or it cannot be sampled in one of these ways.
-    """
-    if pipeline.config.guidance_distilled:
-        raise ValueError(f"{settings.model}: guidance is distilled into this checkpoint, there is no scale to choose")
-    points = []
-    for name in schedulers or [settings.scheduler]:
-        choose_scheduler(pipeline, name)
-        ways = product(steps or [settings.num_inference_steps], intervals or [settings.guidance_interval], scales)
-        for count, interval, scale in ways:
-            interval = interval if scale > 1 else [0.0, 1.0]
-            varied = dict(zip(VARIED, (name, count, interval, scale), strict=True))
-            point = replace(settings, **varied, nfe=pipeline.nfe(count, scale, interval))
-            if point not in points:
-                points.append(point)
-    choose_scheduler(pipeline, settings.scheduler)
-    return points
-
-
-def measure_guidance(
-    pipeline: MobileDiffusionPipeline,
-    points: list[CheckpointSettings],
-    extractor: Extractor,
-    n: int = COUNT,
-    batch_size: int = 100,
-    samples: str | Path = DEFAULT_SAMPLES,
-    device: torch.device | str = "cpu",
-) -> dict:
-    """Draw and measure `n` samples at each point.
-
-    Args:
-        pipeline: from `load_sampler`.
-        points: from `sweep_points`.
-        extractor: the judge.
-        n: samples at each point.
-        batch_size: samples drawn at once.
-        samples: folder that keeps them.
-        device: what the extractor runs on.
-
-    Returns:
-        `n`; `points`, for each what is `VARIED`, the class accuracy, the distance, their intervals and the protocol of
-        its samples; `protocol`, of the measurement.
-    """
-    own, measured_points = type(pipeline.scheduler).__name__, []
-    for point in points:
-        choose_scheduler(pipeline, point.scheduler)
-        measured = measure_distance(kept_samples(pipeline, point, n, batch_size, samples), extractor, device=device)
-        keys = ("class_accuracy", extractor.result_key, "intervals", "samples")
-        varied = {key: getattr(point, key) for key in VARIED}
-        measured_points.append(varied | {key: measured[key] for key in keys})
-        print(describe_point(measured_points[-1], extractor), flush=True)
-    choose_scheduler(pipeline, own)
-    return {"n": n, "points": measured_points, "protocol": measured["protocol"]}
-
-
-def describe_point(point: dict, extractor: Extractor) -> str:
-    """One line on a point of `measure_guidance`."""
-    low, high = point["guidance_interval"]
-    way = f"{point['scheduler']}, {point['num_inference_steps']} steps, guidance {point['guidance_scale']:g}"
-    way += f" in {low:g} to {high:g}" if (low, high) != (0, 1) else ""
-    accuracy, distance = point["class_accuracy"], point[extractor.result_key]
-    return f"{way} ({point['samples']['nfe']} NFE): class accuracy {accuracy:.1%}, distance {distance:.2f}"
 
 
 def parse_interval(text: str) -> list[float]:
@@ -178,7 +70,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -8,69 +8,14 @@ captions of all nouns.
 """
 
 import argparse
-import sys
 
-import torch
 from accelerate import PartialState
 
-from eval.accuracy import NOUN_FIGURES, known_nouns, top_k_hits
-from eval.bootstrap import mean_interval
-from eval.clip_score import (
-    ClipModel,
-    add_clip_arguments,
-    clip_from_arguments,
-    normalized_images,
-    normalized_texts,
-)
-from eval.images import ImageSet, real_images
-from eval.protocol import measured_with
-from eval.sampling import DEFAULT_TEMPLATE
-from eval.show import show_result
-from mobilediff.captions import CLASS_NAMES, caption, load_nouns
-
-# None of these words, nor the double mark, is among what training puts around a noun.
-UNSEEN_PHRASINGS = {
-    "shouted": lambda noun: caption(noun, "{article} {noun}").upper() + "!!",
-    "old": lambda noun: f"a picture of an old {noun}",
-    "blurry": lambda noun: f"a blurry snapshot of your {noun}",
-    "painted": lambda noun: caption(noun, "{article} {noun}, painted by hand"),
-}
-
-
-def measure_retrieval(
-    clip: ClipModel, images: ImageSet, template: str = DEFAULT_TEMPLATE, device: torch.device | str = "cpu"
-) -> dict:
-    """Shares of images and of phrasings whose nearest caption is the right one.
-
-    Args:
-        clip: the model.
-        images: with class labels; images without a noun are left out of the noun figures.
-        template: makes the captions.
-        device: what the model runs on.
-
-    Returns:
-        `n`, `class_top1`, of images with known nouns `noun_top1`, `noun_top5` and their number `noun_n`, `intervals`
-        of these; `phrase_top1` and `phrase_top5` by the name of the phrasing, over all nouns; `nouns`, their number;
-        `protocol`, `samples`.
-    """
-    nouns = list(load_nouns())
-    noun_captions = normalized_texts(clip, [caption(noun, template) for noun in nouns])
-    class_captions = normalized_texts(clip, [caption(name, template) for name in CLASS_NAMES])
-    embedded = normalized_images(clip, images.images)
-    hits = {"class_top1": top_k_hits(embedded @ class_captions.T, images.class_labels)}
-    known = known_nouns(images)
-    if known.any():
-        cosines, noun_ids = embedded[known] @ noun_captions.T, images.noun_ids[known]
-        hits |= {name: top_k_hits(cosines, noun_ids, k) for name, k in NOUN_FIGURES.items()}
-    result = {"n": len(images), "nouns": len(nouns)} | {name: one.mean().item() for name, one in hits.items()}
-    result |= {"noun_n": int(known.sum()), "phrase_top1": {}, "phrase_top5": {}}
-    for name, phrased in UNSEEN_PHRASINGS.items():
-        cosines = normalized_texts(clip, [phrased(noun) for noun in nouns]) @ noun_captions.T
-        for k in (1, 5):
-            result[f"phrase_top{k}"][name] = top_k_hits(cosines, torch.arange(len(nouns)), k).mean().item()
-    result["intervals"] = {name: mean_interval(one) for name, one in hits.items() if len(one) > 1}
-    protocol = clip.protocol() | {"template": template} | measured_with(device)
-    return result | {"protocol": protocol, "samples": images.protocol}
+from eval.cli.extractors import add_clip_arguments, clip_from_arguments
+from eval.cli.run import run
+from eval.cli.show import show_result
+from eval.measures.retrieval import measure_retrieval
+from eval.samples.images import real_images
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -86,7 +31,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

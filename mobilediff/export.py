@@ -25,7 +25,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline, load_vae
 from mobilediff.model_card import model_card
 from mobilediff.pipeline import CLASS_NAMES, MobileDiffusionPipeline
-from mobilediff.schedulers.choice import choose_scheduler
+from mobilediff.schedulers.compatible import choose_scheduler
 
 CODE_HASH_LENGTH = 12
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents

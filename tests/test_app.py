@@ -11,7 +11,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from eval import comparison
+from mobilediff.demo import compare as comparison
 from tests.tiny import tiny_checkpoint
 
 ORDER = ["student-1step", "student-8step", "teacher"]

@@ -4,14 +4,15 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from mobilediff.captions import load_nouns
-from mobilediff.data import SPLITS, ImageDataset, load_cifar10
+from mobilediff.data import SPLITS, load_cifar10
+from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.training.augment import random_flip, random_translate, to_float
-from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
-from mobilediff.training.trainer import Trainer, TrainingStep
+from mobilediff.training.data.augment import random_flip, random_translate
+from mobilediff.training.engine.options import RunLimits, TrainingOptions, run_stage
+from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.losses.classification import accuracy, noun_cross_entropy
 
 
 @dataclass
@@ -56,28 +57,6 @@ def whiten_stem(encoder: ImageEncoder, images: torch.Tensor, epsilon: float = 5e
     weight.copy_(torch.cat([scaled, -scaled]))
     encoder.conv_stem.bias.zero_()
     encoder.conv_stem.requires_grad_(False)
-
-
-def noun_cross_entropy(logits: torch.Tensor, noun_ids: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Mean cross-entropy over the images whose noun is known (not -1), and 0 where none is."""
-    total = F.cross_entropy(logits, noun_ids, label_smoothing=label_smoothing, ignore_index=-1, reduction="sum")
-    return total / (noun_ids >= 0).sum().clamp(min=1)
-
-
-@torch.no_grad()
-def accuracy(
-    encoder: nn.Module, dataset: ImageDataset, device: torch.device, batch_size: int = 500
-) -> dict[str, float]:
-    """Class accuracy, and noun accuracy where nouns are known, on a whole split, as shares of 1."""
-    hits, noun_hits, noun_count = 0, 0, 0
-    for start in range(0, len(dataset), batch_size):
-        rows = slice(start, start + batch_size)
-        output = encoder(to_float(dataset.images[rows].to(device)))
-        hits += (output.class_logits.argmax(1).cpu() == dataset.labels[rows]).sum().item()
-        known = dataset.noun_ids[rows] >= 0
-        noun_hits += (output.noun_logits.argmax(1).cpu() == dataset.noun_ids[rows])[known].sum().item()
-        noun_count += known.sum().item()
-    return {"test_class_accuracy": hits / len(dataset), "test_noun_accuracy": noun_hits / max(1, noun_count)}
 
 
 def train(options: ClassifierOptions, limits: RunLimits) -> bool:

@@ -14,11 +14,12 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
 from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
+from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.training.augment import random_flip, random_translate, to_float
-from mobilediff.training.classifier import accuracy, noun_cross_entropy
-from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
-from mobilediff.training.trainer import Trainer, TrainingStep
+from mobilediff.training.data.augment import random_flip, random_translate
+from mobilediff.training.engine.options import RunLimits, TrainingOptions, run_stage
+from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.losses.classification import accuracy, noun_cross_entropy
 
 WORD_END = "</w>"
 

@@ -14,14 +14,15 @@ from torchvision.utils import make_grid
 
 from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
+from mobilediff.images import to_float
+from mobilediff.models.autoencoder import psnr, reconstruct
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
-from mobilediff.training.augment import mirror, to_float
-from mobilediff.training.decoder_loss import DecoderLoss, DecoderLossOptions
-from mobilediff.training.generator import cached_latents
-from mobilediff.training.options import RunLimits, run_stage
-from mobilediff.training.trainer import Trainer, TrainingStep
-from mobilediff.training.vae import psnr, reconstruct
+from mobilediff.training.data.augment import mirror
+from mobilediff.training.data.latents import cached_latents
+from mobilediff.training.engine.options import RunLimits, run_stage
+from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.losses.decoder import DecoderLoss, DecoderLossOptions
 
 
 @dataclass
@@ -53,7 +54,7 @@ def train(options: DecoderOptions, limits: RunLimits) -> bool:
     mean, std = latent_statistics(vae)
     images, test_images = dataset.images.to(trainer.device), test.images[:1000].to(trainer.device)
     module = trainer.add("decoder", LatentDecoder(vae).requires_grad_(True))
-    judge = DecoderLoss(trainer, encoder, F.l1_loss)
+    decoder_loss = DecoderLoss(trainer, encoder, F.l1_loss)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=trainer.device)
@@ -62,9 +63,9 @@ def train(options: DecoderOptions, limits: RunLimits) -> bool:
         encoded = latents[mirrored, step.indices].float() * std + mean
         with trainer.autocast():
             decoded = module(encoded.contiguous(memory_format=torch.channels_last)).float()
-        loss, terms = judge(decoded, targets, step)
+        loss, terms = decoder_loss(decoded, targets, step)
         trainer.update("decoder", loss)
-        return terms | judge.train_discriminator(decoded, targets)
+        return terms | decoder_loss.train_discriminator(decoded, targets)
 
     def on_sample(writer) -> dict[str, float]:
         with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():

@@ -11,30 +11,20 @@ import torch
 import torch.nn.functional as F
 
 from mobilediff.checkpoints import load_component
+from mobilediff.diffusion import alpha_sigma, any_timesteps, sample_from_velocity, trailing_timesteps
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import checked_interval
 from mobilediff.schedulers.ufogen import UFOGenScheduler
-from mobilediff.training.critic import Critic
-from mobilediff.training.distribution_matching import DistributionMatcher, any_timesteps
-from mobilediff.training.generator import (
-    Batch,
-    FrozenParts,
-    GeneratorOptions,
-    exporter,
-    load_velocity_pipeline,
-    make_pipeline,
-    noise_scheduler,
-    sampler,
-    setup,
-    trailing_timesteps,
-    velocities,
-)
-from mobilediff.training.losses import alpha_sigma, sample_from_velocity
-from mobilediff.training.options import RunLimits, run_stage
-from mobilediff.training.pairs import sample_pairs
-from mobilediff.training.perceptual import LatentPerceptualLoss
-from mobilediff.training.trainer import TrainingStep
+from mobilediff.training.data.conditioning import velocities
+from mobilediff.training.data.latents import Batch, setup
+from mobilediff.training.data.pairs import sample_pairs
+from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
+from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
+from mobilediff.training.engine.trainer import TrainingStep
+from mobilediff.training.losses.adversarial import Discriminator
+from mobilediff.training.losses.distribution_matching import DistributionMatcher
+from mobilediff.training.losses.perceptual import LatentPerceptualLoss
 
 
 @dataclass
@@ -61,9 +51,10 @@ class OneStepOptions(GeneratorOptions):
             3.3) is such a one.
         discriminator_learning_rate, discriminator_betas: of the second optimiser.
         discriminator_every: generator steps a discriminator step.
-        critic_timesteps: where real and fake are told apart: at the "next" of the timesteps, t - delta (UFOGen),
-            or at "any" of `critic_interval`, evenly, so that fine detail of one-step samples is judged too (DMD2).
-        critic_interval: from where to where that is, as shares of the timesteps.
+        discriminator_timesteps: where real and fake are told apart: at the "next" of the timesteps, t - delta
+            (UFOGen), or at "any" of `discriminator_interval`, evenly, so that fine detail of one-step samples counts
+            too (DMD2).
+        discriminator_interval: from where to where that is, as fractions of the timesteps.
         lambda_r1: weight of the approximated R1 penalty; at 0 it is not computed. R1 itself needs a second
             derivative, which neither torch.compile nor fused attention has.
         r1_deviation: size of the perturbation in it.
@@ -71,12 +62,13 @@ class OneStepOptions(GeneratorOptions):
             matched.
         guidance_scale: of that teacher.
         guidance_interval: from where to where it applies (arXiv 2404.07724), as shares of the timesteps.
-        follower: pipeline folder of the network that learns the score of the generator's samples, from its weights on.
-        follower_learning_rate: of its optimiser.
-        follower_updates: of it, a generator step.
+        fake_score: pipeline folder of the network that learns the score of the generator's samples, from its weights
+            on.
+        fake_score_learning_rate: of its optimiser.
+        fake_score_updates: of it, a generator step.
     """
 
-    POSITIVE = (*GeneratorOptions.POSITIVE, "num_pairs", "num_intervals", "discriminator_every", "follower_updates")
+    POSITIVE = (*GeneratorOptions.POSITIVE, "num_pairs", "num_intervals", "discriminator_every", "fake_score_updates")
 
     student: str = ""
     weights: str | None = None
@@ -97,28 +89,31 @@ class OneStepOptions(GeneratorOptions):
     discriminator_learning_rate: float = 1e-4
     discriminator_betas: tuple[float, float] = (0.5, 0.99)
     discriminator_every: int = 1
-    critic_timesteps: str = "next"
-    critic_interval: tuple[float, float] = (0.02, 0.98)
+    discriminator_timesteps: str = "next"
+    discriminator_interval: tuple[float, float] = (0.02, 0.98)
     lambda_r1: float = 1.0
     r1_deviation: float = 0.05
     teacher: str = ""
     guidance_scale: float = 3.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    follower: str = ""
-    follower_learning_rate: float = 1e-4
-    follower_updates: int = 1
+    fake_score: str = ""
+    fake_score_learning_rate: float = 1e-4
+    fake_score_updates: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         checked_interval(self.guidance_interval)
-        checked_interval(self.critic_interval)
+        checked_interval(self.discriminator_interval)
         if self.student_steps % self.num_intervals:
             raise ValueError(
                 f"student_steps is {self.student_steps}; accepted are multiples of num_intervals, {self.num_intervals}"
             )
-        if self.critic_timesteps not in ("next", "any"):
-            raise ValueError(f"critic_timesteps is {self.critic_timesteps!r}; accepted are 'next' and 'any'")
-        if self.null_probability:  # of real images alone: the critic would take the null prompt for a mark of them
+        if self.discriminator_timesteps not in ("next", "any"):
+            raise ValueError(
+                f"discriminator_timesteps is {self.discriminator_timesteps!r}; accepted are 'next' and 'any'"
+            )
+        # of real images alone: the discriminator would take the null prompt for a mark of them
+        if self.null_probability:
             raise ValueError(f"null_probability is {self.null_probability}; accepted is 0")
         if self.default_num_inference_steps not in self.step_counts:
             raise ValueError(
@@ -141,13 +136,13 @@ class OneStepOptions(GeneratorOptions):
 
 
 def train(options: OneStepOptions, limits: RunLimits) -> bool:
-    """Train the generator and what judges it; see `Trainer.fit` for the returned value."""
+    """Train the generator, its discriminator and its fake score; see `Trainer.fit` for the returned value."""
     source = load_velocity_pipeline(options.student)
     source.nfe(options.student_steps)  # refuses steps that the student was not distilled for
     if not source.config.guidance_distilled:
         raise ValueError(f"{options.student} samples with guidance; accepted is a student that has it folded in")
     if options.lambda_distribution:
-        teacher, follower = (load_velocity_pipeline(folder).unet for folder in (options.teacher, options.follower))
+        teacher, fake_score = (load_velocity_pipeline(folder).unet for folder in (options.teacher, options.fake_score))
     if options.lambda_perceptual:
         encoder = load_component(ImageEncoder, options.perceptual)
     generator = source.unet if options.weights is None else load_component(MobileUNet, options.weights)
@@ -160,15 +155,14 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     unet = source.unet.to(trainer.device, memory_format=torch.channels_last)
     with trainer.accelerator.main_process_first():
         pairs = sample_pairs(unet, data, trainer)
-    perceptual = critic = matcher = None
+    perceptual = discriminator = matcher = None
     if options.lambda_perceptual:
         perceptual = LatentPerceptualLoss(trainer, encoder, parts.vae, pairs.latents)
     if options.lambda_adversarial:
-        critic = Critic(trainer, unet, data.conditioning)
+        discriminator = Discriminator(trainer, unet, data.conditioning)
     if options.lambda_distribution:
-        matcher = DistributionMatcher(trainer, teacher, follower, data.conditioning)
+        matcher = DistributionMatcher(trainer, teacher, fake_score, data.conditioning)
     module = trainer.add("generator", generator)
-    alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
     grid = trailing_timesteps(options.num_intervals, trainer.device)
     weights = {
         "loss_reconstruction": options.lambda_reconstruction,
@@ -183,27 +177,27 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         rows, target = pairs.rows[picked], pairs.latents[picked].float()
         interval = pairs.interval[picked]
         timesteps = grid[interval]
-        alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
+        alpha, sigma = alpha_sigma(timesteps)
         noisy = pairs.noisy[picked].float().contiguous(memory_format=torch.channels_last)
         v, _ = velocities(module, data.conditioning, trainer, noisy, timesteps, rows)
         fake = Batch(sample_from_velocity(noisy, v, alpha, sigma), rows)
         terms = {"loss_reconstruction": F.mse_loss(fake.latents, target)}
         if perceptual:
             terms["loss_perceptual"] = perceptual(fake.latents, picked)
-        judged = step.index >= options.reconstruction_steps
-        if critic and judged:
-            if options.critic_timesteps == "next":
-                judged_at = grid[interval + 1]
+        adversarial_on = step.index >= options.reconstruction_steps
+        if discriminator and adversarial_on:
+            if options.discriminator_timesteps == "next":
+                adversarial_timesteps = grid[interval + 1]
             else:
-                judged_at = any_timesteps(rows, options.critic_interval, draws)
-            terms["loss_adversarial"] = critic.generator_loss(fake, judged_at, draws)
-        if matcher and judged:
+                adversarial_timesteps = any_timesteps(len(rows), options.discriminator_interval, draws, trainer.device)
+            terms["loss_adversarial"] = discriminator.generator_loss(fake, adversarial_timesteps, draws)
+        if matcher and adversarial_on:
             terms["loss_distribution"] = matcher.generator_loss(fake, draws)
         trainer.update("generator", sum(weights[name] * term for name, term in terms.items()))
         fake.latents = fake.latents.detach()
-        if critic and judged and step.index % options.discriminator_every == 0:
-            terms |= critic.train(data.draw(step), fake, judged_at, draws)
-        if matcher and judged:
+        if discriminator and adversarial_on and step.index % options.discriminator_every == 0:
+            terms |= discriminator.train(data.draw(step), fake, adversarial_timesteps, draws)
+        if matcher and adversarial_on:
             terms |= matcher.train(fake, draws)
         return terms
 

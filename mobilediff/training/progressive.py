@@ -8,31 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mobilediff.pipeline import checked_interval
-from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
-from mobilediff.training.generator import (
-    FrozenParts,
-    GeneratorOptions,
-    exporter,
-    load_velocity_pipeline,
-    make_pipeline,
-    noise_scheduler,
-    sampler,
-    setup,
-    trailing_timesteps,
-    velocities,
-)
-from mobilediff.training.losses import (
+from mobilediff.diffusion import (
     Diffused,
     alpha_sigma,
     ddim_step,
     diffuse,
-    landing_target,
+    progressive_target,
     sample_from_velocity,
-    truncated_snr_loss,
+    trailing_timesteps,
 )
-from mobilediff.training.options import RunLimits, run_stage
-from mobilediff.training.trainer import TrainingStep
+from mobilediff.pipeline import checked_interval
+from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
+from mobilediff.training.data.conditioning import velocities
+from mobilediff.training.data.latents import setup
+from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
+from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
+from mobilediff.training.engine.trainer import TrainingStep
+from mobilediff.training.losses.distillation import truncated_snr_loss
 
 
 @dataclass
@@ -88,25 +80,23 @@ def distillation_target(
     velocity_at: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     z: Diffused,
     timesteps: list[torch.Tensor],
-    alphas_cumprod: torch.Tensor,
 ) -> torch.Tensor:
-    """The x that one step must predict to land where the teacher's DDIM steps do (arXiv 2202.00512, algorithm 2).
+    """The x that one step must predict to reach where the teacher's DDIM steps do (arXiv 2202.00512, algorithm 2).
 
     Args:
         velocity_at: the teacher's v, of noisy latents [B, C, H, W] at timesteps [B].
         z: where the steps start.
         timesteps: of the steps, in turn, and where the last one ends; each [B].
-        alphas_cumprod: of the forward process.
 
     Returns:
         [B, C, H, W], without a gradient.
     """
-    landed, here = z.noisy, (z.alpha, z.sigma)
+    noisy, here = z.noisy, (z.alpha, z.sigma)
     with torch.no_grad():
         for t, next_t in pairwise(timesteps):
-            there = alpha_sigma(alphas_cumprod, next_t)
-            landed, here = ddim_step(landed, velocity_at(landed, t), *here, *there), there
-        return landing_target(z.noisy, landed, z.alpha, z.sigma, *here)
+            there = alpha_sigma(next_t)
+            noisy, here = ddim_step(noisy, velocity_at(noisy, t), *here, *there), there
+        return progressive_target(z.noisy, noisy, z.alpha, z.sigma, *here)
 
 
 def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
@@ -119,7 +109,6 @@ def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
     cfg_aware = options.cfg_aware_probability > 0
     scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
     pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=not cfg_aware)
-    alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
     grid = trailing_timesteps(options.target_steps * options.num_steps, trainer.device)
 
     def velocities_of(network: nn.Module, noisy, timesteps, rows, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,13 +126,12 @@ def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
         start = options.target_steps * torch.randint(
             0, options.num_steps, batch.rows.shape, generator=step.generator, device=trainer.device
         )
-        z = diffuse(batch.latents, grid[start], alphas_cumprod, step.generator)
+        z = diffuse(batch.latents, grid[start], step.generator)
         scale = draw_scale(step) if cfg_aware else options.guidance_scale
         target = distillation_target(
             lambda noisy, timesteps: velocities_of(teacher, noisy, timesteps, batch.rows, scale)[0],
             z,
             [grid[start + place] for place in range(options.target_steps + 1)],
-            alphas_cumprod,
         )
         prediction, plain = velocities_of(module, z.noisy, grid[start], batch.rows, scale if cfg_aware else 1.0)
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)

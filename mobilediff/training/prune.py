@@ -4,21 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from mobilediff.pruning import METHODS, check_pruning_ratio, prune_channels, prune_weights
-from mobilediff.training.generator import (
-    FrozenParts,
-    GeneratorOptions,
-    exporter,
-    load_velocity_pipeline,
-    make_pipeline,
-    noise_scheduler,
-    sampler,
-    setup,
-    trailing_timesteps,
-)
-from mobilediff.training.losses import diffuse, sample_from_velocity
-from mobilediff.training.options import RunLimits, run_stage
-from mobilediff.training.trainer import TrainingStep
+from mobilediff.compression.pruning import METHODS, check_pruning_ratio, prune_channels, prune_weights
+from mobilediff.diffusion import diffuse, sample_from_velocity, trailing_timesteps
+from mobilediff.training.data.latents import setup
+from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
+from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
+from mobilediff.training.engine.trainer import TrainingStep
 
 
 @dataclass
@@ -61,7 +52,6 @@ def train(options: PruneOptions, limits: RunLimits) -> bool:
             parameters[name].register_hook(mask.mul)  # without a gradient a pruned weight stays 0
     module = trainer.add("unet", unet)
     pipeline = make_pipeline(parts, unet, source.scheduler, options, guidance_distilled=True)
-    alphas_cumprod = noise_scheduler().alphas_cumprod.to(trainer.device)
     grid = trailing_timesteps(options.num_intervals, trainer.device)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
@@ -70,7 +60,7 @@ def train(options: PruneOptions, limits: RunLimits) -> bool:
             0, options.num_intervals, batch.rows.shape, generator=step.generator, device=trainer.device
         )
         timesteps = grid[interval]
-        z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
+        z = diffuse(batch.latents, timesteps, step.generator)
         conditioning = data.conditioning(batch.rows)
         with torch.no_grad(), trainer.autocast():
             expected = call_teacher(z.noisy, timesteps, **conditioning).sample

@@ -7,20 +7,13 @@ import torch.nn.functional as F
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from mobilediff.training.generator import (
-    FrozenParts,
-    GeneratorOptions,
-    build_network,
-    exporter,
-    load_velocity_pipeline,
-    make_pipeline,
-    noise_scheduler,
-    sampler,
-    setup,
-)
-from mobilediff.training.losses import diffuse, feature_loss
-from mobilediff.training.options import RunLimits, run_stage
-from mobilediff.training.trainer import TrainingStep
+from mobilediff.diffusion import diffuse, noise_scheduler
+from mobilediff.models.build import build_network
+from mobilediff.training.data.latents import setup
+from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
+from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
+from mobilediff.training.engine.trainer import TrainingStep
+from mobilediff.training.losses.distillation import feature_loss
 
 
 @dataclass
@@ -159,12 +152,10 @@ def train(options: StudentOptions, limits: RunLimits) -> bool:
     module, tap = trainer.add("student", student), FeatureTap(teacher)
     pipeline = make_pipeline(parts, unet, scheduler, options)
 
-    alphas_cumprod = scheduler.alphas_cumprod.to(trainer.device)
-
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
         timesteps = data.draw_timesteps(step)
-        z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
+        z = diffuse(batch.latents, timesteps, step.generator)
         conditioning = data.conditioning(batch.rows)
         with torch.no_grad(), trainer.autocast():
             expected = call_teacher(z.noisy, timesteps, **conditioning).sample

@@ -4,22 +4,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers import DPMSolverMultistepScheduler
 
-from mobilediff.training.generator import (
-    NUM_TRAIN_TIMESTEPS,
-    FrozenParts,
-    GeneratorOptions,
-    build_network,
-    exporter,
-    make_pipeline,
-    noise_scheduler,
-    sampler,
-    setup,
-)
-from mobilediff.training.losses import diffuse, diffuse_straight
-from mobilediff.training.options import RunLimits, run_stage
-from mobilediff.training.trainer import TrainingStep
+from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS, diffuse, diffuse_straight, flow_scheduler, noise_scheduler
+from mobilediff.models.build import build_network
+from mobilediff.training.data.latents import setup
+from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
+from mobilediff.training.engine.pipelines import FrozenParts, exporter, make_pipeline, sampler
+from mobilediff.training.engine.trainer import TrainingStep
 
 
 @dataclass
@@ -42,13 +33,6 @@ class TeacherOptions(GeneratorOptions):
     flow_matching: bool = False
 
 
-def flow_scheduler() -> DPMSolverMultistepScheduler:
-    """Flow matching's forward process."""
-    return DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0, timestep_spacing="trailing"
-    )
-
-
 def train(options: TeacherOptions, limits: RunLimits) -> bool:
     """Train a generator on the data alone; see `Trainer.fit` for the returned value."""
     parts = FrozenParts.load(options.vae, options.text)
@@ -58,8 +42,6 @@ def train(options: TeacherOptions, limits: RunLimits) -> bool:
     module = trainer.add("unet", unet)
     pipeline = make_pipeline(parts, unet, scheduler, options)
 
-    alphas_cumprod = scheduler.alphas_cumprod.to(trainer.device)
-
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
         if options.flow_matching:
@@ -68,7 +50,7 @@ def train(options: TeacherOptions, limits: RunLimits) -> bool:
             z = diffuse_straight(batch.latents, times, step.generator)
         else:
             timesteps = data.draw_timesteps(step)
-            z = diffuse(batch.latents, timesteps, alphas_cumprod, step.generator)
+            z = diffuse(batch.latents, timesteps, step.generator)
         with trainer.autocast():
             prediction = module(z.noisy, timesteps, **data.conditioning(batch.rows)).sample
         loss = F.mse_loss(prediction.float(), z.velocity)

@@ -21,15 +21,17 @@ from mobilediff.captions import CaptionBank
 from mobilediff.checkpoints import load_component, load_pipeline
 from mobilediff.data import ImageDataset, load_cifar10
 from mobilediff.files import atomic_path
+from mobilediff.images import to_bytes, to_float
+from mobilediff.models.autoencoder import psnr
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
-from mobilediff.training.augment import mirror, to_bytes, to_float
-from mobilediff.training.decoder_loss import DecoderLoss, DecoderLossOptions
-from mobilediff.training.generator import LEAST_WATCHED, cached_latents, check_full_vae, check_watch_samples
-from mobilediff.training.options import RunLimits, run_stage
-from mobilediff.training.trainer import Trainer, TrainingStep, derived_seed
-from mobilediff.training.vae import psnr
-from mobilediff.training.watch import Watch
+from mobilediff.training.data.augment import mirror
+from mobilediff.training.data.latents import cached_latents
+from mobilediff.training.engine.monitor import Monitor
+from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, RunLimits, check_validation_samples, run_stage
+from mobilediff.training.engine.pipelines import check_full_vae
+from mobilediff.training.engine.trainer import Trainer, TrainingStep, derived_seed
+from mobilediff.training.losses.decoder import DecoderLoss, DecoderLossOptions
 
 BATCH_SIZE = 250
 HELD_OUT = 500  # synthetic latents that figures are of
@@ -47,7 +49,7 @@ class TinyVaeOptions(DecoderLossOptions):
         class_probability: share of their captions that name the class instead of the noun.
         num_real: training images of a batch, whose latents both halves learn; the rest is synthetic.
         lambda_encoder: weight of the encoder's mean squared error.
-        watch_samples: samples of the first student, decoded by the small VAE, for `Watch`'s figures every
+        validation_samples: samples of the first student, decoded by the small VAE and measured by the `Monitor` every
             `sample_every` steps; 0 for none.
         latent_cache: folder of encoded images, shared by runs.
     """
@@ -58,22 +60,22 @@ class TinyVaeOptions(DecoderLossOptions):
     class_probability: float = 0.3
     num_real: int = 16
     lambda_encoder: float = 0.1
-    watch_samples: int = 0
+    validation_samples: int = 0
     latent_cache: str = "runs/latents"
 
     def __post_init__(self):
         super().__post_init__()
         if not 1 <= self.num_real < self.batch_size:
             raise ValueError(f"num_real is {self.num_real}; accepted is 1 to below batch_size, {self.batch_size}")
-        check_watch_samples(self.watch_samples)
+        check_validation_samples(self.validation_samples)
         if self.num_latents <= HELD_OUT:
             raise ValueError(f"num_latents is {self.num_latents}; accepted are more than {HELD_OUT}")
         if not self.students:
             raise ValueError("option students is empty; accepted are pipeline folders")
 
 
-class Halves(nn.Module):
-    """Both halves of the autoencoder in one call that compiles and runs on several devices."""
+class TinyAutoencoder(nn.Module):
+    """Encoder and decoder in one call that compiles and runs on several devices."""
 
     def __init__(self, vae: AutoencoderTiny):
         super().__init__()
@@ -159,14 +161,15 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
     dataset = load_cifar10(options.data, "train", options.resolution)
     if limits.trial:
         dataset, options.num_latents, options.num_real = dataset.head(256), HELD_OUT + 20, 4
-        options.adversarial_start, options.watch_samples = 1, min(options.watch_samples, LEAST_WATCHED)
+        options.adversarial_start = 1
+        options.validation_samples = min(options.validation_samples, MIN_VALIDATION_SAMPLES)
     trainer = Trainer(options, limits, len(dataset))
     with trainer.accelerator.main_process_first():
         synthetic = synthetic_latents(pipelines, dataset, trainer)
         latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(trainer.device)
     check_shapes(vae, latents[0], dataset.images)
-    module = trainer.add("vae", Halves(vae))
-    judge = DecoderLoss(trainer, encoder, F.mse_loss)
+    module = trainer.add("vae", TinyAutoencoder(vae))
+    decoder_loss = DecoderLoss(trainer, encoder, F.mse_loss)
     images = dataset.images.to(trainer.device)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
@@ -182,21 +185,21 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
         inputs, targets = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, targets))
         with trainer.autocast():
             encoded, decoded = (output.float() for output in module(real[:learnt], inputs))
-        loss, terms = judge(decoded, targets, step)
+        loss, terms = decoder_loss(decoded, targets, step)
         terms["loss_encoder"] = F.mse_loss(encoded, real_latents)
         trainer.update("vae", loss + options.lambda_encoder * terms["loss_encoder"])
-        return terms | judge.train_discriminator(decoded, real)
+        return terms | decoder_loss.train_discriminator(decoded, real)
 
-    watch = Watch(options.watch_samples, trainer.device) if options.watch_samples else None
-    watched = copy.copy(pipelines[0]).to(trainer.device)
-    watched.register_modules(vae=vae)
-    watched.set_progress_bar_config(disable=True)
+    monitor = Monitor(options.validation_samples, trainer.device) if options.validation_samples else None
+    monitored = copy.copy(pipelines[0]).to(trainer.device)
+    monitored.register_modules(vae=vae)
+    monitored.set_progress_bar_config(disable=True)
 
     def on_sample(writer) -> dict[str, float]:
         held_out = synthetic.latents[-HELD_OUT:].float()
         with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
             decoded = to_bytes(vae.decode(held_out).sample)
-            figures = watch(watched) if watch else {}
+            figures = monitor(monitored) if monitor else {}
         expected = synthetic.images[-HELD_OUT:]
         shown = torch.cat([expected[:SHOWN], decoded[:SHOWN]])
         writer.add_image("decoded", make_grid(shown, nrow=SHOWN), trainer.step)

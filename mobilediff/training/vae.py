@@ -6,18 +6,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL
 from torch import nn
 from torchvision.utils import make_grid
 
-from mobilediff.checkpoints import VAE, load_component
+from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
+from mobilediff.images import to_float
+from mobilediff.models.autoencoder import encode, psnr, reconstruct
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.models.latent_decoder import latent_statistics
-from mobilediff.training.augment import random_flip, to_bytes, to_float
-from mobilediff.training.options import RunLimits, TrainingOptions, run_stage
-from mobilediff.training.perceptual import PerceptualLoss
-from mobilediff.training.trainer import Trainer, TrainingStep
+from mobilediff.training.data.augment import random_flip
+from mobilediff.training.engine.options import RunLimits, TrainingOptions, run_stage
+from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.losses.perceptual import PerceptualLoss
 
 
 @dataclass
@@ -51,58 +52,12 @@ class Autoencoding(nn.Module):
         return decoded, posterior.kl().mean() / noise[0].numel()
 
 
-def encode(vae: VAE, images: torch.Tensor) -> torch.Tensor:
-    """The latents that `vae.decode` takes, the posterior's mean where there is one; images float [N, 3, H, W]."""
-    encoded = vae.encode(images)
-    return encoded.latents if isinstance(vae, AutoencoderTiny) else encoded.latent_dist.mean
-
-
-def encode_latents(vae: VAE, images: torch.Tensor) -> torch.Tensor:
-    """The normalised latents that the generators learn: (latents - latents_mean) / latents_std.
-
-    Args:
-        images: float [N, 3, H, W] in [-1, 1].
-
-    Returns:
-        float32 [N, C, H / 2, W / 2].
-    """
-    mean, std = latent_statistics(vae)
-    return (encode(vae, images).float() - mean) / std
-
-
 @torch.no_grad()
 def set_latent_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
     """Write the mean and deviation of each latent channel over uint8 `images` into the config."""
     latents = torch.cat([encode(vae, to_float(batch)).float() for batch in images.split(250)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
-
-
-@torch.no_grad()
-def reconstruct(vae: VAE, images: torch.Tensor, batch_size: int = 250) -> torch.Tensor:
-    """Images encoded and decoded again, rounded to 8 bits.
-
-    Args:
-        images: uint8 [N, 3, H, W].
-
-    Returns:
-        uint8 [N, 3, H, W], on the images' device.
-    """
-    decoded = []
-    for batch in images.split(batch_size):
-        restored = vae.decode(encode(vae, to_float(batch.to(vae.device)))).sample
-        decoded.append(to_bytes(restored).to(images.device))
-    return torch.cat(decoded)
-
-
-def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Mean over the images of 10 log10(255^2 / mean squared error), in dB; equal images count as 100 dB.
-
-    Args:
-        first, second: uint8 [N, 3, H, W].
-    """
-    errors = (first.double() - second.double()).square().mean((1, 2, 3))
-    return (10 * torch.log10(255**2 / errors)).clamp(max=100).mean().item()
 
 
 def train(options: VaeOptions, limits: RunLimits) -> bool:

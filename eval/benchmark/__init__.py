@@ -1,0 +1,1 @@
+"""Size, latency and memory of checkpoints and of peers."""

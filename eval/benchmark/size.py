@@ -1,0 +1,58 @@
+"""Parameters, multiply-accumulates and bytes of a checkpoint: what does not depend on the machine."""
+
+from pathlib import Path
+
+import torch
+
+from eval.benchmark.peers import Peer
+from mobilediff.models.latent_decoder import LatentDecoder
+from mobilediff.models.macs import count_params_and_macs
+from mobilediff.pipeline import encode_text
+
+PROMPT = "a photo of a fire truck"
+
+
+def network_inputs(model, batch_size: int = 1) -> dict[str, torch.Tensor]:
+    """The arguments of one network call for `batch_size` samples, of a pipeline or a peer."""
+    if isinstance(model, Peer):
+        return model.network_inputs(batch_size)
+    config = model.unet.config
+    height, width = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else config.sample_size
+    hidden_states, pooled = encode_text(model.tokenizer, model.text_encoder, [PROMPT] * batch_size)
+    return {
+        "sample": torch.zeros(batch_size, config.in_channels, height, width, device=model.device),
+        "timestep": torch.full((batch_size,), 500, device=model.device),
+        "encoder_hidden_states": hidden_states,
+        "class_labels": pooled,
+    }
+
+
+@torch.no_grad()
+def measure_size(pipeline, folder: str | Path) -> dict:
+    """What does not depend on the machine.
+
+    Returns:
+        `params_unet`, `params_vae_decoder`, `params_text_encoder` and their sum `params_total`; `macs_network_call`
+        (one sample, unguided), `macs_vae_decoder`, `macs_text_encoder` (one prompt) and `macs_image` (NFE x network +
+        decoder + one prompt, two when guided); `nfe`, `num_inference_steps`, `guidance_scale`; `weights_bytes` of the
+        checkpoint's safetensors files.
+    """
+    inputs = network_inputs(pipeline)
+    tokens = torch.zeros(1, pipeline.tokenizer.model_max_length, dtype=torch.int64, device=pipeline.device)
+    params, macs = {}, {}
+    params["unet"], macs["network_call"] = count_params_and_macs(pipeline.unet, inputs)
+    decoder = LatentDecoder(pipeline.vae)
+    params["vae_decoder"], macs["vae_decoder"] = count_params_and_macs(decoder, {"latents": inputs["sample"]})
+    params["text_encoder"], macs["text_encoder"] = count_params_and_macs(pipeline.text_encoder, {"input_ids": tokens})
+    params["total"] = sum(params.values())
+    steps, nfe = pipeline.config.default_num_inference_steps, pipeline.nfe()
+    prompts = 2 if nfe > steps else 1
+    macs["image"] = nfe * macs["network_call"] + macs["vae_decoder"] + prompts * macs["text_encoder"]
+    return {
+        **{f"params_{name}": value for name, value in params.items()},
+        **{f"macs_{name}": value for name, value in macs.items()},
+        "nfe": nfe,
+        "num_inference_steps": steps,
+        "guidance_scale": pipeline.config.default_guidance_scale if nfe > steps else 1.0,
+        "weights_bytes": sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")),
+    }

@@ -1,0 +1,56 @@
+"""Options that say which extractor, which CLIP and which reference images measure."""
+
+import argparse
+import os
+
+import torch
+
+from eval.extractors.base import Extractor
+from eval.extractors.choose import EXTRACTORS, choose_extractor
+from eval.extractors.clip import ClipModel, bundled_clip, open_clip_model
+from eval.extractors.judge import JUDGE, judge_extractor, say_judge_is_used
+from eval.extractors.open_clip import EXAMPLE
+from eval.extractors.statistics import reference_file
+from mobilediff.data import DATA_VARIABLE, SPLITS
+
+
+def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that name an extractor, for `choose_extractor`."""
+    parser.add_argument("--extractor", choices=EXTRACTORS, default="auto", help="auto: Inception where it can be had")
+    parser.add_argument("--extractor-weights", help="a file (inception, clip) or a folder (dinov2) of its weights")
+    parser.add_argument("--clip-model", help=f"of --extractor clip: architecture:tag of open_clip, as {EXAMPLE}")
+
+
+def extractor_from_arguments(args: argparse.Namespace) -> Extractor:
+    """The extractor that the options name; "auto" without statistics of CIFAR-10 or the data for them is the judge."""
+    extractor = choose_extractor(args.extractor, args.extractor_weights, args.clip_model)
+    if args.extractor != "auto" or args.extractor_weights or extractor.name == JUDGE:
+        return extractor
+    if args.data or os.environ.get(DATA_VARIABLE):
+        return extractor
+    if args.reference not in SPLITS or all(reference_file(extractor, split).exists() for split in SPLITS):
+        return extractor
+    say_judge_is_used("Inception's reference statistics need CIFAR-10 (--data DIR)")
+    return judge_extractor()
+
+
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say which CLIP is asked."""
+    parser.add_argument("--clip-model", help="an open_clip architecture:tag (default: the bundled CLIP)")
+    parser.add_argument("--clip-weights", help="that model's file, or another folder of the bundled CLIP's parts")
+
+
+def clip_from_arguments(args: argparse.Namespace, device: torch.device | str) -> ClipModel:
+    """The CLIP that --clip-model and --clip-weights name; errors as in `open_clip_model` and `bundled_clip`."""
+    if args.clip_model:
+        return open_clip_model(args.clip_model, args.clip_weights, device)
+    return bundled_clip(args.clip_weights, device)
+
+
+def add_reference_argument(parser: argparse.ArgumentParser) -> None:
+    """--reference, as `reference_statistics` takes it."""
+    parser.add_argument(
+        "--reference",
+        default="train",
+        help="train or test of CIFAR-10, a folder of images, an npz file, or statistics made by eval.reference",
+    )

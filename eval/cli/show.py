@@ -1,0 +1,60 @@
+"""What a command measured: a table on the terminal, and JSON on disk where it was asked for."""
+
+from collections.abc import Iterator
+
+from eval.cli.table import aligned
+from eval.protocol import write_json
+from eval.schema import stated_result
+
+SHA_LENGTH = 12
+APART = ("protocol", "samples", "intervals", "repeats")
+
+
+def show_result(command: str, result: dict, path: str | None) -> None:
+    """Print the figures of a result with their intervals and what they were measured with; write it to `path`.
+
+    Args:
+        command: "eval." and the module's name.
+        result: from a `measure_` function.
+        path: a JSON file, or None.
+    """
+    result = keep_result(command, result, path)
+    print(figures_table(result))
+    for part in ("samples", "protocol"):
+        stated = "; ".join(f"{key} {value}" for key, value in _flat(result[part]))
+        print(f"{part}: {stated}")
+
+
+def keep_result(command: str, result: dict, path: str | None) -> dict:
+    """The result held to the schema, and written to `path` if there is one; errors as in `stated_result`."""
+    result = stated_result(command, result)
+    if path:
+        write_json(path, result)
+    return result
+
+
+def figures_table(result: dict) -> str:
+    """A line a figure: its name, value, interval, and its spread over several sets of samples."""
+    intervals, repeats = result.get("intervals", {}), result.get("repeats", {"seeds": []})
+    sets = f"{len(repeats['seeds'])} sets: mean, std" if repeats["seeds"] else ""
+    lines = [["figure", "value", "95 % interval", sets]]
+    for key, value in _flat({key: value for key, value in result.items() if key not in (*APART, "schema", "command")}):
+        if isinstance(value, str) or value is None:
+            continue
+        interval, spread = intervals.get(key), repeats.get(key)
+        lines.append([
+            key.replace("_", " "),
+            f"{value:,}" if isinstance(value, int) else f"{value:.4f}",
+            f"{interval['low']:.4f} to {interval['high']:.4f}" if interval else "",
+            f"{spread['mean']:.4f}, {spread['std']:.4f}" if spread else "",
+        ])  # fmt: skip
+    return aligned(lines)
+
+
+def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The values of nested dictionaries with the keys that lead to them; hashes are cut."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}", value[:SHA_LENGTH] if key.endswith("sha256") and value else value

@@ -1,0 +1,1 @@
+"""Feature extractors: images in, features out, and their statistics over reference images."""

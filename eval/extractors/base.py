@@ -1,0 +1,89 @@
+"""A feature extractor that torch-fidelity knows, and its features of images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """An extractor that can be used: its name, its weights, and the key of its distance.
+
+    Attributes:
+        name: as registered with torch-fidelity.
+        weights: a folder (judge, DINOv2), a file (Inception, CLIP), or None for a CLIP that open_clip finds.
+        sha256: of the weights.
+        layer: the features that its Frechet distance is taken of.
+        result_key: the key of that distance in a result.
+        resize: what is done to an image on its way in.
+        options: what else the registered class is given.
+    """
+
+    name: str
+    weights: Path | None
+    sha256: str
+    layer: str
+    result_key: str
+    resize: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    def protocol(self) -> dict[str, str]:
+        """The extractor's part of a protocol."""
+        return {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize} | self.options
+
+
+def registered(name: str) -> Callable[[type], type]:
+    """Register a class with torch-fidelity under `name`, once a process."""
+
+    def register(cls: type) -> type:
+        if name not in FEATURE_EXTRACTORS_REGISTRY:
+            register_feature_extractor(name, cls)
+        return cls
+
+    return register
+
+
+class _InMemory(Dataset):
+    def __init__(self, images: torch.Tensor):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+def extract_features(
+    extractor: Extractor,
+    images: torch.Tensor,
+    names: tuple[str, ...],
+    batch_size: int = 250,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> dict[str, torch.Tensor]:
+    """Features of uint8 images [N, 3, H, W] by torch-fidelity's own loop.
+
+    Args:
+        names: features that the extractor provides.
+
+    Returns:
+        Each name's features, [N, C], on the CPU.
+
+    Raises:
+        ValueError: fewer than 2 images, or images that the extractor refuses.
+    """
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} images; at least 2 are needed")
+    cuda = torch.device(device).type == "cuda"
+    weights = str(extractor.weights) if extractor.weights else None
+    settings = {"feature_extractor_weights_path": weights, "verbose": False} | extractor.options
+    module = create_feature_extractor(extractor.name, list(names), cuda=cuda, **settings)
+    dataset = _InMemory(images)
+    # save_cpu_ram: no worker processes, as the images are in memory already
+    return get_featuresdict_from_dataset(dataset, module, batch_size, cuda, save_cpu_ram=True, verbose=progress)

@@ -1,0 +1,112 @@
+"""Image and text embeddings of the bundled CLIP, or of one of open_clip's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from eval import WEIGHTS
+from eval.extractors.judge import IMAGE_SIZE, RESIZE
+from eval.extractors.open_clip import OPEN_CLIP_RESIZE, load_open_clip, preprocessed
+from eval.protocol import folder_sha256, state_dict_sha256
+from mobilediff.checkpoints import load_component
+from mobilediff.images import to_float
+from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.pipeline import encode_text
+
+BUNDLED = "mobilediff-clip"
+CLIP_FOLDER = WEIGHTS / "clip"
+BATCH_SIZE = 100
+
+
+@dataclass(frozen=True)
+class ClipModel:
+    """Two towers, ready to be asked.
+
+    Attributes:
+        name: "mobilediff-clip", or open_clip's architecture and weights.
+        sha256: of the weights.
+        resize: what is done to a 32 x 32 image on its way in.
+        embed_images: uint8 [B, 3, H, W] -> [B, P], not normalised.
+        embed_texts: B strings -> [B, P], not normalised.
+    """
+
+    name: str
+    sha256: str
+    resize: str
+    embed_images: Callable[[torch.Tensor], torch.Tensor]
+    embed_texts: Callable[[list[str]], torch.Tensor]
+
+    def protocol(self) -> dict:
+        """The model's part of a protocol."""
+        return {"clip_model": self.name, "clip_sha256": self.sha256, "resize": self.resize}
+
+
+def bundled_clip(folder: str | Path | None = None, device: torch.device | str = "cpu") -> ClipModel:
+    """The project's own CLIP.
+
+    Raises:
+        FileNotFoundError: there are no weights in `folder`.
+        ValueError: the weights are corrupt, truncated or not all there.
+    """
+    folder = Path(folder or CLIP_FOLDER)
+    missing = [part for part in ("image_encoder", "text_encoder", "tokenizer") if not (folder / part).is_dir()]
+    if missing:
+        raise FileNotFoundError(f"{folder} holds no CLIP: {', '.join(missing)} missing")
+    image_encoder = load_component(ImageEncoder, folder / "image_encoder").to(device)
+    text_encoder = load_component(CLIPTextModelWithProjection, folder / "text_encoder").to(device)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+
+    def embed_images(images: torch.Tensor) -> torch.Tensor:
+        if images.shape[2:] != (IMAGE_SIZE, IMAGE_SIZE):
+            raise ValueError(
+                f"images are {images.shape[3]}x{images.shape[2]}; {BUNDLED} takes {IMAGE_SIZE}x{IMAGE_SIZE}: "
+                f"--resize {IMAGE_SIZE} brings them there"
+            )
+        return image_encoder(to_float(images.to(device))).image_embeds
+
+    def embed_texts(texts: list[str]) -> torch.Tensor:
+        return encode_text(tokenizer, text_encoder, texts)[1]
+
+    return ClipModel(BUNDLED, folder_sha256(folder), RESIZE, embed_images, embed_texts)
+
+
+def open_clip_model(model: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> ClipModel:
+    """One of open_clip's models on a device; the other arguments and errors as in `load_open_clip`."""
+    import open_clip
+
+    network, preprocess = load_open_clip(model, weights)
+    network.to(device)
+    architecture, _, tag = model.partition(":")
+    tokenizer = open_clip.get_tokenizer(architecture)
+
+    def embed_images(images: torch.Tensor) -> torch.Tensor:
+        return network.encode_image(preprocessed(images.to(device), preprocess))
+
+    def embed_texts(texts: list[str]) -> torch.Tensor:
+        return network.encode_text(tokenizer(texts).to(device))
+
+    name = f"open_clip {architecture}:{tag or 'file'}"
+    return ClipModel(name, state_dict_sha256(network), OPEN_CLIP_RESIZE, embed_images, embed_texts)
+
+
+@torch.no_grad()
+def normalized_texts(clip: ClipModel, texts: list[str]) -> torch.Tensor:
+    """Embeddings of length 1, float64 [N, P] on the CPU."""
+    batches = [clip.embed_texts(texts[i : i + BATCH_SIZE]).cpu() for i in range(0, len(texts), BATCH_SIZE)]
+    return F.normalize(torch.cat(batches).double(), dim=1)
+
+
+@torch.no_grad()
+def normalized_images(clip: ClipModel, images: torch.Tensor, progress: bool = True) -> torch.Tensor:
+    """Embeddings of length 1 of uint8 [N, 3, H, W], float64 [N, P] on the CPU."""
+    batches = []
+    with tqdm(total=len(images), desc=clip.name, unit="image", leave=False, disable=not progress) as bar:
+        for batch in images.split(BATCH_SIZE):
+            batches.append(clip.embed_images(batch).cpu())
+            bar.update(len(batch))
+    return F.normalize(torch.cat(batches).double(), dim=1)

@@ -1,0 +1,146 @@
+"""Statistics of an extractor's features over reference images: shipped, or computed once and kept."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from eval import WEIGHTS
+from eval.extractors.base import Extractor, extract_features
+from eval.extractors.judge import JUDGE
+from eval.metrics.frechet import Statistics, feature_statistics
+from eval.samples.images import ImageSet, read_images, real_images
+from mobilediff.data import DATA_VARIABLE, SPLITS
+from mobilediff.files import atomic_path
+
+SHIPPED = WEIGHTS / "reference"
+CACHE = Path("outputs/reference")
+STATISTICS_SUFFIX = ".safetensors"
+MAX_FEATURES = 10000
+
+
+def compute_reference(extractor: Extractor, images: ImageSet, device: torch.device | str = "cpu") -> Statistics:
+    """Statistics of an image set, the features of its first `MAX_FEATURES` images among them.
+
+    Raises:
+        ValueError: as in `extract_features` and `feature_statistics`, or a feature that float16 cannot hold.
+    """
+    features = extract_features(extractor, images.images, (extractor.layer,), device=device)[extractor.layer]
+    metadata = {"images_sha256": images.protocol["images_sha256"], "n": str(len(images))} | extractor.protocol()
+    kept = features[:MAX_FEATURES].half()
+    if not torch.isfinite(kept).all():
+        raise ValueError(f"{extractor.name} gave a feature beyond the range of float16, {features.abs().max():.3g}")
+    return replace(feature_statistics(features, **metadata), features=kept.numpy())
+
+
+def save_reference(statistics: Statistics, file: str | Path) -> None:
+    """Write statistics as safetensors."""
+    tensors = {"mu": statistics.mu, "sigma": statistics.sigma}
+    if statistics.features is not None:
+        tensors["features"] = statistics.features
+    with atomic_path(file) as temporary:
+        save_file(tensors, temporary, metadata=statistics.metadata)
+
+
+def load_reference(file: str | Path, extractor: Extractor) -> Statistics:
+    """Read statistics that `extractor` made.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is corrupt or no file of statistics, or was made with another extractor or other weights.
+    """
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{file} does not exist: python -m eval.reference makes it")
+    try:
+        with safe_open(file, framework="numpy") as content:
+            metadata = content.metadata() or {}
+            tensors = {name: content.get_tensor(name) for name in content.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{file} is corrupt or truncated: {error}") from error
+    if not {"mu", "sigma"} <= set(tensors) or not {"n", "images_sha256"} <= set(metadata):
+        raise ValueError(f"{file} holds no statistics of python -m eval.reference")
+    for key, value in extractor.protocol().items():
+        if metadata.get(key) != value:
+            raise ValueError(
+                f"{file} is stale, or of another extractor ({key} is {metadata.get(key)!r} there, {value!r} here): "
+                "name its extractor, or make it again with python -m eval.reference"
+            )
+    return Statistics(tensors["mu"], tensors["sigma"], int(metadata["n"]), metadata, tensors.get("features"))
+
+
+def reference_name(reference: str) -> str:
+    """What a result calls a reference; which images it is says their hash."""
+    return f"CIFAR-10 {reference}" if reference in SPLITS else Path(reference).name
+
+
+def reference_protocol(reference: str, statistics: Statistics) -> dict:
+    """The reference's part of a protocol."""
+    sha256 = statistics.metadata["images_sha256"]
+    return {"reference": reference_name(reference), "reference_n": statistics.n, "reference_sha256": sha256}
+
+
+def reference_images(reference: str, data: str | Path | None = None) -> ImageSet:
+    """The images of a reference: a split of CIFAR-10, a folder of images or an npz file.
+
+    Raises:
+        FileNotFoundError, ValueError: neither; or as in `load_cifar10` and `read_images`.
+    """
+    if reference in SPLITS:
+        return real_images(data, reference)
+    if not Path(reference).exists():
+        raise FileNotFoundError(
+            f"there is no {reference}: accepted are {', '.join(SPLITS)}, a folder of images, an npz file, or as a "
+            f"reference a file of statistics ({STATISTICS_SUFFIX})"
+        )
+    return read_images(reference)
+
+
+def reference_file(extractor: Extractor, reference: str) -> Path:
+    """Where the statistics of an extractor are: shipped for the judge, a cache named by the hash for the others.
+
+    Args:
+        extractor: from `choose_extractor`.
+        reference: a split of CIFAR-10, or the hash of images.
+    """
+    if extractor.name == JUDGE and reference in SPLITS:
+        return SHIPPED / f"{reference}{STATISTICS_SUFFIX}"
+    options = "".join(f"-{value}" for value in extractor.options.values()).replace(":", "-")
+    return CACHE / f"{extractor.name}{options}-{extractor.sha256[:12]}-{reference[:12]}{STATISTICS_SUFFIX}"
+
+
+def reference_statistics(
+    extractor: Extractor, reference: str, data: str | Path | None = None, device: torch.device | str = "cpu"
+) -> Statistics:
+    """Statistics of a reference: shipped, cached, or computed and cached.
+
+    Args:
+        extractor: from `choose_extractor`.
+        reference: "train" or "test" of CIFAR-10, a folder of images, an npz file, or a file of statistics.
+        data: CIFAR-10; not needed where statistics of it are there. Where it is given, or the variable
+            MOBILEDIFF_DATA and the statistics are not the shipped ones, they must be of its images.
+        device: what the extractor runs on.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `load_reference`, `reference_images` and `compute_reference`; or the
+            statistics there are of other images.
+    """
+    if Path(reference).suffix == STATISTICS_SUFFIX:
+        return load_reference(reference, extractor)
+    shipped = reference in SPLITS and reference_file(extractor, reference).parent == SHIPPED
+    data = data or (None if shipped else os.environ.get(DATA_VARIABLE))
+    images = None if reference in SPLITS and not data else reference_images(reference, data)
+    sha256 = None if images is None else images.protocol["images_sha256"]
+    file = reference_file(extractor, reference if reference in SPLITS else sha256)
+    if file.parent != SHIPPED and not file.exists():
+        source = reference_images(reference, data) if images is None else images
+        save_reference(compute_reference(extractor, source, device), file)
+    statistics = load_reference(file, extractor)
+    if images is not None and statistics.metadata["images_sha256"] != sha256:
+        raise ValueError(
+            f"{file} is of other images than {data or reference}, {reference_name(reference)}; take the images that "
+            "it was made from, or move the file away to have it made again"
+        )
+    return statistics

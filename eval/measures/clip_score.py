@@ -1,0 +1,117 @@
+"""Measure the CLIP score of images and their prompts, beside that of real images."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from eval import WEIGHTS
+from eval.extractors.clip import ClipModel, normalized_images, normalized_texts
+from eval.metrics.bootstrap import mean_interval
+from eval.protocol import measured_with, read_json
+from eval.samples.images import ImageSet, real_images
+from mobilediff.captions import CLASS_NAMES, caption
+from mobilediff.data import DATA_VARIABLE
+
+SHIPPED_REAL_SCORE = WEIGHTS / "reference" / "clip_score.json"
+
+
+def clip_scores(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> torch.Tensor:
+    """100 x cosine of each image with its prompt. Source: Hessel et al., arXiv 2104.08718, unscaled.
+
+    Args:
+        clip: the model.
+        images: uint8 [N, 3, H, W].
+        prompts: N strings.
+
+    Returns:
+        float64 [N].
+
+    Raises:
+        ValueError: no images, or as many prompts as images is not the case.
+    """
+    if not prompts or len(prompts) != len(images):
+        raise ValueError(
+            f"{len(prompts)} prompts for {len(images)} images: one prompt an image is needed, and at least one"
+        )
+    texts = list(dict.fromkeys(prompts))
+    row_of = {text: row for row, text in enumerate(texts)}
+    rows = [row_of[prompt] for prompt in prompts]
+    return 100 * (normalized_images(clip, images, progress) * normalized_texts(clip, texts)[rows]).sum(1)
+
+
+def clip_score(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> float:
+    """The mean of `clip_scores`; arguments and errors as there."""
+    return clip_scores(clip, images, prompts, progress).mean().item()
+
+
+def score_real_images(clip: ClipModel, template: str, data: str | Path | None, n: int | None = None) -> dict:
+    """The CLIP score of CIFAR-10's test images with their classes in `template`.
+
+    Args:
+        n: the first n images, None for all.
+    """
+    images = real_images(data, "test")
+    images = images.first(min(n or len(images), len(images)))
+    prompts = [caption(CLASS_NAMES[label], template) for label in images.class_labels.tolist()]
+    score = clip_score(clip, images.images, prompts)
+    real = {"real_images": images.protocol["images"], "real_images_sha256": images.protocol["images_sha256"]}
+    return {"clip_score_real": score, "real_n": len(images), "template": template} | real | clip.protocol()
+
+
+def real_score(clip: ClipModel, template: str, data: str | Path | None, n: int) -> dict:
+    """The score of real images: measured where there is data, else the one that ships with the bundled CLIP.
+
+    Raises:
+        ValueError: there is no data, and no shipped score for this model and template.
+    """
+    if data or os.environ.get(DATA_VARIABLE):
+        return score_real_images(clip, template, data, n)
+    shipped = shipped_real_score(clip)
+    if shipped["template"] != template:
+        raise ValueError(
+            f"no score of real images for {clip.name} with {template!r}: pass CIFAR-10 (--data DIR) to measure it"
+        )
+    return shipped
+
+
+def shipped_real_score(clip: ClipModel) -> dict:
+    """The score of real images that ships with the bundled CLIP.
+
+    Raises:
+        ValueError: it is of another model than `clip`.
+    """
+    shipped = read_json(SHIPPED_REAL_SCORE) if SHIPPED_REAL_SCORE.exists() else {}
+    if shipped.get("clip_sha256") != clip.sha256:
+        raise ValueError(f"no score of real images for {clip.name}: pass CIFAR-10 (--data DIR) to measure it")
+    return shipped
+
+
+def measure_clip_score(
+    images: ImageSet, clip: ClipModel, data: str | Path | None = None, device: torch.device | str = "cpu"
+) -> dict:
+    """CLIP score of samples whose prompts are known, beside that of real images.
+
+    Returns:
+        `clip_score`, the same as a cosine `clip_cosine`, `clip_score_real`, `n`, `real_n`, `intervals` of the score
+        where there are two images or more, `protocol`, `samples`.
+
+    Raises:
+        ValueError: the images have no prompts, or there is no score of real images.
+    """
+    if images.prompts is None:
+        raise ValueError("the images have no prompts: CLIP score needs a folder or npz file made by eval.generate")
+    real = real_score(clip, images.protocol["template"], data, len(images))
+    scores = clip_scores(clip, images.images, images.prompts)
+    result = {
+        "clip_score": scores.mean().item(),
+        "clip_cosine": scores.mean().item() / 100,
+        "clip_score_real": real["clip_score_real"],
+        "n": len(images),
+        "real_n": real["real_n"],
+    }
+    if len(scores) > 1:
+        result["intervals"] = {"clip_score": mean_interval(scores)}
+    protocol = clip.protocol() | {"template": images.protocol["template"], "scale": "cosine x 100"}
+    protocol |= {key: real[key] for key in ("real_images", "real_images_sha256")}
+    return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}

@@ -1,0 +1,80 @@
+"""Measure the Frechet distance of images to a reference."""
+
+from pathlib import Path
+
+import torch
+
+from eval.extractors.base import Extractor, extract_features
+from eval.extractors.inception import INCEPTION, INCEPTION_SHA256
+from eval.extractors.judge import IMAGE_SIZE, JUDGE, judge_extractor
+from eval.extractors.statistics import reference_protocol, reference_statistics
+from eval.metrics.accuracy import accuracies, accuracy_intervals
+from eval.metrics.bootstrap import frechet_interval, interval_at_n
+from eval.metrics.frechet import check_count, feature_statistics, frechet_distance
+from eval.protocol import measured_with
+from eval.samples.images import ImageSet
+from mobilediff.captions import CLASS_NAMES
+from mobilediff.data import SPLITS
+
+
+def distance_label(extractor: Extractor, n: int) -> str:
+    """Name the distance: FID under Inception's published weights alone, FID@n unless n is 50,000."""
+    if extractor.name != INCEPTION:
+        return f"Frechet distance ({extractor.name}, n = {n})"
+    if not extractor.sha256.startswith(INCEPTION_SHA256):  # a file of the user's own, in these shapes
+        return f"Frechet distance ({extractor.name}, weights {extractor.sha256[:12]}, n = {n})"
+    if n == 50000:
+        return "FID"
+    return f"FID@{n // 1000}k" if n % 1000 == 0 else f"FID@{n}"
+
+
+def measure_frechet_distance(
+    images: ImageSet,
+    extractor: Extractor,
+    reference: str = "train",
+    data: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    resamples: int = 100,
+) -> dict:
+    """Frechet distance, its floor where the reference is CIFAR-10's and, with known labels, the judge's accuracies.
+
+    Args:
+        images: what is measured.
+        extractor: from `choose_extractor`.
+        reference: as in `reference_statistics`.
+        data: CIFAR-10, for an extractor without statistics on disk.
+        device: what the extractor runs on.
+        resamples: of the bootstrap intervals, 0 for none.
+
+    Returns:
+        `frechet_inception_distance`, or `frechet_distance_` and the extractor; `floor`, `n`, the accuracies,
+        `intervals` of the distance at this n and of the accuracies, `protocol`, `samples`.
+
+    Raises:
+        ValueError: too few images, images of the wrong size, or stale statistics.
+    """
+    statistics = reference_statistics(extractor, reference, data, device)
+    check_count(len(images), len(statistics.mu))
+    labelled = images.class_labels is not None and images.images.shape[2:] == (IMAGE_SIZE, IMAGE_SIZE)
+    logits = ("class_logits", "noun_logits") if labelled else ()
+    if extractor.name == JUDGE:
+        features = extract_features(extractor, images.images, (extractor.layer, *logits), device=device)
+    else:
+        features = extract_features(extractor, images.images, (extractor.layer,), device=device)
+        if labelled:
+            features |= extract_features(judge_extractor(), images.images, logits, device=device)
+    result = {extractor.result_key: frechet_distance(feature_statistics(features[extractor.layer]), statistics)}
+    protocol = extractor.protocol() | reference_protocol(reference, statistics)
+    protocol["image_size"] = "{1}x{0}".format(*images.images.shape[2:])
+    if reference in SPLITS:
+        result["floor"] = frechet_distance(*(reference_statistics(extractor, name, data, device) for name in SPLITS))
+        protocol["floor_is"] = "CIFAR-10 test against train"
+    result["n"] = len(images)
+    if labelled:
+        result |= accuracies(features, images.class_labels, images.noun_ids, CLASS_NAMES)
+    if resamples:
+        interval = frechet_interval(features[extractor.layer], statistics, resamples)
+        result["intervals"] = {extractor.result_key: interval_at_n(interval)}
+        if labelled:
+            result["intervals"] |= accuracy_intervals(features, images.class_labels, images.noun_ids)
+    return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}

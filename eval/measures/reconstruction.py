@@ -1,0 +1,31 @@
+"""Measure what a VAE loses."""
+
+from dataclasses import replace
+
+import torch
+
+from eval.extractors.judge import judge_extractor
+from eval.measures.frechet import measure_frechet_distance
+from eval.protocol import tensor_sha256
+from eval.samples.images import ImageSet
+from mobilediff.checkpoints import VAE
+from mobilediff.models.autoencoder import psnr, reconstruct
+
+
+def reconstructed(vae: VAE, images: ImageSet, device: torch.device | str = "cpu") -> ImageSet:
+    """The images, encoded and decoded again, with their prompts and labels."""
+    decoded = reconstruct(vae.to(device), images.images)
+    protocol = images.protocol | {"images": f"{images.protocol['images']}, reconstructed"}
+    return replace(images, images=decoded, protocol=protocol | {"images_sha256": tensor_sha256(decoded)})
+
+
+def measure_reconstruction(vae: VAE, images: ImageSet, device: torch.device | str = "cpu") -> dict:
+    """PSNR and the bundled extractor's Frechet distance of reconstructed images to CIFAR-10's training set.
+
+    Returns:
+        `psnr`, `latent_channels` and all that `measure_frechet_distance` returns; its `floor` is the distance of the
+        images themselves where they are the test set.
+    """
+    restored = reconstructed(vae, images, device)
+    result = measure_frechet_distance(restored, judge_extractor(), device=device)
+    return {"psnr": psnr(images.images, restored.images), "latent_channels": vae.config.latent_channels} | result

@@ -1,0 +1,257 @@
+"""Confidence intervals by drawing the samples again, with replacement (Efron, Annals of Statistics 7, 1979).
+
+All of them are basic (reverse percentile) intervals: 2 estimate - quantile of the resampled values. The percentile
+interval, the quantiles themselves, is wrong for a Frechet distance: a resample has only about 63 % of the distinct
+rows, so its distance is biased upward once more, on top of the bias that the estimate has, and the whole percentile
+interval can lie above the estimate. Mirrored at the estimate, the bias is taken off instead of doubled.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from eval.metrics.checks import check_features, check_pair
+from eval.metrics.frechet import Statistics, check_count
+from eval.metrics.manifold import ball_hits
+
+
+def bootstrap_interval(
+    statistic: Callable[[torch.Tensor], float],
+    n: int,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict:
+    """Basic bootstrap interval of a statistic of `n` samples.
+
+    Args:
+        statistic: takes the drawn rows, int64 [n], and returns its value on them.
+        n: samples, 2 or more.
+        resamples: enough that a tail holds one: at least 2 / (1 - confidence).
+        confidence: above 0, below 1.
+        seed: of the draws, which depend on nothing else but `n` and `resamples`.
+
+    Returns:
+        `estimate` (on all rows once), `low`, `high`, `bias` (mean of the resampled values - estimate), `confidence`,
+        `resamples`. `low` and `high` are about the value without the bias that the estimate has at this n, and need
+        not hold the estimate; with `bias` added to both they are about the value at this n.
+
+    Raises:
+        ValueError: `n`, `resamples` or `confidence` out of range, or a value of the statistic that is not finite.
+    """
+    draws = _draws(n, resamples, confidence, seed)
+    estimate = float(statistic(torch.arange(n)))
+    return _basic_interval(estimate, [float(statistic(rows)) for rows in draws], confidence)
+
+
+def interval_at_n(interval: dict) -> dict:
+    """An interval of this module about the value at its own n: both ends moved by the bias.
+
+    Returns:
+        `low`, `high`, `confidence`, `resamples`.
+    """
+    low, high = interval["low"] + interval["bias"], interval["high"] + interval["bias"]
+    return {"low": low, "high": high, "confidence": interval["confidence"], "resamples": interval["resamples"]}
+
+
+def mean_interval(values: torch.Tensor) -> dict:
+    """The interval of the mean of values [n] about the value at this n; returns as `interval_at_n`."""
+    return interval_at_n(bootstrap_interval(lambda rows: values[rows].mean().item(), len(values)))
+
+
+def check_resamples(resamples: int, confidence: float = 0.95) -> None:
+    """Refuse so few resamples that a tail holds none.
+
+    Raises:
+        ValueError: fewer than 2 / (1 - confidence).
+    """
+    least = math.ceil(round(2 / (1 - confidence), 6))
+    if resamples < least:
+        raise ValueError(f"resamples is {resamples}; accepted is {least} or more for a confidence of {confidence}")
+
+
+def frechet_interval(
+    features: torch.Tensor,
+    reference: Statistics,
+    resamples: int = 100,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict:
+    """Basic bootstrap interval of the Frechet distance of features to a reference, which is held fixed.
+
+    The same draws and, to rounding, the same values as `bootstrap_interval` with `eval.fid.frechet_distance`, but a
+    resample is a vector of counts, and tr (S1 S2)^(1/2) is the sum of the roots of the eigenvalues of
+    S2^(1/2) S1 S2^(1/2), which is symmetric: the covariance of the rows times S2^(1/2).
+
+    `low` and `high` are about the distance of infinitely many samples; with `bias` added, about the distance at this
+    n, as FID@n is. Near a distance of 0 `low` can be negative. The sampling of the reference is not in the interval.
+
+    Args:
+        features: [n, F].
+        reference: of the same extractor.
+        resamples, confidence, seed: as in `bootstrap_interval`.
+
+    Returns:
+        As `bootstrap_interval`.
+
+    Raises:
+        ValueError: as in `bootstrap_interval`, fewer than F + 1 rows, a value that is not finite, or a reference of
+            another number of features.
+    """
+    features = check_features(features, "sample")
+    n, dim = features.shape
+    if dim != len(reference.mu):
+        raise ValueError(f"{dim} features against {len(reference.mu)}: not of the same extractor")
+    check_count(n, dim)
+    draws = _draws(n, resamples, confidence, seed)
+    distance = _weighted_distance(features.cpu().numpy(), reference)
+    draws = tqdm(draws, desc="bootstrap", total=resamples, leave=False)  # minutes at 2048 features
+    values = [distance(torch.bincount(rows, minlength=n).numpy()) for rows in draws]
+    return _basic_interval(distance(np.ones(n, dtype=np.int64)), values, confidence)
+
+
+def kernel_interval(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    resamples: int = 100,
+    confidence: float = 0.95,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> dict:
+    """Basic bootstrap interval of the kernel distance of features to real ones, which are held fixed.
+
+    Of the unbiased estimate on all rows (Gretton et al., JMLR 13, 2012, equation 3) with the kernel of
+    `eval.kernel.kernel_distance`, (x.y / F + 1)^3; a resample weighs each row by how often it was drawn.
+
+    Args:
+        real: [N, F].
+        generated: [M, F].
+        resamples, confidence, seed: as in `bootstrap_interval`.
+        batch_size: rows whose kernel values are held at a time; without effect on the result.
+
+    Returns:
+        As `bootstrap_interval`.
+
+    Raises:
+        ValueError: as in `bootstrap_interval`, and for features as in `eval.features.check_pair`.
+    """
+    real, generated = check_pair(real, generated, ("real", "generated"), least=2)
+    n, m = len(generated), len(real)
+    weights = _weights(n, resamples, confidence, seed)
+
+    def kernel(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return (first @ second.T / first.shape[1] + 1) ** 3
+
+    def diagonal(rows: torch.Tensor) -> torch.Tensor:
+        return ((rows**2).sum(dim=1) / rows.shape[1] + 1) ** 3  # each row's kernel with itself
+
+    pairs, cross = torch.zeros(weights.shape[1], dtype=torch.float64), torch.empty(n, dtype=torch.float64)
+    for rows in torch.arange(n).split(batch_size):
+        pairs += (kernel(generated[rows], generated) @ weights * weights[rows]).sum(dim=0)
+        cross[rows] = kernel(generated[rows], real).mean(dim=1)
+    among_real = sum(kernel(rows, real).sum().item() for rows in real.split(batch_size))
+    among_real = (among_real - diagonal(real).sum().item()) / (m * (m - 1))
+    values = (pairs - diagonal(generated) @ weights) / (n * (n - 1)) - 2 * (cross @ weights) / n + among_real
+    return _basic_interval(values[0].item(), values[1:].tolist(), confidence)
+
+
+def manifold_intervals(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    k: int,
+    resamples: int = 100,
+    confidence: float = 0.95,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> dict[str, dict]:
+    """Intervals of precision, density and coverage at this n, with the real features held fixed.
+
+    Recall has none: a row that is drawn twice is its own neighbour, so that the balls of a resample shrink.
+
+    Args:
+        real: [N, F].
+        generated: [M, F].
+        k: neighbours, as in `eval.manifold.manifold_metrics`.
+        resamples, confidence, seed: as in `bootstrap_interval`.
+        batch_size: rows whose distances are held at a time; without effect on the result.
+
+    Returns:
+        By name, as `interval_at_n`.
+
+    Raises:
+        ValueError: as in `bootstrap_interval`, and for features as in `eval.features.check_pair`.
+    """
+    real, generated = check_pair(real, generated, ("real", "generated"), least=k + 1)
+    weights = _weights(len(generated), resamples, confidence, seed)
+    balls, covered = torch.zeros(len(generated), dtype=torch.float64), torch.zeros(weights.shape[1])
+    for hits in ball_hits(real, generated, k, batch_size):
+        balls += hits.sum(dim=0)  # how many real balls a generated row is in
+        covered += (hits.float() @ (weights > 0).float() > 0).sum(dim=0)
+    values = {
+        "precision": (balls > 0).double() @ weights / len(generated),
+        "density": balls @ weights / (k * len(generated)),
+        "coverage": covered.double() / len(real),
+    }
+    return {
+        name: interval_at_n(_basic_interval(value[0].item(), value[1:].tolist(), confidence))
+        for name, value in values.items()
+    }
+
+
+def _weights(n: int, resamples: int, confidence: float, seed: int) -> torch.Tensor:
+    """How often each of `n` rows counts: once each, then in each resample; float64 [n, 1 + resamples]."""
+    counts = [torch.bincount(rows, minlength=n) for rows in _draws(n, resamples, confidence, seed)]
+    return torch.stack([torch.ones(n, dtype=torch.int64), *counts], dim=1).double()
+
+
+def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[[np.ndarray], float]:
+    """The Frechet distance to `reference` as a function of how often each row [F] counts, int64 [n]."""
+    n = len(features)
+    centre = features.mean(axis=0)  # taken off first, so that the moments below do not cancel
+    features = features - centre
+    difference = centre - reference.mu
+    eigenvalues, vectors = np.linalg.eigh(reference.sigma)
+    root = (vectors * np.sqrt(eigenvalues.clip(min=0))) @ vectors.T  # S2^(1/2)
+    scaled = features @ root
+    square_norms = (features**2).sum(axis=1)
+    reference_trace = np.trace(reference.sigma)
+
+    def distance(counts: np.ndarray) -> float:
+        weights, drawn = counts.astype(np.float64), counts > 0
+        mu = weights @ features / n
+        rows = scaled[drawn] * np.sqrt(weights[drawn])[:, None]
+        product = (rows.T @ rows - n * np.outer(mu @ root, mu @ root)) / (n - 1)  # S2^(1/2) S1 S2^(1/2)
+        trace = (weights @ square_norms - n * mu @ mu) / (n - 1)  # tr S1
+        roots = np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()
+        return float(((mu + difference) ** 2).sum() + trace + reference_trace - 2 * roots)
+
+    return distance
+
+
+def _draws(n: int, resamples: int, confidence: float, seed: int):
+    """`resamples` times `n` row numbers, int64 [n], one after the other."""
+    if n < 2:
+        raise ValueError(f"n is {n}; accepted is 2 or more")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; accepted is above 0 and below 1")
+    check_resamples(resamples, confidence)
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randint(n, (n,), generator=generator) for _ in range(resamples))
+
+
+def _basic_interval(estimate: float, values: list[float], confidence: float) -> dict:
+    values = np.array(values)
+    if not (np.isfinite(values).all() and math.isfinite(estimate)):
+        raise ValueError(f"the statistic is {estimate}, resampled {values.min()} to {values.max()}: not finite")
+    lower, upper = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return {
+        "estimate": estimate,
+        "low": float(2 * estimate - upper),
+        "high": float(2 * estimate - lower),
+        "bias": float(values.mean() - estimate),
+        "confidence": confidence,
+        "resamples": len(values),
+    }

@@ -1,0 +1,48 @@
+"""Check the feature tensors that a metric is given."""
+
+import numpy as np
+import torch
+
+
+def check_features(features: torch.Tensor, name: str, least: int = 1) -> torch.Tensor:
+    """Features [N, F] as float64, refused unless they are finite and enough.
+
+    Args:
+        name: what an error calls them.
+        least: rows needed.
+
+    Raises:
+        ValueError: not [N, F] of floats, fewer than `least` rows, or a value that is not finite.
+    """
+    if features.ndim != 2 or not features.is_floating_point():
+        raise ValueError(f"{name} rows are {features.dtype} {tuple(features.shape)}; accepted are floats [N, F]")
+    if len(features) < least:
+        raise ValueError(f"{len(features)} {name} rows are too few: at least {least} are needed")
+    finite = torch.isfinite(features).all(dim=1)
+    if not finite.all():
+        row = int(finite.logical_not().nonzero()[0])
+        raise ValueError(f"{name} row {row} is not finite")
+    return features.double()
+
+
+def in_canonical_order(features: torch.Tensor) -> torch.Tensor:
+    """The rows [N, F] sorted by their values, so that what draws rows by number does not depend on their order."""
+    columns = features[:, :4].cpu().numpy()  # rows that tie here are copies of one image
+    return features[np.lexsort(columns.T[::-1]).copy()]
+
+
+def check_pair(
+    first: torch.Tensor, second: torch.Tensor, names: tuple[str, str], least: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two sets of features of one extractor, [N, F] and [M, F], as float64.
+
+    Raises:
+        ValueError: as in `check_features`, or the two have different numbers of features.
+    """
+    pair = tuple(check_features(one, name, least) for one, name in zip((first, second), names, strict=True))
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"{names[0]} rows have {first.shape[1]} features, {names[1]} rows {second.shape[1]}: "
+            "not of the same extractor"
+        )
+    return pair

@@ -1,0 +1,76 @@
+"""Frechet distance between Gaussians fitted to features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
+from eval.metrics.checks import check_features
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A Gaussian fitted to features, and some of the features.
+
+    Attributes:
+        mu: mean, float64 [F].
+        sigma: covariance (n - 1), float64 [F, F].
+        n: images it was fitted to.
+        metadata: the extractor's protocol, hash and number of the images.
+        features: of the first images, float16 [at most `MAX_FEATURES`, F], or None where they were not kept.
+    """
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    n: int
+    metadata: dict[str, str]
+    features: np.ndarray | None = None
+
+    def kept_features(self) -> torch.Tensor:
+        """The features of the first images, float32 with the precision of float16.
+
+        Raises:
+            ValueError: they were not kept.
+        """
+        if self.features is None:
+            raise ValueError(
+                "these statistics hold no features, only their mean and covariance: python -m eval.reference makes "
+                "a file that holds both"
+            )
+        return torch.from_numpy(self.features).float()
+
+
+def check_count(n: int, dim: int) -> None:
+    """Refuse too few images for a Gaussian of `dim` features.
+
+    Raises:
+        ValueError: fewer than `dim` + 1, whose covariance cannot have full rank.
+    """
+    if n < max(2, dim + 1):
+        raise ValueError(f"{n} images are too few: the covariance of {dim} features needs at least {dim + 1}")
+
+
+def feature_statistics(features: torch.Tensor, **metadata: str) -> Statistics:
+    """Fit a Gaussian to features [N, F] in float64, by torch-fidelity's own function.
+
+    Raises:
+        ValueError: fewer than F + 1 rows, whose covariance cannot have full rank, or a value that is not finite.
+    """
+    check_count(*features.shape)
+    fitted = fid_features_to_statistics(check_features(features, "feature"))
+    return Statistics(fitted["mu"], fitted["sigma"], len(features), metadata)
+
+
+def frechet_distance(first: Statistics, second: Statistics) -> float:
+    """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) in float64, by torch-fidelity's own function.
+
+    Source: Heusel et al., arXiv 1706.08500, equation 6.
+
+    Raises:
+        ValueError: the two have different numbers of features.
+    """
+    if first.mu.shape != second.mu.shape:
+        raise ValueError(f"{len(first.mu)} features against {len(second.mu)}: not of the same extractor")
+    fitted = [{"mu": statistics.mu, "sigma": statistics.sigma} for statistics in (first, second)]
+    return fid_statistics_to_metric(*fitted, verbose=False)[KEY_METRIC_FID]

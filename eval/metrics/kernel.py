@@ -1,0 +1,94 @@
+"""Kernel distance of features and Inception score of logits, by torch-fidelity's own functions.
+
+The kernel distance is called KID only with Inception's features, the score an Inception score only with its logits.
+"""
+
+import torch
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
+from eval.metrics.checks import check_features, check_pair
+
+SEED = 2020  # torch-fidelity's
+SMALLEST_LOGIT = -700.0  # below the largest of its row: exp of it is 1e-304, still a normal float64
+
+
+def kernel_distance(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    subsets: int = 100,
+    subset_size: int = 1000,
+    degree: int = 3,
+    gamma: float | None = None,
+    coef: float = 1.0,
+    seed: int = SEED,
+) -> dict:
+    """Squared maximum mean discrepancy, unbiased, of random subsets under the kernel (gamma x.y + coef)^degree.
+
+    It does not depend on the number of rows in the mean, and can be a little below 0 for equal distributions. The
+    subsets overlap: `kernel_distance_std` is their spread, no standard error, and nears 0 as `subset_size` nears the
+    number of rows.
+
+    Source: Binkowski et al., arXiv 1801.01401, section 4 and appendix; by torch-fidelity's own function, in float64.
+
+    Args:
+        real: [N, F].
+        generated: [M, F].
+        subsets: drawn without replacement within, independently among each other.
+        subset_size: rows of each set in a subset.
+        gamma: 1 / F when None.
+
+    Returns:
+        `kernel_distance_mean` and `kernel_distance_std` over the subsets, `subsets`, `subset_size`.
+
+    Raises:
+        ValueError: no subsets, a subset of 1 row or of more rows than there are, a degree below 1, different numbers
+            of features, or a value that is not finite.
+    """
+    for name, value in (("subsets", subsets), ("degree", degree)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; accepted is 1 or more")
+    real, generated = check_pair(real, generated, ("real", "generated"), least=2)
+    most = min(len(real), len(generated))
+    if not 2 <= subset_size <= most:
+        raise ValueError(f"subset_size is {subset_size}; accepted is 2 to {most}, the rows of the smaller set")
+    options = {"kid_subsets": subsets, "kid_subset_size": subset_size, "kid_kernel": "poly"}
+    options |= {"kid_kernel_poly_degree": degree, "kid_kernel_poly_gamma": gamma, "kid_kernel_poly_coef0": coef}
+    result = kid_features_to_metric(generated, real, **options, rng_seed=seed, verbose=False)
+    return {
+        "kernel_distance_mean": result[KEY_METRIC_KID_MEAN],
+        "kernel_distance_std": result[KEY_METRIC_KID_STD],
+        "subsets": subsets,
+        "subset_size": subset_size,
+    }
+
+
+def inception_score(logits: torch.Tensor, splits: int = 10, shuffle: bool = True, seed: int = SEED) -> dict:
+    """exp of the mean divergence of p(y|x) from p(y), from 1 to the number of classes; p(y) is of one split.
+
+    It rises with the rows in a split, so that only equal numbers of rows and splits can be compared.
+
+    Source: Salimans et al., arXiv 1606.03498, section 4; by torch-fidelity's own function, in float64.
+
+    Args:
+        logits: [N, C], not normalised.
+        splits: parts of the rows, each of which gives a score.
+        shuffle: the rows by `seed` before they are split, as their order may be that of the classes.
+
+    Returns:
+        `inception_score_mean` and `inception_score_std` over the splits, `splits`.
+
+    Raises:
+        ValueError: no splits, fewer rows than splits, or a value that is not finite.
+    """
+    if splits < 1:
+        raise ValueError(f"splits is {splits}; accepted is 1 or more")
+    logits = check_features(logits, "logit", least=splits)
+    # A class whose probability underflows in a whole split would make torch-fidelity's score 0 x inf, not a number.
+    logits = (logits - logits.amax(dim=1, keepdim=True)).clamp(min=SMALLEST_LOGIT)
+    result = isc_features_to_metric(logits, splits, shuffle, seed)
+    return {
+        "inception_score_mean": result[KEY_METRIC_ISC_MEAN],
+        "inception_score_std": result[KEY_METRIC_ISC_STD],
+        "splits": splits,
+    }

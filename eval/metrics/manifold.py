@@ -1,0 +1,82 @@
+"""Precision and recall by torch-fidelity, density and coverage beside them, from balls around the k nearest rows."""
+
+from collections.abc import Iterator
+
+import torch
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+from eval.metrics.checks import check_pair
+
+# A row on the rim of a ball counts as inside. Features come out of float32 networks, so the rim is as wide as the
+# rounding of float32, relative to the longest row.
+RIM = 1e-7
+
+
+def manifold_metrics(real: torch.Tensor, generated: torch.Tensor, k: int = 3, batch_size: int = 500) -> dict:
+    """How much of each set of features lies in the other's balls; a ball reaches to its centre's k-th nearest row.
+
+    All four depend on k and on the sizes of both sets: compare only figures of equal sizes, best N = M. Two sets of
+    one distribution with N = M have a density of about 1 and a coverage of about 1 - 2^-k; density can exceed 1.
+    Precision and recall are in 0 to 1 and have no such fixed level.
+
+    Distances are Euclidean, in float64. Memory is a few times batch_size x max(N, M) x 8 bytes.
+
+    Sources: precision and recall: Kynkaanniemi et al., arXiv 1904.06991, equations 1 and 2, by torch-fidelity's own
+    function; density and coverage: Naeem et al., arXiv 2002.09797, equations 3 and 4, where k is 5.
+
+    Args:
+        real: [N, F].
+        generated: [M, F].
+        k: neighbours, a row itself not counted.
+        batch_size: rows whose distances are held at a time; without effect on the result.
+
+    Returns:
+        `precision` (generated rows in a real ball), `recall` (real rows in a generated ball), `density` (real balls
+        that a generated row is in, over k), `coverage` (real balls with a generated row inside), `neighbours` (k).
+
+    Raises:
+        ValueError: `k` or `batch_size` below 1, k rows or fewer, different numbers of features, or a value that is
+            not finite.
+    """
+    for name, value in (("k", k), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; accepted is 1 or more")
+    real, generated = check_pair(real, generated, ("real", "generated"), least=k + 1)
+    # The generated set comes first. save_cpu_ram: without it the batches are of no use, whole matrices are held.
+    options = {"prc_neighborhood": k, "prc_batch_size": batch_size, "save_cpu_ram": True, "verbose": False}
+    fidelity = prc_features_to_metric(generated, real, **options)
+    density, coverage = density_and_coverage(real, generated, k, batch_size)
+    return {
+        "precision": fidelity[KEY_METRIC_PRECISION],
+        "recall": fidelity[KEY_METRIC_RECALL],
+        "density": density,
+        "coverage": coverage,
+        "neighbours": k,
+    }
+
+
+def density_and_coverage(real: torch.Tensor, generated: torch.Tensor, k: int, batch_size: int) -> tuple[float, float]:
+    """Density and coverage of float64 features that `manifold_metrics` has checked.
+
+    X_i, Y_j = real [N, F], generated [M, F]; NND_k(X_i) = distance of X_i to its k-th nearest other real row.
+
+    Equation 3: density = 1 / (k M) sum_j sum_i 1[Y_j in B(X_i, NND_k(X_i))].
+    Equation 4: coverage = 1 / N sum_i 1[some Y_j in B(X_i, NND_k(X_i))].
+    """
+    inside, covered = 0, 0
+    for hits in ball_hits(real, generated, k, batch_size):
+        inside += int(hits.sum())
+        covered += int(hits.any(dim=1).sum())
+    return inside / (k * len(generated)), covered / len(real)
+
+
+def ball_hits(real: torch.Tensor, generated: torch.Tensor, k: int, batch_size: int) -> Iterator[torch.Tensor]:
+    """Which generated rows lie in which real balls: bool [at most `batch_size`, M], real row after real row."""
+    rim = RIM * real.norm(dim=1).max()
+    for centres in real.split(batch_size):
+        # k + 1, as a centre is its own nearest row
+        radii = torch.cdist(centres, real).kthvalue(k + 1, dim=1, keepdim=True).values
+        yield torch.cdist(centres, generated) <= radii + rim
+
+
+NEIGHBOURS = 3

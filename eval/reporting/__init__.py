@@ -1,0 +1,1 @@
+"""The report: records of every checkpoint, as tables and plots, and compared."""

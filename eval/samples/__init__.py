@@ -1,0 +1,1 @@
+"""Samples: planned, drawn, kept on disk and read again."""

@@ -1,0 +1,244 @@
+"""Load what is sampled, a checkpoint or any diffusers pipeline; compile its networks and count their evaluations."""
+
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from safetensors import SafetensorError
+
+from eval.protocol import HASHED_SUFFIXES, SAMPLING_LIBRARIES, folder_sha256, library_versions
+from eval.samples.prompts import DEFAULT_TEMPLATE, SamplePlan
+from eval.samples.settings import SamplingSettings
+from mobilediff.checkpoints import INDEX_NAME, load_component, load_pipeline
+from mobilediff.pipeline import MobileDiffusionPipeline
+
+BATCH_ARGUMENTS = ("prompt", "batch_size", "class_labels")
+RESERVED = ("prompt", "batch_size", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict")
+STATED = ("num_inference_steps", "guidance_scale")
+NETWORKS = ("unet", "transformer")
+# This project's checkpoints leave their code out, as it is versioned with the project.
+PIPELINE_SUFFIXES = (*HASHED_SUFFIXES, ".model", ".py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineSettings(SamplingSettings):
+    """Settings of a diffusers pipeline.
+
+    Attributes:
+        revision: the commit on the hub, None for a folder.
+        pipeline_class: name of its class.
+        batch_arguments: what each batch is told, of "prompt", "batch_size" and "class_labels".
+        call: further arguments of its call, steps and guidance among them where it takes them; of a list
+            `class_labels`, image `i` takes number `i` modulo its length.
+    """
+
+    revision: str | None
+    pipeline_class: str
+    batch_arguments: list[str]
+    call: dict
+
+    def call_arguments(self, plan: SamplePlan, indices: list[int]) -> dict:
+        arguments = dict(self.call)
+        if "prompt" in self.batch_arguments:
+            arguments["prompt"] = [plan.prompts[index] for index in indices]
+        if "batch_size" in self.batch_arguments:
+            arguments["batch_size"] = len(indices)
+        if "class_labels" in self.batch_arguments:
+            labels = self.call["class_labels"]
+            arguments["class_labels"] = [labels[index % len(labels)] for index in indices]
+        return arguments
+
+
+def parse_call(text: str | None) -> dict:
+    """--call as given to the arguments it holds.
+
+    Raises:
+        ValueError: not a JSON object.
+    """
+    try:
+        call = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--call {text!r} is not JSON: {error}") from error
+    if not isinstance(call, dict):
+        raise ValueError(f"--call {text!r}: accepted is a JSON object, as '{{\"num_inference_steps\": 50}}'")
+    return call
+
+
+def load_diffusers_pipeline(
+    name: str, device: torch.device | str = "cpu", trust_remote_code: bool = False
+) -> tuple[DiffusionPipeline, str | None]:
+    """A pipeline in fp32 with its progress bar off, and its revision where it is from the hub.
+
+    Args:
+        name: a folder that `save_pretrained` wrote, or owner/name on the hub.
+        device: what it runs on.
+        trust_remote_code: run code that comes with it.
+
+    Raises:
+        FileNotFoundError: there is no such pipeline, or the hub cannot be reached.
+        ValueError: a file of it is missing or corrupt, its weights lack tensors or are not safetensors, or it needs
+            code of its own.
+    """
+    folder, revision = Path(name), None
+    options = {"use_safetensors": True, "trust_remote_code": trust_remote_code}
+    if not folder.is_dir():
+        folder = _downloaded(name, options)
+        revision = folder.name
+    if not (folder / INDEX_NAME).is_file():
+        raise FileNotFoundError(f"--pipeline {name} is no diffusers pipeline: it has no {INDEX_NAME}")
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"--pipeline {name} cannot be loaded; weights must be safetensors, and code of its own runs only with "
+            f"--trust-remote-code: {error}"
+        ) from error
+    for part, component in pipeline.components.items():
+        if isinstance(component, torch.nn.Module):
+            load_component(type(component), folder / part)  # again, as a pipeline does not say what tensors it lacked
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device), revision
+
+
+def _downloaded(name: str, options: dict) -> Path:
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise FileNotFoundError(f"--pipeline {name} is neither a folder nor a name on the hub (owner/name)")
+    try:
+        return Path(DiffusionPipeline.download(name, **options))
+    except Exception as error:  # diffusers, the hub's client and the network raise errors without a common parent
+        raise FileNotFoundError(
+            f"--pipeline {name} is no folder, and cannot be had from the hub with safetensors: {error}. "
+            "--pipeline also takes a folder that was downloaded elsewhere"
+        ) from error
+
+
+def resolve_pipeline_settings(
+    pipeline: DiffusionPipeline,
+    name: str,
+    revision: str | None = None,
+    call: dict | None = None,
+    seed: int = 0,
+    prompts: str = "class",
+    dtype: str = "fp32",
+    compiled: bool = False,
+) -> PipelineSettings:
+    """Settings of a pipeline and of its call: prompts where it takes some, else a batch size or the call's labels.
+
+    Raises:
+        ValueError: `call` holds what the pipeline does not take or lacks what it needs, or as in `SamplingSettings`.
+    """
+    call = _stated_defaults(pipeline) | (call or {})
+    batch_arguments = _batch_arguments(pipeline, call)
+    prompted = "prompt" in batch_arguments
+    return PipelineSettings(
+        model=name if revision else Path(name).resolve().name,
+        model_sha256=None if revision else folder_sha256(name, PIPELINE_SUFFIXES),
+        seed=seed,
+        prompts=prompts if prompted else None,
+        template=DEFAULT_TEMPLATE if prompted else None,
+        dtype=dtype,
+        compiled=compiled,
+        versions=library_versions(SAMPLING_LIBRARIES),
+        revision=revision,
+        pipeline_class=type(pipeline).__name__,
+        batch_arguments=batch_arguments,
+        call=call,
+    )
+
+
+def _stated_defaults(pipeline: DiffusionPipeline) -> dict:
+    """What a call takes for its steps and its guidance unless told otherwise, so that the protocol says it."""
+    parameters = inspect.signature(pipeline.__call__).parameters
+    defaults = {name: parameters[name].default for name in STATED if name in parameters}
+    return {name: value for name, value in defaults.items() if isinstance(value, int | float)}
+
+
+def _batch_arguments(pipeline: DiffusionPipeline, call: dict) -> list[str]:
+    kind, parameters = type(pipeline).__name__, inspect.signature(pipeline.__call__).parameters
+    if reserved := sorted(set(call) & set(RESERVED)):
+        raise ValueError(f"--call holds {', '.join(reserved)}: not yours to say here, samples are planned and seeded")
+    if unknown := sorted(set(call) - set(parameters)):
+        raise ValueError(f"--call holds {', '.join(unknown)}; the call of {kind} takes {', '.join(parameters)}")
+    if "generator" not in parameters:
+        raise ValueError(f"{kind} takes no generator: its images could not be drawn again")
+    given = [name for name in BATCH_ARGUMENTS if name in parameters]
+    if "prompt" in given:
+        given = ["prompt"]
+    elif "class_labels" in given:
+        labels = call.get("class_labels", [])
+        if labels is None:
+            given.remove("class_labels")
+        elif not isinstance(labels, list) or not labels:
+            raise ValueError(
+                f"{kind} is class-conditional and its classes are its own: --call '{{\"class_labels\": [207, 360]}}' "
+                "names them, in turn over the images, and null is for none"
+            )
+    if not given:
+        raise ValueError(f"{kind} makes no images from prompts, class labels or noise alone")
+    needed = [name for name, one in parameters.items() if one.default is one.empty and one.kind != one.VAR_KEYWORD]
+    if missing := sorted(set(needed) - set(given) - set(call) - {"generator"}):
+        raise ValueError(f"{kind} needs {', '.join(missing)}: --call has to say it")
+    return given
+
+
+def takes_generators(pipeline: DiffusionPipeline) -> bool:
+    """Whether the pipeline's call says that it takes a list of generators, one an image."""
+    return "list" in str(inspect.signature(pipeline.__call__).parameters["generator"].annotation).lower()
+
+
+def networks_of(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
+    """The components named unet or transformer, with or without a suffix: what every step calls."""
+    parts = [part for name, part in pipeline.components.items() if name.split("_")[0] in NETWORKS]
+    return list(dict.fromkeys(part for part in parts if isinstance(part, torch.nn.Module)))
+
+
+@contextmanager
+def compiled_networks(pipeline: DiffusionPipeline) -> Iterator[None]:
+    """The networks are under torch.compile in the block; the first call of a shape takes about a minute longer.
+
+    Raises:
+        ValueError: there is none.
+    """
+    networks = networks_of(pipeline)
+    if not networks:
+        raise ValueError(f"{type(pipeline).__name__} has no component named {' or '.join(NETWORKS)} to compile")
+    for network in networks:
+        network.forward = torch.compile(network.forward, dynamic=False)  # guided and unguided steps are two shapes
+    try:
+        yield
+    finally:
+        for network in networks:
+            del network.forward  # the instance's own, which hid the class's
+
+
+@contextmanager
+def counted_evaluations(pipeline: DiffusionPipeline) -> Iterator[list[int]]:
+    """Yields a list that gets the number of rows of each call of the pipeline's networks, in the block.
+
+    Its sum over the images drawn is the NFE; a guided step has two rows an image. The list stays empty where there are
+    no networks.
+    """
+    rows = []
+
+    def count(module, arguments, named):
+        sample, *_ = (*arguments, *named.values())  # the first argument of a network is its noisy input
+        rows.append(len(sample))
+
+    handles = [network.register_forward_pre_hook(count, with_kwargs=True) for network in networks_of(pipeline)]
+    try:
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def load_sampler(folder: str | Path, device: torch.device | str = "cpu") -> MobileDiffusionPipeline:
+    """A checkpoint in fp32 with its progress bar off; errors as in `mobilediff.checkpoints.load_pipeline`."""
+    pipeline = load_pipeline(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)

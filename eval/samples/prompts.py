@@ -1,0 +1,132 @@
+"""The prompt of each sample: classes in turn, or nouns as often as CIFAR-10's test images show them."""
+
+import inspect
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, zip_longest
+from pathlib import Path
+
+from eval import WEIGHTS
+from eval.protocol import file_sha256, read_json, write_json
+from eval.samples.images import ImageSet
+from mobilediff.captions import CLASS_NAMES, caption, load_nouns
+from mobilediff.pipeline import MobileDiffusionPipeline
+
+SHIPPED_NOUN_COUNTS = WEIGHTS / "reference" / "noun_counts.json"
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+
+def write_noun_counts(images: ImageSet, file: str | Path) -> None:
+    """Count the nouns of real images, those that none shows left out.
+
+    Raises:
+        ValueError: no image's noun is known.
+    """
+    nouns = list(load_nouns())
+    noun_ids = [] if images.noun_ids is None else images.noun_ids.tolist()
+    counts = Counter(noun_id for noun_id in noun_ids if noun_id >= 0)
+    if not counts:
+        raise ValueError(f"no image has a noun, so {file} is not written")
+    write_json(file, {nouns[noun_id]: counts[noun_id] for noun_id in sorted(counts)})
+
+
+@lru_cache
+def noun_counts() -> dict[str, int]:
+    """How many test images show a noun; of those that any does."""
+    return read_json(SHIPPED_NOUN_COUNTS)
+
+
+def noun_counts_sha256() -> str:
+    """The hash of the counts, which every set of noun prompts depends on."""
+    return file_sha256(SHIPPED_NOUN_COUNTS)
+
+
+def nouns_in_turn(label: int, count: int) -> list[int]:
+    """The nouns of a class in an order where those of the first N, whatever N, have about their shares of the images.
+
+    The turn k falls on the noun that holds the share frac((k + 1/2) golden ratio), a low-discrepancy sequence.
+
+    Args:
+        label: of the class.
+        count: of turns.
+
+    Returns:
+        Indices into `load_nouns`, `count` of them.
+    """
+    nouns = nouns_of_class(label)
+    ends = list(accumulate(noun_counts()[noun] for noun in nouns))
+    ids = {noun: index for index, noun in enumerate(load_nouns())}
+    shares = ((turn + 0.5) * GOLDEN_RATIO % 1 for turn in range(count))
+    return [ids[nouns[bisect_right(ends, share * ends[-1])]] for share in shares]
+
+
+def nouns_of_class(label: int) -> list[str]:
+    """The counted nouns of a class, the commonest first."""
+    counts, classes = noun_counts(), load_nouns()
+    return sorted((noun for noun in counts if classes[noun] == label), key=counts.get, reverse=True)
+
+
+def commonest_nouns(count: int) -> list[str]:
+    """The commonest noun of each class, then the second of each, and so on, the classes' own names left out.
+
+    Raises:
+        ValueError: fewer than none, or more than there are.
+    """
+    by_class = [
+        [noun for noun in nouns_of_class(label) if noun not in CLASS_NAMES] for label in range(len(CLASS_NAMES))
+    ]
+    nouns = [noun for rank in zip_longest(*by_class) for noun in rank if noun is not None]
+    if not 0 <= count <= len(nouns):
+        raise ValueError(f"{count} nouns; accepted are 0 to {len(nouns)}")
+    return nouns[:count]
+
+
+PROMPT_KINDS = ("class", "noun")
+MAX_IMAGES = 1_000_000
+DEFAULT_TEMPLATE = inspect.signature(MobileDiffusionPipeline.__init__).parameters["class_template"].default
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """The prompt and labels of each sample; balanced over the classes, and so is every prefix of ten.
+
+    Attributes:
+        n: samples.
+        prompts, class_labels, noun_ids: of each sample, or None where there are none.
+    """
+
+    n: int
+    prompts: list[str] | None = None
+    class_labels: list[int] | None = None
+    noun_ids: list[int] | None = None
+
+
+def check_sample_count(n: int) -> None:
+    """Refuse a number of samples.
+
+    Raises:
+        ValueError: `n` is below 1 or over a million.
+    """
+    if not 1 <= n <= MAX_IMAGES:
+        raise ValueError(f"n is {n}; accepted is 1 to {MAX_IMAGES}")
+
+
+def plan_samples(n: int, prompts: str | None, template: str | None) -> SamplePlan:
+    """The first `n` prompts: class `i % 10`; for nouns, those of that class by `nouns_in_turn`; none without prompts.
+
+    Raises:
+        ValueError: as in `check_sample_count`.
+    """
+    check_sample_count(n)
+    if prompts is None:
+        return SamplePlan(n)
+    labels = [index % len(CLASS_NAMES) for index in range(n)]
+    if prompts == "class":
+        return SamplePlan(n, [caption(CLASS_NAMES[label], template) for label in labels], labels)
+    nouns = list(load_nouns())
+    rounds = [index // len(CLASS_NAMES) for index in range(n)]
+    by_class = {label: nouns_in_turn(label, rounds[-1] + 1) for label in set(labels)}
+    noun_ids = [by_class[label][turn] for label, turn in zip(labels, rounds, strict=True)]
+    return SamplePlan(n, [caption(nouns[noun_id], template) for noun_id in noun_ids], labels, noun_ids)

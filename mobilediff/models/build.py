@@ -1,0 +1,48 @@
+"""Build a network from its JSON config."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.modeling_utils import ModelMixin
+
+from mobilediff.checkpoints import load_component
+from mobilediff.models.mobile_unet import MobileUNet
+
+
+def build_network(config_file: str, latents: torch.Tensor, weights: str | None = None) -> ModelMixin:
+    """The network that a JSON config names in `_class_name`, for latents [..., C, H, W].
+
+    Args:
+        config_file: the config.
+        latents: what the network is to be trained on.
+        weights: folder of a network of this config to start from; None for random weights.
+
+    Raises:
+        FileNotFoundError: there is no folder `weights`.
+        ValueError: an unknown class, a config of another latent size or number of channels, or weights of another
+            config.
+    """
+    config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    channels, size = latents.shape[-3], latents.shape[-1]
+    for name, value in (("sample_size", size), ("in_channels", channels), ("out_channels", channels)):
+        if config.get(name) != value:
+            raise ValueError(f"{config_file}: {name} is {config.get(name)!r}, but the latents need {value}")
+    classes = {"UNet2DConditionModel": UNet2DConditionModel, "MobileUNet": MobileUNet}
+    if config.get("_class_name") not in classes:
+        raise ValueError(
+            f"{config_file}: _class_name is {config.get('_class_name')!r}; accepted are {sorted(classes)}"
+        )
+    network = classes[config["_class_name"]].from_config(config)
+    if weights is not None:
+        tensors = load_component(type(network), weights).state_dict()
+        if shapes(tensors) != shapes(network.state_dict()):
+            raise ValueError(f"the weights in {weights} are of another network than {config_file} describes")
+        network.load_state_dict(tensors)
+    return network
+
+
+def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """The shape of each tensor of a state dict."""
+    return {name: tensor.shape for name, tensor in tensors.items()}

@@ -1,0 +1,1 @@
+"""Batches of a generator's stage: latents, captions, a student's samples."""

@@ -1,0 +1,103 @@
+"""Encode the training images once, keep their latents on disk, draw batches of them."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from mobilediff.captions import CaptionBank
+from mobilediff.checkpoints import VAE, encoder_tensors
+from mobilediff.data import ImageDataset, load_cifar10
+from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS
+from mobilediff.files import atomic_path
+from mobilediff.images import to_float
+from mobilediff.models.autoencoder import encode_latents
+from mobilediff.models.latent_decoder import latent_statistics
+from mobilediff.training.data.conditioning import Conditioning
+from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, GeneratorOptions, RunLimits
+from mobilediff.training.engine.pipelines import FrozenParts
+from mobilediff.training.engine.trainer import Trainer, TrainingStep
+
+
+@dataclass
+class Batch:
+    """Latents [B, C, H, W] in channels_last, caption rows [B]."""
+
+    latents: torch.Tensor
+    rows: torch.Tensor
+
+
+class LatentData:
+    """The training split as normalised latents, plain and mirrored, on the trainer's device."""
+
+    def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
+        self.options, self.device = options, trainer.device
+        self.conditioning = Conditioning(parts, CaptionBank(num_phrasings=options.num_phrasings), trainer.device)
+        with trainer.accelerator.main_process_first():
+            latents = cached_latents(parts.vae, dataset, Path(options.latent_cache))
+        self.latents = latents.to(trainer.device)  # [2, N, C, H, W]
+        self.labels, self.noun_ids = dataset.labels.to(trainer.device), dataset.noun_ids.to(trainer.device)
+
+    def draw(self, step: TrainingStep) -> Batch:
+        """The step's images, each mirrored with probability one half, and a caption each."""
+        mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=self.device)
+        latents = self.latents[mirrored, step.indices].float().contiguous(memory_format=torch.channels_last)
+        rows = self.conditioning.bank.draw(
+            self.labels[step.indices],
+            self.noun_ids[step.indices],
+            step.generator,
+            self.options.class_probability,
+            self.options.null_probability,
+            self.options.phrasing_probability,
+        )
+        return Batch(latents, rows)
+
+    def draw_timesteps(self, step: TrainingStep) -> torch.Tensor:
+        """A timestep for each of the step's images, evenly from 0 to 999, int64 [B]."""
+        return torch.randint(0, NUM_TRAIN_TIMESTEPS, step.indices.shape, generator=step.generator, device=self.device)
+
+
+def content_hash(tensors: Iterable[torch.Tensor], values: list) -> str:
+    """A name for what is made of tensors and JSON values: 16 hexadecimal digits of their SHA-256."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+    digest.update(json.dumps(values).encode())
+    return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tensor:
+    """Normalised latents of all images and of their mirror images, float16 [2, N, C, H, W], kept on disk.
+
+    The file's name is the hash of the encoder's weights and of the images, so that it can't be stale.
+    """
+    statistics = [values.flatten().tolist() for values in latent_statistics(vae)]
+    file = folder / f"{content_hash((*encoder_tensors(vae).values(), dataset.images), statistics)}.safetensors"
+    if not file.is_file():
+        encoded = []
+        for images in (dataset.images, dataset.images.flip(-1)):
+            batches = (
+                to_float(batch.to(vae.device)).contiguous(memory_format=torch.channels_last)
+                for batch in images.split(500)
+            )
+            encoded.append(torch.cat([encode_latents(vae, batch) for batch in batches]).half().cpu())
+        with atomic_path(file) as temporary:
+            save_file({"latents": torch.stack(encoded).contiguous()}, temporary)
+    return load_file(file)["latents"]
+
+
+def setup(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
+    """The trainer and the data of a generator's stage."""
+    dataset = load_cifar10(options.data, "train", options.resolution)
+    if limits.trial:
+        dataset = dataset.head(256)
+        options.validation_samples = min(options.validation_samples, MIN_VALIDATION_SAMPLES)
+    trainer = Trainer(options, limits, len(dataset))
+    for part in (frozen.vae, frozen.text_encoder):
+        part.to(trainer.device).requires_grad_(False).eval()
+    return trainer, LatentData(trainer, options, frozen, dataset)

@@ -1,0 +1,410 @@
+"""The loop that all stages share: deterministic draws, updates, EMA, logs, saved states."""
+
+import hashlib
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.tensorboard import SummaryWriter
+from tqdm.auto import tqdm
+
+from mobilediff.files import atomic_path
+from mobilediff.training.engine.benchmark import measure_steps
+from mobilediff.training.engine.options import (
+    MAY_CHANGE,
+    OPTIONS_FILE,
+    RunLimits,
+    TrainingOptions,
+    plain_options,
+    save_options,
+    saved_options,
+)
+from mobilediff.training.engine.state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
+
+
+def derived_seed(*words: int | str) -> int:
+    """A seed that depends on every word: (seed, rank, step) gives each step its own random state (as edm2 does)."""
+    return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=7).digest(), "little")
+
+
+@lru_cache(maxsize=2)
+def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order in which an epoch visits its images, int64 [size]."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(derived_seed(seed, "epoch", epoch)))
+
+
+@dataclass
+class TrainingStep:
+    """What one step may draw from; nothing else is random.
+
+    Attributes:
+        index: the step's number, from 0.
+        indices: rows of the data set, int64 [batch_size], each image once an epoch.
+        generator: on the accelerator's device, seeded by (seed, rank, step).
+    """
+
+    index: int
+    indices: torch.Tensor
+    generator: torch.Generator
+
+
+class TrainedNetwork:
+    """A network with its optimiser and the moving averages of its weights, by decay; the first is the one to ship."""
+
+    def __init__(
+        self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer, ema_decays: list[float]
+    ):
+        self.network = network  # the bare module: exports and EMA read it
+        self.learning_rates = [group["lr"] for group in optimizer.param_groups]
+        self.emas = {decay: EMAModel(network.parameters(), decay=decay, foreach=True) for decay in ema_decays}
+        for ema in self.emas.values():
+            ema.to(accelerator.device)
+        self.module, self.optimizer = accelerator.prepare(network, optimizer)  # the one to call
+
+    def average(self, decay: float | None = None) -> EMAModel | None:
+        """The average of that decay where there is one, else the first; None without any."""
+        return self.emas.get(decay) or next(iter(self.emas.values()), None)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
+        for decay, ema in self.emas.items():
+            tensors |= {f"ema {decay}.{i}": value for i, value in enumerate(ema.shadow_params)}
+        return tensors
+
+    def load(self, tensors: dict[str, torch.Tensor], ema_steps: int) -> None:
+        self.network.load_state_dict(_with_prefix(tensors, "network."))
+        load_optimizer_tensors(self.optimizer, _with_prefix(tensors, "optimizer."))
+        for decay, ema in self.emas.items():
+            for i, shadow in enumerate(ema.shadow_params):
+                shadow.copy_(tensors[f"ema {decay}.{i}"])
+            ema.optimization_step = ema_steps
+
+
+class Trainer:
+    """Runs a stage's step function until the planned step, the time limit or a signal.
+
+    Args:
+        options: of the run.
+        limits: of this command.
+        data_size: rows of the data set that `TrainingStep.indices` points into.
+
+    A stage registers its networks with `add`, then calls `fit`; its step function computes losses and hands each to
+    `update`. The learning rate is warmed up linearly, held, and decayed linearly to zero at the last step.
+    """
+
+    def __init__(self, options: TrainingOptions, limits: RunLimits, data_size: int):
+        self.options, self.limits, self.data_size = options, limits, data_size
+        self.folder = Path(options.output)
+        self.accelerator = Accelerator(mixed_precision="no")  # `autocast` instead: it leaves outputs in bf16
+        self.networks: dict[str, TrainedNetwork] = {}
+        self.step = 0
+        self.minutes_before = 0.0
+        self.stop_requested = False
+        torch.manual_seed(options.seed)
+        if limits.trial and self.accelerator.is_main_process:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._check_same_options()
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_options(options, self.folder)
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @contextmanager
+    def autocast(self):
+        """The context for forward passes: the precision of the option `mixed_precision`.
+
+        On a CPU attention that gradients flow through takes the plain kernel, with its products in bf16 too: the
+        backward pass of the fused one is slower at these widths.
+        """
+        fused = self.device.type != "cpu" or not torch.is_grad_enabled()
+        attention = nullcontext() if fused else sdpa_kernel(SDPBackend.MATH)
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(not fused)  # of every device, in spite of its name
+        enabled = self.options.mixed_precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled), attention:
+            yield
+
+    @property
+    def images_seen(self) -> int:
+        return self.step * self.options.batch_size * self.accelerator.num_processes
+
+    def add(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        learning_rate: float | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        betas: tuple[float, float] | None = None,
+        ema_decay: float | None = None,
+    ) -> nn.Module:
+        """Train `network`, by AdamW unless told otherwise; returns the module to call in the step function."""
+        options = self.options
+        network.to(self.device, memory_format=torch.channels_last)
+        optimizer = optimizer or torch.optim.AdamW(
+            network.parameters(),
+            lr=options.learning_rate if learning_rate is None else learning_rate,
+            betas=options.betas if betas is None else betas,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        decays = [options.ema_decay, *options.further_ema_decays] if ema_decay is None else [ema_decay]
+        trained = TrainedNetwork(self.accelerator, network, optimizer, [decay for decay in decays if decay])
+        self.networks[name] = trained
+        return self.compiled(trained.module)
+
+    def frozen(self, network: nn.Module) -> nn.Module:
+        """Keep `network` as it is, in evaluation mode on the device; returns the module to call."""
+        network.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+        return self.compiled(network)
+
+    def compiled(self, module: nn.Module) -> nn.Module:
+        """The module under torch.compile, where the options say so."""
+        return torch.compile(module) if self.options.compile else module
+
+    def update(self, name: str, loss: torch.Tensor) -> None:
+        """One optimiser step of the named network on `loss`."""
+        trained = self.networks[name]
+        factor = self.learning_rate_factor(self.step)
+        for group, learning_rate in zip(trained.optimizer.param_groups, trained.learning_rates, strict=True):
+            group["lr"] = learning_rate * factor
+        self.accelerator.backward(loss)
+        if self.options.max_grad_norm:
+            self.accelerator.clip_grad_norm_(trained.network.parameters(), self.options.max_grad_norm)
+        trained.optimizer.step()
+        trained.optimizer.zero_grad(set_to_none=True)
+        for ema in trained.emas.values():
+            ema.step(trained.network.parameters())
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Warm-up, constant, linear decay to zero: the share of the base learning rate at a step."""
+        options = self.options
+        warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
+        decay_steps = max(1.0, options.decay_fraction * options.steps)
+        return min(warmup, (options.steps - step) / decay_steps, 1.0)
+
+    def fit(
+        self,
+        step_function: Callable[[TrainingStep], dict[str, torch.Tensor]],
+        on_export: Callable[[Path], None],
+        on_sample: Callable[[SummaryWriter], dict[str, float] | None] | None = None,
+    ) -> bool:
+        """Train; resumes from the run folder's state.
+
+        Args:
+            step_function: one step; returns the values to log, each a scalar tensor.
+            on_export: writes the EMA export under the given folder, at every saved state: `export`, and for a further
+                decay `export-ema-<decay>`.
+            on_sample: called on the main process every `sample_every` steps with the tensorboard writer; may return
+                figures to log.
+
+        Returns:
+            Whether the planned last step was reached.
+
+        Raises:
+            FloatingPointError: a weight is not finite when it is to be saved; the state before stays.
+            ValueError: the run was begun on another number of processes, or they do not see one run folder.
+        """
+        if self.limits.benchmark:
+            self._benchmark(step_function)
+            return False
+        self._resume()
+        writer = self._open_logs()
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
+        started = saved = time.perf_counter()
+        logged_at, logged_step, totals = started, self.step, {}
+        bar = tqdm(
+            total=self.options.steps,
+            initial=self.step,
+            disable=not self.accelerator.is_local_main_process,
+            mininterval=5,
+        )
+        while self.step < self.options.steps and not self._out_of_time(started):
+            values = step_function(self._draws(self.step))
+            for name, value in values.items():  # summed on the device: no sync until the log line
+                total, times = totals.get(name, (0, 0))  # a loss may not be there in every step
+                totals[name] = total + value.detach(), times + 1
+            self.step += 1
+            bar.update()
+            if self.step % self.options.log_every == 0 or self.step == self.options.steps:
+                now, count = time.perf_counter(), self.step - logged_step
+                means = {name: float(total) / times for name, (total, times) in totals.items()}
+                rate = count * self.options.batch_size * self.accelerator.num_processes / (now - logged_at)
+                self._log(writer, {**means, "images_per_second": rate})
+                bar.set_postfix_str(f"{rate:.0f} images/s " + " ".join(f"{k} {v:.4g}" for k, v in means.items()))
+                logged_at, logged_step, totals = now, self.step, {}
+            if on_sample and self.options.sample_every and self.step % self.options.sample_every == 0:
+                paused = time.perf_counter()
+                if writer is not None:
+                    self._log(writer, on_sample(writer) or {})
+                self.accelerator.wait_for_everyone()
+                logged_at += time.perf_counter() - paused
+            if time.perf_counter() - saved > 60 * self.options.save_every_minutes:
+                paused = time.perf_counter()
+                self._save(started, on_export)
+                saved = time.perf_counter()
+                logged_at += saved - paused
+        bar.close()
+        self._save(started, on_export)
+        return self.step >= self.options.steps
+
+    def _benchmark(self, step_function: Callable[[TrainingStep], object]) -> None:
+        def run_step():
+            step_function(self._draws(self.step))
+            self.step += 1
+
+        dtype = "bf16" if self.options.mixed_precision == "bf16" else "fp32"
+        figures = measure_steps(run_step, self.options.batch_size, self.device, dtype)
+        self.accelerator.print(json.dumps(figures, indent=2))
+
+    def _out_of_time(self, started: float) -> bool:
+        limit = self.limits.max_minutes
+        stop = self.stop_requested or (limit is not None and time.perf_counter() - started > 60 * limit)
+        if self.accelerator.num_processes == 1:
+            return stop
+        if self.step % self.options.log_every:
+            return False
+        # all processes leave the loop at the same step, or those left behind wait for gradients for ever
+        flag = torch.tensor(float(stop), device=self.device)
+        return self.accelerator.reduce(flag, reduction="sum").item() > 0
+
+    def _draws(self, step: int) -> TrainingStep:
+        options, rank, world = self.options, self.accelerator.process_index, self.accelerator.num_processes
+        seed = derived_seed(options.seed, rank, step)
+        torch.manual_seed(seed)  # dropout inside the networks
+        positions = (step * world + rank) * options.batch_size + torch.arange(options.batch_size)
+        epochs = positions // self.data_size
+        indices = torch.cat([
+            epoch_order(self.data_size, options.seed, epoch)[positions[epochs == epoch] % self.data_size]
+            for epoch in epochs.unique().tolist()
+        ])  # fmt: skip
+        generator = torch.Generator(device=self.device).manual_seed(seed)
+        return TrainingStep(step, indices.to(self.device, non_blocking=True), generator)
+
+    def _open_logs(self) -> SummaryWriter | None:
+        if not self.accelerator.is_main_process:
+            return None
+        self._drop_later_records()
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
+
+    def _check_same_options(self) -> None:
+        """Refuse to go on with a run, or with what it has cached, under options that would make it another one."""
+        if not (self.folder / OPTIONS_FILE).is_file():
+            return
+        before, now = saved_options(self.folder), plain_options(self.options)
+        changed = sorted(key for key in now if key not in MAY_CHANGE and before.get(key, now[key]) != now[key])
+        if changed:
+            raise ValueError(
+                f"{self.folder} holds a run with other options: {changed[0]} was {before[changed[0]]!r} and is now "
+                f"{now[changed[0]]!r}. Give another output, delete the folder, or change only {', '.join(MAY_CHANGE)}"
+            )
+
+    def _drop_later_records(self) -> None:
+        """Take out of stats.jsonl what an interrupted run logged after the state that is gone on with."""
+        file = self.folder / "stats.jsonl"
+        if not file.is_file():
+            return
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("}\n")]  # a kill may have cut the last one
+        kept = [line for line in whole if json.loads(line)["step"] <= self.step]
+        with atomic_path(file) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    def _log(self, writer: SummaryWriter | None, values: dict[str, float]) -> None:
+        if writer is None or not values:
+            return
+        for name, value in values.items():
+            writer.add_scalar(name, value, self.step)
+        record = {"step": self.step, "images": self.images_seen, **values}
+        with (self.folder / "stats.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def _save(self, started: float, on_export: Callable[[Path], None]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {
+            f"{name}/{key}": value for name, net in self.networks.items() for key, value in net.tensors().items()
+        }
+        for name, value in tensors.items():
+            if not torch.isfinite(value).all():
+                raise FloatingPointError(f"{name} is not finite at step {self.step}; the state saved before is kept")
+        minutes = self.minutes_before + (time.perf_counter() - started) / 60
+        averages = {name: net.average() for name, net in self.networks.items()}
+        ema_steps = {name: ema.optimization_step for name, ema in averages.items() if ema}
+        scalars = {"step": self.step, "images": self.images_seen, "minutes": minutes, "ema_steps": ema_steps}
+        scalars["num_processes"] = self.accelerator.num_processes
+        save_state(self.folder, tensors, scalars)
+        for decay in (None, *self.options.further_ema_decays):
+            self._export(on_export, decay)
+
+    def _export(self, on_export: Callable[[Path], None], ema_decay: float | None) -> None:
+        name = "export" if ema_decay is None else f"export-ema-{ema_decay}"
+        scratch = self.folder / ".export"
+        shutil.rmtree(scratch, ignore_errors=True)
+        with self.averaged_weights(ema_decay):
+            on_export(scratch / "export")
+        if (self.folder / name).exists():
+            (self.folder / name).replace(scratch / "old")
+        (scratch / "export").replace(self.folder / name)
+        shutil.rmtree(scratch)
+
+    def _resume(self) -> None:
+        state, num_processes = load_state(self.folder), self.accelerator.num_processes
+        step = torch.tensor([state[1]["step"] if state else 0], device=self.device)
+        if self.accelerator.gather(step).unique().numel() > 1:
+            raise ValueError(f"the processes do not see the same {self.folder}: put the run on a shared file system")
+        if state is None:
+            return
+        tensors, scalars = state
+        if scalars["num_processes"] != num_processes:
+            raise ValueError(
+                f"{self.folder} was begun on {scalars['num_processes']} processes and is now on {num_processes}: each "
+                "draws its own share of the images, so take the same number"
+            )
+        for name, network in self.networks.items():
+            network.load(_with_prefix(tensors, f"{name}/"), scalars["ema_steps"].get(name, 0))
+        self.step, self.minutes_before = scalars["step"], scalars["minutes"]
+
+    def averaged_weights(self, ema_decay: float | None = None) -> "AveragedWeights":
+        """A context in which every network with an EMA holds its averaged weights and is in evaluation mode."""
+        return AveragedWeights(self.networks.values(), ema_decay)
+
+
+class AveragedWeights:
+    """Swaps EMA weights in, and the trained ones back."""
+
+    def __init__(self, networks, ema_decay: float | None = None):
+        self.averages = [(trained.network, trained.average(ema_decay)) for trained in networks]
+
+    def __enter__(self):
+        for network, ema in self.averages:
+            network.eval()
+            if ema:
+                ema.store(network.parameters())
+                ema.copy_to(network.parameters())
+
+    def __exit__(self, *_):
+        for network, ema in self.averages:
+            if ema:
+                ema.restore(network.parameters())
+            network.train()
+
+
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

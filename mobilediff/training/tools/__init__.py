@@ -1,0 +1,1 @@
+"""Draw finished runs: curves, and samples of the same seeds."""
