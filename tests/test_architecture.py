@@ -1,0 +1,80 @@
+"""Imports go one way, no command imports a command, and the tops of the folders hold commands alone."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune".split()
+COMMANDS = "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report"
+COMMANDS = COMMANDS.split()
+# From top to bottom, an import goes to a later line or, but for commands and stages, stays within its own entry.
+LAYERS = [
+    ["app"],
+    ["mobilediff.demo"],
+    [f"eval.{command}" for command in COMMANDS],
+    ["eval.reporting", "eval.cli"],
+    ["eval.measures", "eval.benchmark"],
+    [f"mobilediff.training.{stage}" for stage in STAGES] + ["mobilediff.training.tools"],
+    ["mobilediff.training.losses"],
+    ["mobilediff.training.data"],
+    ["mobilediff.training.engine"],
+    ["eval.extractors"],
+    ["eval.samples"],
+    ["eval.metrics"],
+    ["eval.schema"],
+    ["eval.protocol"],
+    ["eval"],
+    ["mobilediff"],
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+FILES = [ROOT / "app.py", *sorted((ROOT / "eval").rglob("*.py")), *sorted((ROOT / "mobilediff").rglob("*.py"))]
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(file) for file in FILES}
+
+
+def place(module: str) -> str:
+    """The entry of `LAYERS` that a module belongs to."""
+    while module not in RANK:
+        module = module.rpartition(".")[0]
+    return module
+
+
+def imported(file: Path) -> set[str]:
+    """The project's modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} imports relatively"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else node.module for name in whole}
+    return names & MODULES
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_imports_go_down(file):
+    here = place(module_of(file))
+    for module in imported(file):
+        there = place(module)
+        assert here == there or RANK[here] < RANK[there], f"{module_of(file)} imports {module}, which is not below it"
+
+
+def test_metrics_import_nothing_of_the_project_but_metrics():
+    found = {module for file in FILES if file.parent.name == "metrics" for module in imported(file)}
+    assert found and all(module.startswith("eval.metrics.") for module in found)
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [("eval", [*COMMANDS, "protocol", "schema"]), ("mobilediff/training", STAGES)],
+)
+def test_the_top_holds_commands_alone(folder, names):
+    assert {file.stem for file in (ROOT / folder).glob("*.py")} == {"__init__", *names}
