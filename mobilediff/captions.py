@@ -72,7 +72,9 @@ class CaptionBank:
         self.texts.append(null_prompt)
         self.null_index = len(self.texts) - 1
 
-    def word(self, names: torch.Tensor, generator: torch.Generator, phrasing_probability: float = 0.0) -> torch.Tensor:
+    def phrase(
+        self, names: torch.Tensor, generator: torch.Generator, phrasing_probability: float = 0.0
+    ) -> torch.Tensor:
         """A caption of each name, in a random template or, with some probability, in a random phrasing.
 
         Args:
@@ -111,7 +113,7 @@ class CaptionBank:
             generator: on the device of `labels`.
             class_probability: chance that a known noun is replaced by the name of the class.
             null_probability: chance of the null prompt (caption dropout, arXiv 2207.12598).
-            phrasing_probability: as in `word`.
+            phrasing_probability: as in `phrase`.
 
         Returns:
             Rows of `texts`, int64 [N].
@@ -119,5 +121,5 @@ class CaptionBank:
         draws = torch.rand(2, len(labels), generator=generator, device=labels.device)
         by_class = (draws[0] < class_probability) | (noun_ids < 0)
         names = torch.where(by_class, self.num_nouns + labels, noun_ids)
-        rows = self.word(names, generator, phrasing_probability)
-        return torch.where(draws[1] < null_probability, self.null_index, rows)
+        caption_ids = self.phrase(names, generator, phrasing_probability)
+        return torch.where(draws[1] < null_probability, self.null_index, caption_ids)

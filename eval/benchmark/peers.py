@@ -114,7 +114,7 @@ class Peer:
         return parts
 
     def size(self) -> dict:
-        """What does not depend on the machine, with the keys of `eval.latency.measure_size` as far as they apply."""
+        """What does not depend on the machine, with those keys of `eval.benchmark.size.measure_size` that apply."""
         params, macs = count_params_and_macs(self.unet, self.network_inputs())
         size = {"source": self.config.source, "params_unet": params, "params_total": params, "macs_network_call": macs}
         if steps := self.config.num_inference_steps:

@@ -37,7 +37,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="of --model: where guidance applies, as shares of the timesteps (default: the checkpoint's own)",
+        help="of --model: where guidance applies, as fractions of the timesteps (default: the checkpoint's own)",
     )
     parser.add_argument("--scheduler", help="of --model: diffusers' class (default: the checkpoint's own)")
     parser.add_argument("--call", help="of --pipeline: arguments of its call, a JSON object")

@@ -115,5 +115,5 @@ def describe_point(point: dict, extractor: Extractor) -> str:
     low, high = point["guidance_interval"]
     way = f"{point['scheduler']}, {point['num_inference_steps']} steps, guidance {point['guidance_scale']:g}"
     way += f" in {low:g} to {high:g}" if (low, high) != (0, 1) else ""
-    accuracy, distance = point["class_accuracy"], point[extractor.result_key]
-    return f"{way} ({point['samples']['nfe']} NFE): class accuracy {accuracy:.1%}, distance {distance:.2f}"
+    accuracy, frechet_distance = point["class_accuracy"], point[extractor.result_key]
+    return f"{way} ({point['samples']['nfe']} NFE): class accuracy {accuracy:.1%}, distance {frechet_distance:.2f}"

@@ -82,9 +82,10 @@ def frechet_interval(
 ) -> dict:
     """Basic bootstrap interval of the Frechet distance of features to a reference, which is held fixed.
 
-    The same draws and, to rounding, the same values as `bootstrap_interval` with `eval.fid.frechet_distance`, but a
-    resample is a vector of counts, and tr (S1 S2)^(1/2) is the sum of the roots of the eigenvalues of
-    S2^(1/2) S1 S2^(1/2), which is symmetric: the covariance of the rows times S2^(1/2).
+    The same draws and, to rounding, the same values as `bootstrap_interval` with
+    `eval.metrics.frechet.frechet_distance`, but a resample is a vector of counts, and tr (S1 S2)^(1/2) is the sum of
+    the roots of the eigenvalues of S2^(1/2) S1 S2^(1/2), which is symmetric: the covariance of the rows times
+    S2^(1/2).
 
     `low` and `high` are about the distance of infinitely many samples; with `bias` added, about the distance at this
     n, as FID@n is. Near a distance of 0 `low` can be negative. The sampling of the reference is not in the interval.
@@ -124,7 +125,7 @@ def kernel_interval(
     """Basic bootstrap interval of the kernel distance of features to real ones, which are held fixed.
 
     Of the unbiased estimate on all rows (Gretton et al., JMLR 13, 2012, equation 3) with the kernel of
-    `eval.kernel.kernel_distance`, (x.y / F + 1)^3; a resample weighs each row by how often it was drawn.
+    `eval.metrics.kernel.kernel_distance`, (x.y / F + 1)^3; a resample weighs each row by how often it was drawn.
 
     Args:
         real: [N, F].
@@ -136,7 +137,7 @@ def kernel_interval(
         As `bootstrap_interval`.
 
     Raises:
-        ValueError: as in `bootstrap_interval`, and for features as in `eval.features.check_pair`.
+        ValueError: as in `bootstrap_interval`, and for features as in `eval.metrics.checks.check_pair`.
     """
     real, generated = check_pair(real, generated, ("real", "generated"), least=2)
     n, m = len(generated), len(real)
@@ -174,7 +175,7 @@ def manifold_intervals(
     Args:
         real: [N, F].
         generated: [M, F].
-        k: neighbours, as in `eval.manifold.manifold_metrics`.
+        k: neighbours, as in `eval.metrics.manifold.manifold_metrics`.
         resamples, confidence, seed: as in `bootstrap_interval`.
         batch_size: rows whose distances are held at a time; without effect on the result.
 
@@ -182,7 +183,7 @@ def manifold_intervals(
         By name, as `interval_at_n`.
 
     Raises:
-        ValueError: as in `bootstrap_interval`, and for features as in `eval.features.check_pair`.
+        ValueError: as in `bootstrap_interval`, and for features as in `eval.metrics.checks.check_pair`.
     """
     real, generated = check_pair(real, generated, ("real", "generated"), least=k + 1)
     weights = _weights(len(generated), resamples, confidence, seed)

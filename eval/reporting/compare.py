@@ -43,7 +43,7 @@ def compare_results(before: dict, after: dict) -> list[Change]:
     """Every figure that both result files hold, in the order of the first.
 
     Args:
-        before, after: from `eval.results.read_results`.
+        before, after: from `eval.schema.read_results`.
 
     Raises:
         ValueError: there is no row that both have.

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from mobilediff.files import atomic_path
 
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
-DISTANCE = "frechet_distance_judge"
+FRECHET_DISTANCE = "frechet_distance_judge"
 MARKERS = "osD^vP*X<>"
 
 
@@ -48,7 +48,7 @@ def distance_points(records: dict[str, dict], cost) -> dict[str, tuple[float, fl
     for name, record in measured.items():
         n = record["distance"]["n"]
         label = name if n == most else f"{name} (n = {n:,})"
-        points[label] = (cost(record), record["distance"][DISTANCE])
+        points[label] = (cost(record), record["distance"][FRECHET_DISTANCE])
     return points
 
 
@@ -113,7 +113,7 @@ def draw_guidance(sweep: dict, file: str | Path) -> None:
     """
     wide, high = SIZE
     figure, panels = plt.subplots(ncols=2, figsize=(1.5 * wide, high), dpi=RESOLUTION)
-    shown = (("class_accuracy", "class accuracy (judge, %)", 100), (DISTANCE, "Fréchet distance (judge)", 1))
+    shown = (("class_accuracy", "class accuracy (judge, %)", 100), (FRECHET_DISTANCE, "Fréchet distance (judge)", 1))
     for axes, (key, label, unit) in zip(panels, shown, strict=True):
         for way, points in sweep_lines(sweep["points"]).items():
             scales = [point["guidance_scale"] for point in points]
@@ -148,8 +148,8 @@ def draw_copies(records: dict[str, dict], file: str | Path) -> None:
             ("test", "tab:gray", "test images", copies["n_test"]),
             ("samples", "tab:blue", "samples", copies["n"]),
         ):
-            shares = [100 * count / n for count in counts[key]]
-            axes.stairs(shares, counts["edges"], fill=True, alpha=0.5, color=colour, label=label)
+            percentages = [100 * count / n for count in counts[key]]
+            axes.stairs(percentages, counts["edges"], fill=True, alpha=0.5, color=colour, label=label)
         axes.axvline(copies["copy_threshold"], color="tab:red", linewidth=1, linestyle="--")
         axes.set_title(f"{name}\n{copies['copy_share']:.1%} left of the line", fontsize=8)
         axes.set_xlabel("distance to the nearest training image", fontsize=8)

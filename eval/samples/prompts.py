@@ -44,9 +44,9 @@ def noun_counts_sha256() -> str:
 
 
 def nouns_in_turn(label: int, count: int) -> list[int]:
-    """The nouns of a class in an order where those of the first N, whatever N, have about their shares of the images.
+    """The nouns of a class, ordered so that among the first N, whatever N, each has about its fraction of the images.
 
-    The turn k falls on the noun that holds the share frac((k + 1/2) golden ratio), a low-discrepancy sequence.
+    The turn k falls on the noun that holds the fraction frac((k + 1/2) golden ratio), a low-discrepancy sequence.
 
     Args:
         label: of the class.
@@ -58,8 +58,8 @@ def nouns_in_turn(label: int, count: int) -> list[int]:
     nouns = nouns_of_class(label)
     ends = list(accumulate(noun_counts()[noun] for noun in nouns))
     ids = {noun: index for index, noun in enumerate(load_nouns())}
-    shares = ((turn + 0.5) * GOLDEN_RATIO % 1 for turn in range(count))
-    return [ids[nouns[bisect_right(ends, share * ends[-1])]] for share in shares]
+    fractions = ((turn + 0.5) * GOLDEN_RATIO % 1 for turn in range(count))
+    return [ids[nouns[bisect_right(ends, fraction * ends[-1])]] for fraction in fractions]
 
 
 def nouns_of_class(label: int) -> list[str]:

@@ -67,7 +67,7 @@ class CheckpointSettings(SamplingSettings):
         num_inference_steps: steps of the scheduler.
         scheduler: name of its class in diffusers or this package.
         guidance_scale: of classifier-free guidance; 1 is none.
-        guidance_interval: from where to where it applies, as shares of the timesteps.
+        guidance_interval: from where to where it applies, as fractions of the timesteps.
         nfe: network evaluations an image; a guided step counts as two.
     """
 

@@ -11,9 +11,9 @@ METHODS = ("structured", "unstructured")
 
 
 def check_pruning_ratio(pruning_ratio: float) -> None:
-    """Refuse a share outside 0 <= ratio < 1."""
+    """Refuse a fraction outside 0 <= ratio < 1."""
     if not 0 <= pruning_ratio < 1:
-        raise ValueError(f"pruning_ratio is {pruning_ratio}; accepted are shares from 0 to below 1")
+        raise ValueError(f"pruning_ratio is {pruning_ratio}; accepted are fractions from 0 to below 1")
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
 
     Args:
         unet: the network to prune, left as it is.
-        pruning_ratio: share of the inner channels to remove; ResNet blocks round to whole channels a group.
+        pruning_ratio: fraction of the inner channels to remove; ResNet blocks round to whole channels a group.
 
     Raises:
         ValueError: a ratio outside 0 <= ratio < 1.

@@ -188,9 +188,9 @@ def train(options: ClipOptions, limits: RunLimits) -> bool:
         label, noun = labels[step.indices], nouns[step.indices]
         batch = random_flip(to_float(images[step.indices]), step.generator)
         batch = random_translate(batch, options.translate, step.generator)
-        plain_ids = bank_ids[bank.word(names, step.generator)]
+        plain_ids = bank_ids[bank.phrase(names, step.generator)]
         asked = torch.randperm(bank.num_nouns, generator=step.generator, device=device)[: options.phrases_per_step]
-        phrase_ids = bank_ids[bank.word(asked, step.generator, phrasing_probability=1.0)]
+        phrase_ids = bank_ids[bank.phrase(asked, step.generator, phrasing_probability=1.0)]
         with trainer.autocast():
             output, texts, hidden = module(
                 batch.to(memory_format=torch.channels_last), torch.cat([plain_ids, phrase_ids])

@@ -41,7 +41,7 @@ class OneStepOptions(GeneratorOptions):
         pair_cache: folder of drawn targets, shared by runs.
         num_intervals: timesteps that the generator is trained at, 999 among them; it samples in as many steps and in
             those that divide them.
-        first_timestep_probability: share of the targets from pure noise; the others are spread evenly over all
+        first_timestep_probability: fraction of the targets from pure noise; the others are spread evenly over all
             timesteps.
         reconstruction_steps: first steps, with the reconstruction term alone.
         lambda_reconstruction, lambda_perceptual, lambda_adversarial, lambda_distribution: weights of the generator's
@@ -61,7 +61,7 @@ class OneStepOptions(GeneratorOptions):
         teacher: pipeline folder of the network whose guided score the samples are to follow, where distributions are
             matched.
         guidance_scale: of that teacher.
-        guidance_interval: from where to where it applies (arXiv 2404.07724), as shares of the timesteps.
+        guidance_interval: from where to where it applies (arXiv 2404.07724), as fractions of the timesteps.
         fake_score: pipeline folder of the network that learns the score of the generator's samples, from its weights
             on.
         fake_score_learning_rate: of its optimiser.
@@ -121,7 +121,7 @@ class OneStepOptions(GeneratorOptions):
             )
         if not 0 <= self.first_timestep_probability <= 1:
             raise ValueError(
-                f"first_timestep_probability is {self.first_timestep_probability}; accepted are shares from 0 to 1"
+                f"first_timestep_probability is {self.first_timestep_probability}; accepted are fractions from 0 to 1"
             )
         if self.reconstruction_steps >= self.steps and (self.lambda_adversarial or self.lambda_distribution):
             raise ValueError(
@@ -163,8 +163,8 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     if options.lambda_distribution:
         matcher = DistributionMatcher(trainer, teacher, fake_score, data.conditioning)
     module = trainer.add("generator", generator)
-    grid = trailing_timesteps(options.num_intervals, trainer.device)
-    weights = {
+    timesteps = trailing_timesteps(options.num_intervals, trainer.device)
+    loss_weights = {
         "loss_reconstruction": options.lambda_reconstruction,
         "loss_perceptual": options.lambda_perceptual,
         "loss_adversarial": options.lambda_adversarial,
@@ -173,27 +173,29 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         draws = step.generator
-        picked = torch.randint(0, len(pairs.rows), step.indices.shape, generator=draws, device=trainer.device)
-        rows, target = pairs.rows[picked], pairs.latents[picked].float()
+        picked = torch.randint(0, len(pairs.caption_ids), step.indices.shape, generator=draws, device=trainer.device)
+        caption_ids, target = pairs.caption_ids[picked], pairs.latents[picked].float()
         interval = pairs.interval[picked]
-        timesteps = grid[interval]
-        alpha, sigma = alpha_sigma(timesteps)
+        t = timesteps[interval]
+        alpha, sigma = alpha_sigma(t)
         noisy = pairs.noisy[picked].float().contiguous(memory_format=torch.channels_last)
-        v, _ = velocities(module, data.conditioning, trainer, noisy, timesteps, rows)
-        fake = Batch(sample_from_velocity(noisy, v, alpha, sigma), rows)
+        v, _ = velocities(module, data.conditioning, trainer, noisy, t, caption_ids)
+        fake = Batch(sample_from_velocity(noisy, v, alpha, sigma), caption_ids)
         terms = {"loss_reconstruction": F.mse_loss(fake.latents, target)}
         if perceptual:
             terms["loss_perceptual"] = perceptual(fake.latents, picked)
         adversarial_on = step.index >= options.reconstruction_steps
         if discriminator and adversarial_on:
             if options.discriminator_timesteps == "next":
-                adversarial_timesteps = grid[interval + 1]
+                adversarial_timesteps = timesteps[interval + 1]
             else:
-                adversarial_timesteps = any_timesteps(len(rows), options.discriminator_interval, draws, trainer.device)
+                adversarial_timesteps = any_timesteps(
+                    len(caption_ids), options.discriminator_interval, draws, trainer.device
+                )
             terms["loss_adversarial"] = discriminator.generator_loss(fake, adversarial_timesteps, draws)
         if matcher and adversarial_on:
             terms["loss_distribution"] = matcher.generator_loss(fake, draws)
-        trainer.update("generator", sum(weights[name] * term for name, term in terms.items()))
+        trainer.update("generator", sum(loss_weights[name] * term for name, term in terms.items()))
         fake.latents = fake.latents.detach()
         if discriminator and adversarial_on and step.index % options.discriminator_every == 0:
             terms |= discriminator.train(data.draw(step), fake, adversarial_timesteps, draws)

@@ -38,8 +38,8 @@ class ProgressiveOptions(GeneratorOptions):
         target_steps: of the targets, a step of the student. 2 halves the steps; with 1 their number stays and guidance
             alone is distilled (arXiv 2210.03142, stage one).
         guidance_scale: guidance of the targets, which the student learns to give in one call (arXiv 2210.03142).
-        guidance_interval: from where to where guidance applies (arXiv 2404.07724), as shares of the timesteps.
-        cfg_aware_probability: share of the steps that have both teacher and student guided, the others neither
+        guidance_interval: from where to where guidance applies (arXiv 2404.07724), as fractions of the timesteps.
+        cfg_aware_probability: fraction of the steps that have both teacher and student guided, the others neither
             (SnapFusion, arXiv 2306.00980, its CFG-aware loss): the student is one to be guided when it samples. At 0
             `guidance_scale` is folded in instead.
         cfg_aware_range: of the guidance scales of those steps, drawn evenly.
@@ -65,7 +65,9 @@ class ProgressiveOptions(GeneratorOptions):
         super().__post_init__()
         checked_interval(self.guidance_interval)
         if not 0 <= self.cfg_aware_probability <= 1:
-            raise ValueError(f"cfg_aware_probability is {self.cfg_aware_probability}; accepted are shares from 0 to 1")
+            raise ValueError(
+                f"cfg_aware_probability is {self.cfg_aware_probability}; accepted are fractions from 0 to 1"
+            )
         if self.default_num_inference_steps != self.num_steps:
             raise ValueError(
                 f"default_num_inference_steps is {self.default_num_inference_steps}; accepted is num_steps, "
@@ -109,11 +111,13 @@ def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
     cfg_aware = options.cfg_aware_probability > 0
     scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
     pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=not cfg_aware)
-    grid = trailing_timesteps(options.target_steps * options.num_steps, trainer.device)
+    timesteps = trailing_timesteps(options.target_steps * options.num_steps, trainer.device)
 
-    def velocities_of(network: nn.Module, noisy, timesteps, rows, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def velocities_of(
+        network: nn.Module, noisy, timesteps, caption_ids, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return velocities(
-            network, data.conditioning, trainer, noisy, timesteps, rows, scale, options.guidance_interval
+            network, data.conditioning, trainer, noisy, timesteps, caption_ids, scale, options.guidance_interval
         )
 
     def draw_scale(step: TrainingStep) -> float:
@@ -124,16 +128,18 @@ def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
         start = options.target_steps * torch.randint(
-            0, options.num_steps, batch.rows.shape, generator=step.generator, device=trainer.device
+            0, options.num_steps, batch.caption_ids.shape, generator=step.generator, device=trainer.device
         )
-        z = diffuse(batch.latents, grid[start], step.generator)
+        z = diffuse(batch.latents, timesteps[start], step.generator)
         scale = draw_scale(step) if cfg_aware else options.guidance_scale
         target = distillation_target(
-            lambda noisy, timesteps: velocities_of(teacher, noisy, timesteps, batch.rows, scale)[0],
+            lambda noisy, timesteps: velocities_of(teacher, noisy, timesteps, batch.caption_ids, scale)[0],
             z,
-            [grid[start + place] for place in range(options.target_steps + 1)],
+            [timesteps[start + place] for place in range(options.target_steps + 1)],
         )
-        prediction, plain = velocities_of(module, z.noisy, grid[start], batch.rows, scale if cfg_aware else 1.0)
+        prediction, plain = velocities_of(
+            module, z.noisy, timesteps[start], batch.caption_ids, scale if cfg_aware else 1.0
+        )
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
         loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)
         loss_task = F.mse_loss(plain, z.velocity)

@@ -19,7 +19,7 @@ class PruneOptions(GeneratorOptions):
     Attributes:
         student: pipeline folder of the one-step student.
         method: "structured" (whole channels) or "unstructured" (single weights, L1, as MobileGen).
-        pruning_ratio: share to remove.
+        pruning_ratio: fraction to remove.
         num_intervals: timesteps of the repair, those of the student's own training.
     """
 
@@ -52,20 +52,20 @@ def train(options: PruneOptions, limits: RunLimits) -> bool:
             parameters[name].register_hook(mask.mul)  # without a gradient a pruned weight stays 0
     module = trainer.add("unet", unet)
     pipeline = make_pipeline(parts, unet, source.scheduler, options, guidance_distilled=True)
-    grid = trailing_timesteps(options.num_intervals, trainer.device)
+    timesteps = trailing_timesteps(options.num_intervals, trainer.device)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
         interval = torch.randint(
-            0, options.num_intervals, batch.rows.shape, generator=step.generator, device=trainer.device
+            0, options.num_intervals, batch.caption_ids.shape, generator=step.generator, device=trainer.device
         )
-        timesteps = grid[interval]
-        z = diffuse(batch.latents, timesteps, step.generator)
-        conditioning = data.conditioning(batch.rows)
+        t = timesteps[interval]
+        z = diffuse(batch.latents, t, step.generator)
+        conditioning = data.conditioning(batch.caption_ids)
         with torch.no_grad(), trainer.autocast():
-            expected = call_teacher(z.noisy, timesteps, **conditioning).sample
+            expected = call_teacher(z.noisy, t, **conditioning).sample
         with trainer.autocast():
-            prediction = module(z.noisy, timesteps, **conditioning).sample
+            prediction = module(z.noisy, t, **conditioning).sample
         samples = [sample_from_velocity(z.noisy, v.float(), z.alpha, z.sigma) for v in (prediction, expected)]
         loss_kd_output = (samples[0] - samples[1]).square().mean()
         trainer.update("unet", loss_kd_output)

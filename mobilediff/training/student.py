@@ -156,7 +156,7 @@ def train(options: StudentOptions, limits: RunLimits) -> bool:
         batch = data.draw(step)
         timesteps = data.draw_timesteps(step)
         z = diffuse(batch.latents, timesteps, step.generator)
-        conditioning = data.conditioning(batch.rows)
+        conditioning = data.conditioning(batch.caption_ids)
         with torch.no_grad(), trainer.autocast():
             expected = call_teacher(z.noisy, timesteps, **conditioning).sample
         with trainer.autocast():

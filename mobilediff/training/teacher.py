@@ -45,14 +45,14 @@ def train(options: TeacherOptions, limits: RunLimits) -> bool:
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         batch = data.draw(step)
         if options.flow_matching:
-            times = torch.randn(batch.rows.shape, generator=step.generator, device=trainer.device).sigmoid()
+            times = torch.randn(batch.caption_ids.shape, generator=step.generator, device=trainer.device).sigmoid()
             timesteps = times * NUM_TRAIN_TIMESTEPS
             z = diffuse_straight(batch.latents, times, step.generator)
         else:
             timesteps = data.draw_timesteps(step)
             z = diffuse(batch.latents, timesteps, step.generator)
         with trainer.autocast():
-            prediction = module(z.noisy, timesteps, **data.conditioning(batch.rows)).sample
+            prediction = module(z.noisy, timesteps, **data.conditioning(batch.caption_ids)).sample
         loss = F.mse_loss(prediction.float(), z.velocity)
         trainer.update("unet", loss)
         return {"loss_task": loss}

@@ -46,7 +46,7 @@ class TinyVaeOptions(DecoderLossOptions):
         network: config of `AutoencoderTiny`.
         students: pipeline folders that draw the synthetic latents, each as many; all with one VAE, the full one.
         num_latents: of each student; the last 500 of all are held out.
-        class_probability: share of their captions that name the class instead of the noun.
+        class_probability: fraction of their captions that name the class instead of the noun.
         num_real: training images of a batch, whose latents both halves learn; the rest is synthetic.
         lambda_encoder: weight of the encoder's mean squared error.
         validation_samples: samples of the first student, decoded by the small VAE and measured by the `Monitor` every
@@ -118,11 +118,11 @@ def synthetic_latents(pipelines: list[MobileDiffusionPipeline], dataset: ImageDa
             pipeline.to(trainer.device).set_progress_bar_config(disable=True)
             for start in range(0, options.num_latents, BATCH_SIZE):
                 images = torch.arange(start, min(start + BATCH_SIZE, options.num_latents)) % len(dataset)
-                rows = bank.draw(
+                caption_ids = bank.draw(
                     dataset.labels[images], dataset.noun_ids[images], generator, options.class_probability
                 )
                 with trainer.autocast():
-                    prompts = [bank.texts[row] for row in rows.tolist()]
+                    prompts = [bank.texts[caption_id] for caption_id in caption_ids.tolist()]
                     drawn = pipeline(prompt=prompts, generator=generator, output_type="latent").images
                 latents.append(drawn.half().cpu())
         # students in turn, so that those held out are of all

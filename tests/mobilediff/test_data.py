@@ -158,11 +158,11 @@ def test_phrasings_hold_their_noun_and_are_drawn_as_often_as_asked():
     assert bank.texts == again.texts and bank.texts[-1] == ""
     names = torch.tensor([NOUNS.index("fire truck"), bank.num_nouns + 2] * 500)
     generator = torch.Generator().manual_seed(0)
-    texts = [bank.texts[row] for row in bank.word(names, generator, phrasing_probability=0.5).tolist()]
+    texts = [bank.texts[row] for row in bank.phrase(names, generator, phrasing_probability=0.5).tolist()]
     assert all("fire truck" in text for text in texts[::2]) and all("bird" in text for text in texts[1::2])
     plain = {caption("fire truck", template) for template in TEMPLATES}
     assert 0.4 < sum(text in plain for text in texts[::2]) / 500 < 0.6
     first = names[0] * (20 + len(TEMPLATES))
     assert set(texts[::2]) == set(bank.texts[first : first + 20 + len(TEMPLATES)])
     with pytest.raises(ValueError, match="phrasing_probability is 0.5, but num_phrasings is 0"):
-        CaptionBank().word(names, generator, phrasing_probability=0.5)
+        CaptionBank().phrase(names, generator, phrasing_probability=0.5)

@@ -11,7 +11,7 @@ from mobilediff.training.engine.trainer import Trainer
 
 
 class Conditioning:
-    """Every caption of a `CaptionBank`, encoded once; rows of it as keyword arguments of a network."""
+    """Every caption of a `CaptionBank`, encoded once; those of given ids as keyword arguments of a network."""
 
     @torch.no_grad()
     def __init__(self, parts: FrozenParts, bank: CaptionBank, device: torch.device):
@@ -23,12 +23,12 @@ class Conditioning:
         self.hidden_states = torch.cat([hidden for hidden, _ in encoded]).to(device)
         self.pooled = torch.cat([pooled for _, pooled in encoded]).to(device)
 
-    def __call__(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"encoder_hidden_states": self.hidden_states[rows], "class_labels": self.pooled[rows]}
+    def __call__(self, caption_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"encoder_hidden_states": self.hidden_states[caption_ids], "class_labels": self.pooled[caption_ids]}
 
-    def null_like(self, rows: torch.Tensor) -> torch.Tensor:
-        """As many rows of the null prompt."""
-        return torch.full_like(rows, self.bank.null_index)
+    def null_like(self, caption_ids: torch.Tensor) -> torch.Tensor:
+        """As many ids of the null prompt."""
+        return torch.full_like(caption_ids, self.bank.null_index)
 
 
 def velocities(
@@ -37,7 +37,7 @@ def velocities(
     trainer: Trainer,
     noisy: torch.Tensor,
     timesteps: torch.Tensor,
-    rows: torch.Tensor,
+    caption_ids: torch.Tensor,
     guidance_scale: float = 1.0,
     guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,13 +46,13 @@ def velocities(
     Args:
         noisy: z_t [B, C, H, W].
         timesteps: t, [B].
-        rows: of the captions, [B].
+        caption_ids: rows of the `CaptionBank`'s texts, [B].
     """
     if guidance_scale == 1:
         with trainer.autocast():
-            v = network(noisy, timesteps, **conditioning(rows)).sample.float()
+            v = network(noisy, timesteps, **conditioning(caption_ids)).sample.float()
         return v, v
-    both = conditioning(torch.cat([rows, conditioning.null_like(rows)]))
+    both = conditioning(torch.cat([caption_ids, conditioning.null_like(caption_ids)]))
     with trainer.autocast():
         prediction = network(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), **both).sample
     v, null = prediction.float().chunk(2)

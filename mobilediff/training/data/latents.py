@@ -25,10 +25,10 @@ from mobilediff.training.engine.trainer import Trainer, TrainingStep
 
 @dataclass
 class Batch:
-    """Latents [B, C, H, W] in channels_last, caption rows [B]."""
+    """Latents [B, C, H, W] in channels_last, and `caption_ids` [B], rows of a `CaptionBank`'s texts."""
 
     latents: torch.Tensor
-    rows: torch.Tensor
+    caption_ids: torch.Tensor
 
 
 class LatentData:
@@ -46,7 +46,7 @@ class LatentData:
         """The step's images, each mirrored with probability one half, and a caption each."""
         mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=self.device)
         latents = self.latents[mirrored, step.indices].float().contiguous(memory_format=torch.channels_last)
-        rows = self.conditioning.bank.draw(
+        caption_ids = self.conditioning.bank.draw(
             self.labels[step.indices],
             self.noun_ids[step.indices],
             step.generator,
@@ -54,7 +54,7 @@ class LatentData:
             self.options.null_probability,
             self.options.phrasing_probability,
         )
-        return Batch(latents, rows)
+        return Batch(latents, caption_ids)
 
     def draw_timesteps(self, step: TrainingStep) -> torch.Tensor:
         """A timestep for each of the step's images, evenly from 0 to 999, int64 [B]."""

@@ -1,6 +1,7 @@
 """Where a few-step student's sampling stands at a timestep, and where it ends: targets of a one-step student."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -34,18 +35,18 @@ class Pairs:
     Attributes:
         noisy: z_t, [N, C, H, W]: pure noise at the first timestep, later a training image's latents with noise on.
         latents: what the few-step student's remaining steps make of them, [N, C, H, W].
-        rows: of the captions, [N].
+        caption_ids: rows of the `CaptionBank`'s texts, [N].
         interval: place of each one's timestep among those that the generator is trained at, 0 for the first, [N].
     """
 
     noisy: torch.Tensor
     latents: torch.Tensor
-    rows: torch.Tensor
+    caption_ids: torch.Tensor
     interval: torch.Tensor
 
 
 def draw_intervals(count: int, num_intervals: int, first_probability: float) -> torch.Tensor:
-    """How `count` pairs are spread: a share at the first timestep, the rest evenly over all, int64 [count]."""
+    """How `count` pairs are spread: a fraction at the first timestep, the rest evenly over all, int64 [count]."""
     even = torch.arange(count) % num_intervals
     return torch.where(torch.arange(count) < round(first_probability * count), 0, even)
 
@@ -71,20 +72,21 @@ def sample_pairs(unet: nn.Module, data: LatentData, trainer: Trainer) -> Pairs:
         parts, start, student = [], 0, trainer.compiled(unet)
         for interval, size in batch_sizes(intervals, options.sample_batch_size):
             images = torch.arange(start, start + size, device=trainer.device) % len(data.labels)
-            rows = data.conditioning.bank.draw(
+            caption_ids = data.conditioning.bank.draw(
                 data.labels[images],
                 data.noun_ids[images],
                 generator,
                 options.class_probability,
                 phrasing_probability=options.phrasing_probability,
             )
-            noisy, latents = ddim_trajectory_end(student, interval, images, rows, data, trainer, generator)
-            parts.append((noisy.half(), latents.half(), rows, torch.full_like(rows, interval)))
+            noisy, latents = ddim_trajectory_end(student, interval, images, caption_ids, data, trainer, generator)
+            parts.append((noisy.half(), latents.half(), caption_ids, torch.full_like(caption_ids, interval)))
             start += size
-        noisy, latents, rows, interval = (torch.cat(column).contiguous() for column in zip(*parts, strict=True))
+        noisy, latents, caption_ids, interval = (torch.cat(column).contiguous() for column in zip(*parts, strict=True))
         with atomic_path(file) as temporary:
-            save_file({"noisy": noisy, "latents": latents, "rows": rows, "interval": interval}, temporary)
-    return Pairs(**{name: tensor.to(trainer.device) for name, tensor in load_file(file).items()})
+            save_file({"noisy": noisy, "latents": latents, "rows": caption_ids, "interval": interval}, temporary)
+    tensors = {name: tensor.to(trainer.device) for name, tensor in load_file(file).items()}
+    return Pairs(tensors["noisy"], tensors["latents"], tensors["rows"], tensors["interval"])
 
 
 def batch_sizes(intervals: torch.Tensor, largest: int) -> list[tuple[int, int]]:
@@ -100,24 +102,24 @@ def ddim_trajectory_end(
     unet: nn.Module,
     interval: int,
     images: torch.Tensor,
-    rows: torch.Tensor,
+    caption_ids: torch.Tensor,
     data: LatentData,
     trainer: Trainer,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noisy latents at a timestep, and what the student's remaining steps make of them."""
     options, count = trainer.options, len(images)
-    grid = trailing_timesteps(options.student_steps, trainer.device)
-    grid = grid[interval * options.student_steps // options.num_intervals :]
+    first = interval * options.student_steps // options.num_intervals
+    timesteps = trailing_timesteps(options.student_steps, trainer.device)[first:]
     mirrored = torch.randint(0, 2, (count,), generator=generator, device=trainer.device)
     clean = data.latents[mirrored, images].float()
     if interval == 0:
         noisy = torch.empty_like(clean).normal_(generator=generator)
     else:
-        noisy = diffuse(clean, grid[:1].expand(count), generator).noisy
+        noisy = diffuse(clean, timesteps[:1].expand(count), generator).noisy
     latents = noisy.contiguous(memory_format=torch.channels_last)
-    for t, next_t in zip(grid[:-1], grid[1:], strict=True):
-        v, _ = velocities(unet, data.conditioning, trainer, latents, t.expand(count), rows)
+    for t, next_t in pairwise(timesteps):
+        v, _ = velocities(unet, data.conditioning, trainer, latents, t.expand(count), caption_ids)
         here, there = alpha_sigma(t[None]), alpha_sigma(next_t[None])
         latents = ddim_step(latents, v, *here, *there)
     return noisy, latents

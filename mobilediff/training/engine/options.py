@@ -49,7 +49,7 @@ class TrainingOptions:
         batch_size: images a step and process.
         learning_rate: of AdamW, the highest.
         warmup_steps: steps of linear warm-up.
-        decay_fraction: the last share of `steps`, over which the learning rate falls linearly to zero.
+        decay_fraction: the last fraction of `steps`, over which the learning rate falls linearly to zero.
         weight_decay: of AdamW.
         betas: of AdamW.
         max_grad_norm: gradient clipping, 0 for none.

@@ -193,7 +193,7 @@ class Trainer:
             ema.step(trained.network.parameters())
 
     def learning_rate_factor(self, step: int) -> float:
-        """Warm-up, constant, linear decay to zero: the share of the base learning rate at a step."""
+        """Warm-up, constant, linear decay to zero: the fraction of the base learning rate at a step."""
         options = self.options
         warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
         decay_steps = max(1.0, options.decay_fraction * options.steps)

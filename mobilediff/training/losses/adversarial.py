@@ -45,15 +45,15 @@ class Discriminator:
         noise = torch.empty_like(latents).normal_(generator=generator)
         return add_noise(latents, noise, *alpha_sigma(timesteps))
 
-    def _logits(self, network: nn.Module, noisy, timesteps, rows) -> torch.Tensor:
+    def _logits(self, network: nn.Module, noisy, timesteps, caption_ids) -> torch.Tensor:
         with self.trainer.autocast():
-            return network(noisy, timesteps.clamp(min=0), **self.conditioning(rows)).sample.float()
+            return network(noisy, timesteps.clamp(min=0), **self.conditioning(caption_ids)).sample.float()
 
     def generator_loss(self, fake: Batch, timesteps: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """-log D on predictions noised forward to `timesteps` [B]; no gradient reaches the discriminator's weights."""
         noisy = self._noised(fake.latents, timesteps, generator)
         self.network.requires_grad_(False)
-        loss = F.softplus(-self._logits(self.bare, noisy, timesteps, fake.rows)).mean()
+        loss = F.softplus(-self._logits(self.bare, noisy, timesteps, fake.caption_ids)).mean()
         self.network.requires_grad_(True)
         return loss
 
@@ -68,15 +68,17 @@ class Discriminator:
             timesteps: where both are noised to, [B].
 
         Returns:
-            Its loss, the penalty where it has a weight, and the shares of real and fake logits that it has right.
+            Its loss, the penalty where it has a weight, and the fractions of real and fake logits that it has right.
         """
         deviation, penalised = self.options.r1_deviation, self.options.lambda_r1 > 0
         noisy = [self._noised(batch.latents, timesteps, generator) for batch in (real, fake)]
-        rows = [real.rows, fake.rows]
+        caption_ids = [real.caption_ids, fake.caption_ids]
         if penalised:
             noisy.append(noisy[0] + deviation * torch.empty_like(noisy[0]).normal_(generator=generator))
-            rows.append(real.rows)
-        stacked = self._logits(self.module, torch.cat(noisy), torch.cat([timesteps] * len(noisy)), torch.cat(rows))
+            caption_ids.append(real.caption_ids)
+        stacked = self._logits(
+            self.module, torch.cat(noisy), torch.cat([timesteps] * len(noisy)), torch.cat(caption_ids)
+        )
         logits_real, logits_fake, *perturbed = stacked.chunk(len(noisy))
         loss = F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
         figures = {

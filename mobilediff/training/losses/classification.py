@@ -18,7 +18,7 @@ def noun_cross_entropy(logits: torch.Tensor, noun_ids: torch.Tensor, label_smoot
 def accuracy(
     encoder: nn.Module, dataset: ImageDataset, device: torch.device, batch_size: int = 500
 ) -> dict[str, float]:
-    """Class accuracy, and noun accuracy where nouns are known, on a whole split, as shares of 1."""
+    """Class accuracy, and noun accuracy where nouns are known, on a whole split, as fractions of 1."""
     hits, noun_hits, noun_count = 0, 0, 0
     for start in range(0, len(dataset), batch_size):
         rows = slice(start, start + batch_size)

@@ -23,8 +23,8 @@ class DecoderLossOptions(TrainingOptions):
     Attributes:
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
         lambda_perceptual: weight of the distance of feature maps, beside the 1 of the error of pixels.
-        lambda_adversarial: norm of the adversarial term's gradient with respect to the batch, as a share of the other
-            terms'; at 0 there is no discriminator. (VQGAN, arXiv 2012.09841, balances them at the last layer.)
+        lambda_adversarial: norm of the adversarial term's gradient with respect to the batch, as a fraction of the
+            other terms'; at 0 there is no discriminator. (VQGAN, arXiv 2012.09841, balances them at the last layer.)
         adversarial_start: first step of the decoder with that gradient; the discriminator is trained from step 0.
         discriminator_learning_rate: of the second optimiser.
     """
@@ -126,7 +126,7 @@ class DecoderLoss:
         """One step of the discriminator, where there is one, on as many real images as decoded ones.
 
         Returns:
-            Its loss, and the shares of both that it has right.
+            Its loss, and the fractions of both that it has right.
         """
         if self.discriminator is None:
             return {}

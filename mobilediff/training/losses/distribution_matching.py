@@ -31,8 +31,8 @@ class DistributionMatcher:
         timesteps = any_timesteps(len(samples.latents), MATCHED, generator, samples.latents.device)
         return timesteps, diffuse(samples.latents, timesteps, generator)
 
-    def _velocity(self, network: nn.Module, noisy, timesteps, rows, *guidance) -> torch.Tensor:
-        return velocities(network, self.conditioning, self.trainer, noisy, timesteps, rows, *guidance)[0]
+    def _velocity(self, network: nn.Module, noisy, timesteps, caption_ids, *guidance) -> torch.Tensor:
+        return velocities(network, self.conditioning, self.trainer, noisy, timesteps, caption_ids, *guidance)[0]
 
     def generator_loss(self, samples: Batch, generator: torch.Generator) -> torch.Tensor:
         """A loss whose gradient in the samples is x_follower - x_teacher, over the teacher's distance to the sample.
@@ -42,9 +42,9 @@ class DistributionMatcher:
         guidance = self.options.guidance_scale, self.options.guidance_interval
         with torch.no_grad():
             timesteps, z = self._diffuse(samples, generator)
-            v = self._velocity(self.teacher, z.noisy, timesteps, samples.rows, *guidance)
+            v = self._velocity(self.teacher, z.noisy, timesteps, samples.caption_ids, *guidance)
             taught = sample_from_velocity(z.noisy, v, z.alpha, z.sigma)
-            v = self._velocity(self.fake_score, z.noisy, timesteps, samples.rows)
+            v = self._velocity(self.fake_score, z.noisy, timesteps, samples.caption_ids)
             followed = sample_from_velocity(z.noisy, v, z.alpha, z.sigma)
             scale = (samples.latents - taught).abs().mean((1, 2, 3), keepdim=True)
             target = samples.latents - (followed - taught) / scale
@@ -54,6 +54,6 @@ class DistributionMatcher:
         """The fake score's steps on samples without a gradient; returns its last loss."""
         for _ in range(self.options.fake_score_updates):
             timesteps, z = self._diffuse(samples, generator)
-            loss = F.mse_loss(self._velocity(self.fake_score, z.noisy, timesteps, samples.rows), z.velocity)
+            loss = F.mse_loss(self._velocity(self.fake_score, z.noisy, timesteps, samples.caption_ids), z.velocity)
             self.trainer.update("fake_score", loss)
         return {"loss_follower": loss}

@@ -19,11 +19,11 @@ from tests.tiny import HIDDEN_SIZE, PROJECTION_DIM, tiny_pipeline, tiny_unet
 class Conditioning:
     """Rows of captions as they are; the null prompt is row -1."""
 
-    def __call__(self, rows):
-        return {"rows": rows}
+    def __call__(self, caption_ids):
+        return {"caption_ids": caption_ids}
 
-    def null_like(self, rows):
-        return torch.full_like(rows, -1)
+    def null_like(self, caption_ids):
+        return torch.full_like(caption_ids, -1)
 
 
 class SaysSample:
@@ -32,10 +32,10 @@ class SaysSample:
     def __init__(self, value: float, null_value: float = 0.0):
         self.value, self.null_value, self.batches = value, null_value, []
 
-    def __call__(self, noisy, timesteps, rows):
+    def __call__(self, noisy, timesteps, caption_ids):
         self.batches.append(len(noisy))
         alpha, sigma = alpha_sigma(timesteps)
-        sample = torch.where(rows < 0, self.null_value, self.value)[:, None, None, None]
+        sample = torch.where(caption_ids < 0, self.null_value, self.value)[:, None, None, None]
         return SimpleNamespace(sample=(alpha * noisy - sample) / sigma)
 
 
@@ -83,7 +83,7 @@ def test_the_teacher_is_guided_and_the_follower_is_not():
     assert teacher.batches == [6] and fake_score.batches == [3]
 
 
-def test_the_follower_learns_the_velocity_of_the_samples():
+def test_the_fake_score_learns_the_velocity_of_the_samples():
     right, wrong = SaysSample(0.5), SaysSample(0.0)
     samples = Batch(torch.full((4, 2, 8, 8), 0.5), torch.arange(4))
     for fake_score, updates in ((right, 1), (wrong, 3)):
@@ -138,15 +138,15 @@ def test_the_critic_wants_real_above_fake_and_the_generator_the_contrary():
         discriminator_learning_rate=1.0, discriminator_betas=(0.5, 0.99), r1_deviation=0.05, lambda_r1=0.5
     )
 
-    def conditioning(rows):
+    def conditioning(caption_ids):
         return {
-            "encoder_hidden_states": torch.zeros(len(rows), 4, HIDDEN_SIZE),
-            "class_labels": torch.zeros(len(rows), PROJECTION_DIM),
+            "encoder_hidden_states": torch.zeros(len(caption_ids), 4, HIDDEN_SIZE),
+            "class_labels": torch.zeros(len(caption_ids), PROJECTION_DIM),
         }
 
     discriminator = Discriminator(trainer, pipeline.unet, conditioning)
-    times, rows = torch.tensor([-1, 249, 749]), torch.arange(3)
-    real, fake = (Batch(torch.randn(3, 4, 16, 16), rows) for _ in range(2))
+    times, caption_ids = torch.tensor([-1, 249, 749]), torch.arange(3)
+    real, fake = (Batch(torch.randn(3, 4, 16, 16), caption_ids) for _ in range(2))
     figures = discriminator.train(real, fake, times, torch.Generator().manual_seed(0))
     (name, loss), *_ = trainer.updates
     assert name == "discriminator"
@@ -169,10 +169,12 @@ def test_the_critic_wants_real_above_fake_and_the_generator_the_contrary():
 def linear_critic(**options) -> Discriminator:
     """A discriminator whose logit of each pixel is the sum of its channels, whatever the time and the caption."""
     trainer = stand_in_trainer(discriminator_learning_rate=1.0, discriminator_betas=(0.5, 0.99), **options)
-    discriminator = Discriminator(trainer, tiny_unet("student-1step"), lambda rows: {"rows": rows})
+    discriminator = Discriminator(
+        trainer, tiny_unet("student-1step"), lambda caption_ids: {"caption_ids": caption_ids}
+    )
 
     class Sum(torch.nn.Module):
-        def forward(self, noisy, timesteps, rows):
+        def forward(self, noisy, timesteps, caption_ids):
             return SimpleNamespace(sample=noisy.sum(1, keepdim=True))
 
     discriminator.network = discriminator.module = discriminator.bare = Sum()
@@ -180,19 +182,19 @@ def linear_critic(**options) -> Discriminator:
 
 
 def test_the_penalty_estimates_the_squared_gradient_whatever_the_deviation():
-    rows = torch.arange(4000)
-    real, fake = (Batch(torch.randn(4000, 2, 4, 4), rows) for _ in range(2))
+    caption_ids = torch.arange(4000)
+    real, fake = (Batch(torch.randn(4000, 2, 4, 4), caption_ids) for _ in range(2))
     for deviation in (0.05, 0.5):
         discriminator = linear_critic(r1_deviation=deviation, lambda_r1=1.0)
-        figures = discriminator.train(real, fake, torch.full_like(rows, 500), torch.Generator().manual_seed(0))
+        figures = discriminator.train(real, fake, torch.full_like(caption_ids, 500), torch.Generator().manual_seed(0))
         # the mean of 16 logits has the gradient 1 / 16 in each of 32 values
         assert figures["loss_r1"].item() == pytest.approx(32 / 16**2, rel=0.1)
 
 
 def test_without_a_weight_there_is_no_penalty():
-    discriminator, rows = linear_critic(r1_deviation=0.05, lambda_r1=0.0), torch.arange(3)
-    real, fake = (Batch(torch.full((3, 2, 4, 4), value), rows) for value in (9.0, -9.0))
-    figures = discriminator.train(real, fake, torch.full_like(rows, 500), torch.Generator().manual_seed(0))
+    discriminator, caption_ids = linear_critic(r1_deviation=0.05, lambda_r1=0.0), torch.arange(3)
+    real, fake = (Batch(torch.full((3, 2, 4, 4), value), caption_ids) for value in (9.0, -9.0))
+    figures = discriminator.train(real, fake, torch.full_like(caption_ids, 500), torch.Generator().manual_seed(0))
     assert "loss_r1" not in figures and discriminator.trainer.updates[0][1] is figures["loss_discriminator"]
     assert figures["real_share"] == 1 and figures["fake_share"] == 1
 
@@ -203,23 +205,23 @@ def test_timesteps_are_drawn_from_the_interval():
 
 
 def test_a_step_along_the_adversarial_gradient_raises_the_logits():
-    discriminator, rows = linear_critic(), torch.arange(3)
-    fake = Batch(torch.zeros(3, 2, 4, 4, requires_grad=True), rows)
+    discriminator, caption_ids = linear_critic(), torch.arange(3)
+    fake = Batch(torch.zeros(3, 2, 4, 4, requires_grad=True), caption_ids)
     discriminator.generator_loss(fake, torch.tensor([100, 500, 900]), torch.Generator().manual_seed(0)).backward()
     assert (fake.latents.grad < 0).all()
 
 
 def test_the_target_is_where_the_teachers_steps_lead():
     """A teacher that always sees one sample leads to it, in as many steps as it takes."""
-    rows = torch.arange(4)
-    grid = trailing_timesteps(32, torch.device("cpu"))
-    z = diffuse(torch.randn(4, 2, 8, 8), grid[rows * 8], torch.Generator().manual_seed(0))
+    caption_ids = torch.arange(4)
+    timesteps = trailing_timesteps(32, torch.device("cpu"))
+    z = diffuse(torch.randn(4, 2, 8, 8), timesteps[caption_ids * 8], torch.Generator().manual_seed(0))
     for steps in (1, 2, 8):
         teacher = SaysSample(0.5)
         target = distillation_target(
-            lambda noisy, timesteps, teacher=teacher: teacher(noisy, timesteps, rows).sample,
+            lambda noisy, timesteps, teacher=teacher: teacher(noisy, timesteps, caption_ids).sample,
             z,
-            [grid[rows * 8 + place] for place in range(steps + 1)],
+            [timesteps[caption_ids * 8 + place] for place in range(steps + 1)],
         )
         assert len(teacher.batches) == steps
         torch.testing.assert_close(target, torch.full_like(target, 0.5), rtol=1e-3, atol=1e-3)
@@ -227,7 +229,7 @@ def test_the_target_is_where_the_teachers_steps_lead():
     target = distillation_target(
         lambda noisy, t: (alpha_sigma(t)[0] * noisy - x) / alpha_sigma(t)[1],
         z,
-        [grid[rows * 8], grid[rows * 8 + 1]],
+        [timesteps[caption_ids * 8], timesteps[caption_ids * 8 + 1]],
     )
     torch.testing.assert_close(target, x, rtol=1e-3, atol=1e-3)
 

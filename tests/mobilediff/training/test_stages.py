@@ -24,6 +24,7 @@ from mobilediff.captions import CaptionBank, load_nouns
 from mobilediff.checkpoints import encoder_tensors, load_pipeline, load_vae
 from mobilediff.export import export_pipeline
 from mobilediff.images import to_bytes
+from mobilediff.models.autoencoder import encode_latents
 from mobilediff.models.build import build_network
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
@@ -470,7 +471,7 @@ def test_classifier_clip_and_vae_stages_export_what_the_next_stage_loads(tmp_pat
     assert vae.train(build_options(vae.VaeOptions, autoencoder), FULL)
     trained = vae.AutoencoderKL.from_pretrained(tmp_path / "vae" / "export")
     images = torch.rand(2, 3, 32, 32) * 2 - 1
-    assert vae.encode_latents(trained, images).shape == (2, 4, 16, 16)
+    assert encode_latents(trained, images).shape == (2, 4, 16, 16)
     assert len(trained.config.latents_mean) == len(trained.config.latents_std) == 4
 
     sharper = tiny_options(
@@ -685,9 +686,9 @@ def test_distillation_stages_run_one_after_the_other(tmp_path, data_folder):
 def test_cfg_aware_steps_guide_teacher_and_student_alike(tmp_path, data_folder, monkeypatch, probability, expected):
     scales = []
 
-    def recorded(network, conditioning, trainer, noisy, timesteps, rows, scale=1.0, interval=(0.0, 1.0)):
+    def recorded(network, conditioning, trainer, noisy, timesteps, caption_ids, scale=1.0, interval=(0.0, 1.0)):
         scales.append((next(network.parameters()).requires_grad, float(scale)))
-        return velocities(network, conditioning, trainer, noisy, timesteps, rows, scale, interval)
+        return velocities(network, conditioning, trainer, noisy, timesteps, caption_ids, scale, interval)
 
     monkeypatch.setattr(progressive, "velocities", recorded)
     options = tiny_options(
@@ -743,7 +744,7 @@ def test_a_small_vae_learns_both_halves_and_takes_the_place_of_the_full_one(tmp_
 
     trained = load_vae(tmp_path / "tiny-vae" / "export")
     images = torch.rand(2, 3, 32, 32) * 2 - 1
-    assert vae.encode_latents(trained, images).shape == (2, 4, 16, 16)
+    assert encode_latents(trained, images).shape == (2, 4, 16, 16)
     pipeline.register_modules(vae=trained)
     export_pipeline(pipeline, tmp_path / "small")
     images = load_pipeline(tmp_path / "small")(class_labels=["cat"], output_type="pt").images
