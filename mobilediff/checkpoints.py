@@ -21,6 +21,21 @@ def checkpoint_names(root: str | Path) -> list[str]:
     return sorted(index.parent.name for index in Path(root).glob(f"*/{INDEX_NAME}"))
 
 
+def read_index(folder: str | Path) -> dict:
+    """Read the index of a checkpoint: the classes of its parts, and the pipeline's config.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint; names those beside it.
+        ValueError: if it is not valid JSON.
+    """
+    folder = Path(folder)
+    if not (folder / INDEX_NAME).is_file():
+        names = checkpoint_names(folder.parent)
+        beside = f"{folder.parent} holds {', '.join(names)}" if names else f"{folder.parent} holds none"
+        raise FileNotFoundError(f"no checkpoint at {folder}: it has no {INDEX_NAME}; {beside}")
+    return _read_json(folder / INDEX_NAME)
+
+
 def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> MobileDiffusionPipeline:
     """Load a checkpoint onto the CPU.
 
@@ -37,12 +52,9 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
         OSError: if a file of it is missing; names the file.
     """
     folder = Path(folder)
-    if not (folder / INDEX_NAME).is_file():
-        names = checkpoint_names(folder.parent)
-        beside = f"{folder.parent} holds {', '.join(names)}" if names else f"{folder.parent} holds none"
-        raise FileNotFoundError(f"no checkpoint at {folder}: it has no {INDEX_NAME}; {beside}")
+    read_index(folder)
     for file in sorted(folder.rglob("*.json")):
-        _check_json(file)
+        _read_json(file)
     pickles = sorted(file for file in folder.rglob("*") if file.suffix in PICKLE_SUFFIXES)
     if pickles:
         raise ValueError(f"{pickles[0]} may hold pickled code and is not loaded; weights must be .safetensors")
@@ -90,8 +102,7 @@ def load_vae(folder: str | Path) -> VAE:
     if not config.is_file():
         missing = config if Path(folder).is_dir() else folder
         raise FileNotFoundError(f"{missing} does not exist: expected what a VAE's save_pretrained writes")
-    _check_json(config)
-    name = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+    name = _read_json(config).get("_class_name")
     if name not in VAE_CLASSES:
         raise ValueError(f"{config}: _class_name is {name!r}; accepted are {', '.join(VAE_CLASSES)}")
     return load_component(VAE_CLASSES[name], folder)
@@ -103,9 +114,9 @@ def encoder_tensors(vae: VAE) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith(decoding)}
 
 
-def _check_json(file: Path) -> None:
+def _read_json(file: Path) -> dict:
     try:
-        json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
 

@@ -2,18 +2,20 @@
 
     python -m mobilediff.export --model runs/one-step/export --output checkpoints/student-1step
 
-makes a folder ready for the hub, with a model card.
+makes a folder ready for the hub, with a model card;
+
+    python -m mobilediff.export --code checkpoints/*
+
+brings the code inside checkpoints up to this package's.
 """
 
 import argparse
-import hashlib
+import importlib
 import inspect
 import json
 import math
-import os
-import re
 import shutil
-import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -22,15 +24,17 @@ from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline, load_vae
+from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline, load_vae, read_index
+from mobilediff.files import atomic_folder, atomic_path
 from mobilediff.model_card import model_card
-from mobilediff.pipeline import CLASS_NAMES, MobileDiffusionPipeline
+from mobilediff.pipeline import CLASS_NAMES, CODE_HASH, PACKAGE_MODULES, MobileDiffusionPipeline
 from mobilediff.schedulers.compatible import choose_scheduler
 
-CODE_HASH_LENGTH = 12
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents
 # What diffusers and transformers note in a config when a component is loaded from a folder.
 ORIGIN_KEYS = ("_name_or_path", "is_local", "local_files_only")
+# What a class adds to its config and, when a component is loaded from it, warns about.
+DERIVED_KEYS = {"AutoencoderTiny": ("block_out_channels",)}
 
 
 def export_pipeline(
@@ -41,13 +45,8 @@ def export_pipeline(
 ) -> Path:
     """Write `pipeline` to `folder`, which takes the place of an older one once it is complete.
 
-    A kill between the last two renames leaves no folder, never half of one.
-
     The folder loads with `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` where this package is
     not installed, and with `MobileDiffusionPipeline.from_pretrained(folder)` where it is.
-
-    diffusers copies the code of all local folders into one module namespace, by file name. So each code file carries
-    a hash of its content in its name: checkpoints whose code differs can live in one process.
 
     Args:
         pipeline: stays as it is, in its own precision.
@@ -65,20 +64,15 @@ def export_pipeline(
     folder = Path(folder).absolute()
     if folder.exists() and not (folder / INDEX_NAME).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not a checkpoint (no {INDEX_NAME}); take another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        new = Path(scratch) / "new"
+    with atomic_folder(folder) as new:
         pipeline.save_pretrained(new, safe_serialization=True)
         for file in new.glob("*/*.safetensors"):
             _cast_weights(file, dtype)
         for file in new.glob("*/*.json"):
-            _forget_origin(file)
+            _tidy_config(file)
         _ship_code(pipeline, new)
         card = model_card(folder.name, pipeline) if card is None else card
         (new / "README.md").write_text(card, encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, Path(scratch) / "old")
-        os.replace(new, folder)
     return folder
 
 
@@ -91,38 +85,82 @@ def _cast_weights(file: Path, dtype: torch.dtype) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
-def _forget_origin(file: Path) -> None:
-    """Take out of a config where its component was once loaded from."""
+def _tidy_config(file: Path) -> None:
+    """Drop from a config where its component was loaded from, and what the component's class derives."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    kept = {key: value for key, value in content.items() if key not in ORIGIN_KEYS}
+    dropped = (*ORIGIN_KEYS, *DERIVED_KEYS.get(content.get("_class_name"), ()))
+    kept = {key: value for key, value in content.items() if key not in dropped}
     if kept != content:
         _write_json(file, kept)
 
 
 def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
-    """Copy the source of the classes that no library has, and name the copies in the index."""
-    index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-    index.pop("_name_or_path", None)
-    index["_class_name"] = [_copy_source(type(pipeline), folder), type(pipeline).__name__]
+    """Copy the source of the classes that no library has into a checkpoint, and name the copies in its index."""
+    classes = {"_class_name": type(pipeline)}
     for name, component in pipeline.components.items():
         if type(component).__module__.split(".")[0] not in LOADABLE_CLASSES:
-            index[name] = [_copy_source(type(component), folder / name), type(component).__name__]
+            classes[name] = type(component)
+    index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+    index.pop("_name_or_path", None)
+    for name, cls in classes.items():
+        index[name] = _copy_source(cls, _code_folder(folder, name))
     _write_json(folder / INDEX_NAME, index)
 
 
-def _copy_source(cls: type, folder: Path) -> str:
-    """Copy the file that defines `cls` and return the copy's module name, such as "mobile_unet_0123456789ab"."""
-    source = Path(inspect.getsourcefile(cls))
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:CODE_HASH_LENGTH]
-    # A class that came from a checkpoint has the hash in its file's name already.
-    stem = re.sub(rf"_[0-9a-f]{{{CODE_HASH_LENGTH}}}$", "", source.stem)
-    module = f"{stem}_{digest}"
-    shutil.copyfile(source, folder / f"{module}.py")
-    return module
+def refresh_code(folders: Iterable[str | Path]) -> None:
+    """Replace the code inside checkpoints by this package's, under the names that an export gives it.
+
+    Each file is replaced in one piece, and code under another name goes last: a kill in between leaves checkpoints
+    that load. Weights, configs, cards and other files stay as they are.
+
+    Raises:
+        FileNotFoundError: one of `folders` is no checkpoint; none has been changed.
+        ValueError: an index is not valid JSON, or names a class that neither this package nor a library has; no
+            checkpoint has been changed.
+    """
+    shipped = {folder: _shipped_classes(folder) for folder in map(Path, folders)}
+    for folder, classes in shipped.items():
+        before = read_index(folder)
+        index = before | {name: _copy_source(cls, _code_folder(folder, name)) for name, cls in classes.items()}
+        if index != before:
+            _write_json(folder / INDEX_NAME, index)
+        for name in classes:
+            if isinstance(before[name], list) and before[name] != index[name]:
+                (_code_folder(folder, name) / f"{Path(before[name][0]).name}.py").unlink(missing_ok=True)
+
+
+def _shipped_classes(folder: Path) -> dict[str, type]:
+    """The classes of this package that the index of a checkpoint names, by its keys."""
+    package = PACKAGE_MODULES | {MobileDiffusionPipeline.__name__: MobileDiffusionPipeline.__module__}
+    index, classes = read_index(folder), {}
+    for name, value in ({"_class_name": None} | index).items():
+        if not isinstance(value, list) and name != "_class_name":
+            continue  # an option of the pipeline
+        library, class_name = value if isinstance(value, list) else (None, str(value))
+        if library in LOADABLE_CLASSES:
+            continue
+        if class_name not in package:
+            raise ValueError(f"{folder}: {name} is {value}; this package has code for {', '.join(sorted(package))}")
+        classes[name] = getattr(importlib.import_module(package[class_name]), class_name)
+    return classes
+
+
+def _code_folder(folder: Path, name: str) -> Path:
+    return folder if name == "_class_name" else folder / name
+
+
+def _copy_source(cls: type, folder: Path) -> list[str]:
+    """Copy the file that defines `cls`, and return its entry in the index, such as ["mobile_unet", "MobileUNet"]."""
+    source = Path(inspect.getfile(cls))
+    module = CODE_HASH.sub("", source.stem)  # which the code of a checkpoint carries once it is loaded
+    with atomic_path(folder / f"{module}.py") as temporary:
+        shutil.copyfile(source, temporary)
+    return [module, cls.__name__]
 
 
 def _write_json(file: Path, content: dict) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with atomic_path(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:
@@ -185,12 +223,44 @@ def _check_decoded_alike(pipeline: MobileDiffusionPipeline, vae: torch.nn.Module
         )
 
 
+def _export_with(args: argparse.Namespace) -> Path:
+    """Load `args.model`, change it as the options say, and write it to `args.output`."""
+    pipeline = load_pipeline(args.model)
+    if args.text is not None:
+        replace_text_encoder(pipeline, args.text)
+    if args.vae is not None:
+        replace_vae(pipeline, args.vae)
+    if args.scheduler is not None:
+        choose_scheduler(pipeline, args.scheduler)
+    if args.steps is not None:
+        pipeline.nfe(args.steps)  # refuses a number that it cannot sample with
+        pipeline.register_to_config(default_num_inference_steps=args.steps)
+    if args.guidance_scale is not None:
+        pipeline.nfe(guidance_scale=args.guidance_scale)  # refuses as well
+        pipeline.register_to_config(default_guidance_scale=args.guidance_scale)
+    if args.interval is not None:
+        pipeline.nfe(guidance_interval=args.interval)
+        low, high = args.interval
+        pipeline.register_to_config(default_guidance_low=low, default_guidance_high=high)
+    name = args.name or Path(args.output).resolve().name
+    if args.card is not None:
+        card = Path(args.card).read_text(encoding="utf-8")
+    else:
+        card = model_card(name, pipeline)
+    pipeline.nfe()  # refuses a scheduler that cannot take the default steps
+    return export_pipeline(pipeline, args.output, card)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m mobilediff.export", description="Make a checkpoint ready for the hub."
+        prog="python -m mobilediff.export",
+        description="Make a checkpoint ready for the hub, or refresh the code inside checkpoints.",
     )
-    parser.add_argument("--model", required=True, help="checkpoint folder, such as checkpoints/student-8step")
-    parser.add_argument("--output", required=True, help="folder to write; a checkpoint there is replaced")
+    parser.add_argument("--model", help="checkpoint folder, such as checkpoints/student-8step")
+    parser.add_argument("--output", help="folder to write; a checkpoint there is replaced")
+    parser.add_argument(
+        "--code", nargs="+", metavar="FOLDER", help="checkpoints whose code is replaced by this package's, alone"
+    )
     parser.add_argument("--name", help="of the model, on its card (default: the output folder's)")
     parser.add_argument(
         "--text", help="a folder of the stage clip's export, whose text encoder takes the model's place"
@@ -202,31 +272,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--interval", nargs=2, type=float, metavar=("LOW", "HIGH"), help="where that guidance applies")
     parser.add_argument("--card", help="file to use as README.md instead of the generated model card")
     args = parser.parse_args(argv)
+    if args.code is not None:
+        if others := [name for name, value in vars(args).items() if value is not None and name != "code"]:
+            parser.error(f"--code takes no other option, but --{others[0].replace('_', '-')} is given")
+    elif args.model is None or args.output is None:
+        parser.error("required are --model and --output, or --code")
     try:
-        pipeline = load_pipeline(args.model)
-        if args.text is not None:
-            replace_text_encoder(pipeline, args.text)
-        if args.vae is not None:
-            replace_vae(pipeline, args.vae)
-        if args.scheduler is not None:
-            choose_scheduler(pipeline, args.scheduler)
-        if args.steps is not None:
-            pipeline.nfe(args.steps)  # refuses a number that it cannot sample with
-            pipeline.register_to_config(default_num_inference_steps=args.steps)
-        if args.guidance_scale is not None:
-            pipeline.nfe(guidance_scale=args.guidance_scale)  # refuses as well
-            pipeline.register_to_config(default_guidance_scale=args.guidance_scale)
-        if args.interval is not None:
-            pipeline.nfe(guidance_interval=args.interval)
-            low, high = args.interval
-            pipeline.register_to_config(default_guidance_low=low, default_guidance_high=high)
-        name = args.name or Path(args.output).resolve().name
-        if args.card is not None:
-            card = Path(args.card).read_text(encoding="utf-8")
+        if args.code is not None:
+            refresh_code(args.code)
+            print(*args.code, sep="\n")
         else:
-            card = model_card(name, pipeline)
-        pipeline.nfe()  # refuses a scheduler that cannot take the default steps
-        print(export_pipeline(pipeline, args.output, card))
+            print(_export_with(args))
     except (OSError, ValueError) as error:
         parser.error(str(error))
 

@@ -1,27 +1,21 @@
-import hashlib
-import inspect
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from diffusers import AutoencoderTiny, DiffusionPipeline
+from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection
 
 from mobilediff import export
 from mobilediff.checkpoints import checkpoint_names, load_pipeline
 from mobilediff.export import export_pipeline
-from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline
+from tests.checkpoints.drawing import draw
 from tests.tiny import KINDS, tiny_checkpoint, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
-
-STEPS = {"teacher": 2, "student": 2}
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +32,17 @@ def student(checkpoints, tmp_path) -> Path:
     return Path(shutil.copytree(checkpoints / "student", tmp_path / "student"))
 
 
-def draw(pipeline, steps: int | None = None) -> torch.Tensor:
-    pipeline.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(0)
-    return pipeline("a dog", generator=generator, num_inference_steps=steps, output_type="pt").images
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_checkpoint_loads_with_the_package_and_gives_the_same_image(checkpoints, kind):
-    original = draw(tiny_pipeline(kind), STEPS.get(kind))
+def test_a_checkpoint_loads_with_the_package_and_gives_the_same_image(checkpoints, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path))
+    original = draw(tiny_pipeline(kind))
     for pipeline in (
         load_pipeline(checkpoints / kind),
         MobileDiffusionPipeline.from_pretrained(checkpoints / kind),
         DiffusionPipeline.from_pretrained(checkpoints / kind, trust_remote_code=True),
     ):
         assert {module.dtype for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder)} == {torch.float32}
-        torch.testing.assert_close(draw(pipeline, STEPS.get(kind)), original, rtol=0, atol=0.03)
+        torch.testing.assert_close(draw(pipeline), original, rtol=0, atol=0.03)
     in_half = load_pipeline(checkpoints / kind, dtype=torch.bfloat16)
     assert in_half.unet.dtype == torch.bfloat16
 
@@ -64,83 +53,6 @@ def test_the_package_runs_its_own_code_and_not_the_folders(checkpoints, student)
     assert type(load_pipeline(student).unet).__module__ == "mobilediff.models.mobile_unet"
     with pytest.raises(ValueError, match="trust_remote_code"):
         DiffusionPipeline.from_pretrained(student)
-
-
-ELSEWHERE = """
-import importlib.util, sys
-from diffusers import AutoencoderTiny, DiffusionPipeline
-from safetensors.torch import save_file
-import torch
-
-assert importlib.util.find_spec("mobilediff") is None
-*folders, output = sys.argv[1:]
-pipelines = [DiffusionPipeline.from_pretrained(folder, trust_remote_code=True) for folder in folders]
-images = {}
-for i, pipeline in enumerate(pipelines):
-    assert pipeline.unet.dtype == torch.float32
-    steps = 2 if pipeline.config.default_num_inference_steps == 50 else None
-    generator = torch.Generator().manual_seed(0)
-    images[str(i)] = pipeline("a dog", generator=generator, num_inference_steps=steps, output_type="pt").images
-save_file(images, output)
-"""
-
-
-def draw_elsewhere(folders: list[Path], tmp_path: Path) -> list[torch.Tensor]:
-    """Load all folders in one fresh process, then draw with each: from an empty folder, offline, with an empty modules
-    cache and without this project on the path."""
-    elsewhere, output = tmp_path / "elsewhere", tmp_path / "images.safetensors"
-    elsewhere.mkdir()
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, *map(str, folders), str(output)],
-        cwd=elsewhere,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    images = load_file(output)
-    return [images[str(i)] for i in range(len(folders))]
-
-
-def with_later_code(kind: str, folder: Path, tmp_path: Path, monkeypatch) -> Path:
-    """A checkpoint whose copy of the UNet's code is another version, which predicts zeros."""
-    source = Path(inspect.getsourcefile(MobileUNet))
-    head, forward, body = source.read_text().rpartition("    def forward(")
-    zeros = "    def forward(self, sample, *args, **kwargs):\n        return (torch.zeros_like(sample),)\n\n"
-    later = tmp_path / source.name
-    later.write_text(f"{head}{zeros}    def earlier_forward({body}")
-    getsourcefile = inspect.getsourcefile
-    with monkeypatch.context() as patch:
-        patch.setattr(inspect, "getsourcefile", lambda cls: later if cls is MobileUNet else getsourcefile(cls))
-        return tiny_checkpoint(folder, kind)
-
-
-def test_checkpoints_share_a_process_where_the_package_is_not_installed(checkpoints, tmp_path, monkeypatch):
-    """Teacher and students, each before and after the other, and two versions of the code likewise."""
-    later = with_later_code("student-1step", tmp_path / "later", tmp_path, monkeypatch)
-    first = [checkpoints / kind for kind in KINDS]
-    folders = [*first, later, *first[::-1]]
-    drawn = draw_elsewhere(folders, tmp_path)
-    for folder, image in zip(folders, drawn, strict=True):
-        if folder != later:
-            expected = draw(load_pipeline(folder), STEPS.get(folder.name))
-            torch.testing.assert_close(image, expected, rtol=0, atol=1e-4, msg=folder.name)
-    # With v = 0 the latents are alpha_999 times the noise, next to nothing.
-    pipeline = load_pipeline(checkpoints / "student-1step")
-    with torch.no_grad():
-        grey = (pipeline.decode_latents(torch.zeros(1, 4, 16, 16)) / 2 + 0.5).clamp(0, 1)
-    torch.testing.assert_close(drawn[len(first)], grey, rtol=0, atol=1e-2)
-
-
-def test_a_pipeline_that_runs_a_folders_code_is_exported_with_that_code(checkpoints, tmp_path, monkeypatch):
-    later = with_later_code("student-1step", tmp_path / "later", tmp_path, monkeypatch)
-    pipeline = DiffusionPipeline.from_pretrained(later, trust_remote_code=True)
-    again = export_pipeline(pipeline, tmp_path / "again" / later.name)
-    for file in later.rglob("*"):
-        assert file.is_dir() or (again / file.relative_to(later)).read_bytes() == file.read_bytes(), file.name
 
 
 def test_what_is_in_a_checkpoint(checkpoints):
@@ -380,6 +292,7 @@ def test_a_vae_of_another_class_is_taken_if_it_decodes_alike(checkpoints, tmp_pa
     assert not (tmp_path / "hub").exists()
     monkeypatch.setattr(export, "LEAST_LIKENESS", -100)
     export.main(arguments)
+    assert "block_out_channels" not in json.loads((tmp_path / "hub" / "vae" / "config.json").read_text())
     taken = load_pipeline(tmp_path / "hub")
     torch.testing.assert_close(taken.vae.decoder.layers[-1].bias, small.decoder.layers[-1].bias, rtol=1e-3, atol=1e-2)
     latents = torch.randn(2, 4, 16, 16)
@@ -395,14 +308,3 @@ def test_a_vae_of_another_class_is_taken_if_it_decodes_alike(checkpoints, tmp_pa
         with pytest.raises(SystemExit):
             export.main(arguments)
         assert named in capsys.readouterr().err
-
-
-def test_the_checkpoints_in_the_tree_carry_the_code_of_the_package():
-    root = Path(export.__file__).parent
-    sources = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.py")}
-    shipped = sorted((root.parent / "checkpoints").rglob("*.py"))
-    assert shipped
-    for file in shipped:
-        module, _, digest = file.stem.rpartition("_")
-        assert sources[module].startswith(digest), f"{file} is of an older {module}.py: export its checkpoint again"
-        assert hashlib.sha256(file.read_bytes()).hexdigest() == sources[module]

@@ -4,20 +4,25 @@ This file ships inside every checkpoint, so it imports nothing of the package it
 """
 
 import difflib
+import hashlib
 import importlib
 import inspect
 import math
+import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
+from importlib.util import cache_from_source
 from numbers import Integral, Real
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import logging
+from diffusers.utils import DIFFUSERS_DYNAMIC_MODULE_NAME, logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -31,12 +36,16 @@ MAX_CACHED_PROMPTS = 1024
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
-# Where the package that this file belongs to keeps the classes that a checkpoint may carry a copy of.
+# Where the package keeps the classes that a checkpoint may carry a copy of.
 PACKAGE_MODULES = {
-    "MobileUNet": "models.mobile_unet",
-    "UFOGenScheduler": "schedulers.ufogen",
-    "DistilledDDIMScheduler": "schedulers.distilled_ddim",
+    "MobileUNet": "mobilediff.models.mobile_unet",
+    "UFOGenScheduler": "mobilediff.schedulers.ufogen",
+    "DistilledDDIMScheduler": "mobilediff.schedulers.distilled_ddim",
 }
+
+# Where diffusers copies the code of local folders to, and runs it under the files' bare names.
+LOCAL_CODE = f"{DIFFUSERS_DYNAMIC_MODULE_NAME}.local"
+CODE_HASH = re.compile(r"_[0-9a-f]{12}$")
 
 
 def encode_text(
@@ -101,6 +110,32 @@ def _prompt_warnings(prompt: str, nouns: tuple[str, ...] | None, tokenizer: CLIP
             f"Nearest known names: {', '.join(nearest)}."
         )
     return warnings
+
+
+def _isolate_code(cls: type) -> None:
+    """Rename the module of a class from a local folder after the hash of its code.
+
+    diffusers runs the `pipeline.py` of every local folder in one module: another version's functions and constants
+    would replace those that this version's methods call. Python tells bytecode apart by second and size alone, so
+    that this version could also run as the other. The renamed module and its file stay as they were loaded.
+    """
+    shared = cls.__module__
+    package, _, stem = shared.rpartition(".")
+    module = sys.modules.get(shared)
+    if package != LOCAL_CODE or CODE_HASH.search(stem) or module is None or vars(module).get(cls.__name__) is not cls:
+        return
+    source = Path(inspect.getfile(cls))
+    content = source.read_bytes()
+    stem = f"{stem}_{hashlib.sha256(content).hexdigest()[:12]}"
+    own, temporary = source.with_name(f"{stem}.py"), source.with_name(f".{stem}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, own)
+    Path(cache_from_source(source)).unlink(missing_ok=True)
+    for value in list(vars(module).values()):
+        if getattr(value, "__module__", None) == shared:
+            value.__module__ = f"{package}.{stem}"
+    module.__name__, module.__file__ = f"{package}.{stem}", str(own)
+    sys.modules[module.__name__] = sys.modules.pop(shared)
 
 
 def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
@@ -179,6 +214,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         guidance_distilled: bool = False,
     ):
         super().__init__()
+        for cls in (MobileDiffusionPipeline, *map(type, (vae, text_encoder, tokenizer, unet, scheduler))):
+            _isolate_code(cls)
         checked_interval((default_guidance_low, default_guidance_high))
         if isinstance(vae, AutoencoderKL) and (vae.config.latents_mean is None or vae.config.latents_std is None):
             raise ValueError("the VAE's config holds no latents_mean and latents_std; both are needed to decode")
@@ -212,17 +249,16 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         folder is executed and no trust is asked for.
         """
         config = super().load_config(*args, **kwargs)
-        package, _, module = __name__.rpartition(".")
-        if module != "pipeline":  # a checkpoint's copy of this file has no package around it
+        if __name__ != "mobilediff.pipeline":  # but a checkpoint's copy of this file
             return config
         index = config[0] if isinstance(config, tuple) else config
         if isinstance(index.get("_class_name"), (list, tuple)):
             index["_class_name"] = index["_class_name"][-1]
         for name, value in index.items():
             if isinstance(value, (list, tuple)) and value[-1] in PACKAGE_MODULES:
-                module_name = f"{package}.{PACKAGE_MODULES[value[-1]]}"
-                importlib.import_module(module_name)  # diffusers takes component classes from loaded modules only
-                index[name] = [module_name, value[-1]]
+                module = PACKAGE_MODULES[value[-1]]
+                importlib.import_module(module)  # diffusers takes component classes from loaded modules only
+                index[name] = [module, value[-1]]
         return config
 
     @property
