@@ -136,7 +136,7 @@ def legend(records: list[dict]) -> list[str]:
         protocol = batches[0]["protocol"]
         lines.append(
             f"At batch {protocol['batch_size']}: the whole pipeline in {protocol['dtype']}, median of "
-            f"{protocol['rounds']} runs or more; peak memory is what a call allocates beyond the weights."
+            f"{protocol['rounds']} runs or more; peak memory: allocated by a call beyond the weights."
         )
     if sources := sorted({record["peer"] for record in records if "peer" in record}):
         lines.append(
