@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     pipeline = load_sampler(args.model, device)
     settings = resolve_settings(pipeline, args.model, dtype=args.dtype, compiled=args.compile)
     points = sweep_points(pipeline, settings, args.scales, args.intervals, args.steps, args.schedulers)
-    result = measure_guidance(pipeline, points, judge, args.n, args.batch_size, args.samples, device)
-    keep_result("eval.guidance", result, args.json)
+    sweep = measure_guidance(pipeline, points, judge, args.n, args.batch_size, args.samples, device)
+    result = keep_result("eval.guidance", sweep, args.json)
     if args.plot:
         draw_guidance(result, args.plot)
 

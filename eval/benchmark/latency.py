@@ -2,7 +2,7 @@
 
 After a warm-up the models take turns at each part, so that a drift of the machine hits all alike; of two calls in a
 row the second is timed. The machine's matrix product takes its turn as well, and its best rate is the peak that a
-network call has its share of. Memory is measured after the timed runs, in calls of its own.
+network call reaches a fraction of. Memory is measured after the timed runs, in calls of its own.
 """
 
 import math
@@ -138,7 +138,7 @@ def measure_latency(
 
     Returns:
         `models`: by name, each part's `median_ms`, `p90_ms`, `runs`, `images_per_second` (`batch_size` / median),
-        `share_of_peak` (fp32) of the network call and, with `memory`, `peak_memory_bytes`; `protocol`: batch size,
+        `fraction_of_peak` (fp32) of the network call and, with `memory`, `peak_memory_bytes`; `protocol`: batch size,
         the machine's peaks, device, threads and versions, and `long_call_seconds`, see `LONG_CALL`.
 
     Raises:
@@ -167,7 +167,7 @@ def measure_latency(
     for name, model in pipelines.items():
         macs = batch_size * count_params_and_macs(model.unet, network_inputs(model))[1]
         rate = 2 * macs / result[name]["network_call"]["median_ms"] / 1e6
-        result[name]["network_call"]["share_of_peak"] = rate / peaks["matrix_peak_fp32_gflops"]
+        result[name]["network_call"]["fraction_of_peak"] = rate / peaks["matrix_peak_fp32_gflops"]
     return {"models": result, "protocol": protocol}
 
 

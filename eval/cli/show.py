@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from eval.cli.table import aligned
 from eval.protocol import write_json
-from eval.schema import stated_result
+from eval.schema import SCHEMA, CommandResult, check_result
 
 SHA_LENGTH = 12
 APART = ("protocol", "samples", "intervals", "repeats")
@@ -18,19 +18,20 @@ def show_result(command: str, result: dict, path: str | None) -> None:
         result: from a `measure_` function.
         path: a JSON file, or None.
     """
-    result = keep_result(command, result, path)
+    keep_result(command, result, path)
     print(figures_table(result))
     for part in ("samples", "protocol"):
         stated = "; ".join(f"{key} {value}" for key, value in _flat(result[part]))
         print(f"{part}: {stated}")
 
 
-def keep_result(command: str, result: dict, path: str | None) -> dict:
-    """The result held to the schema, and written to `path` if there is one; errors as in `stated_result`."""
-    result = stated_result(command, result)
+def keep_result(command: str, result: dict, path: str | None) -> CommandResult:
+    """Check a result, write it to `path` if there is one and return its model; errors as in `check_result`."""
+    content = {"schema": SCHEMA, "command": command} | result
+    checked = check_result(command, content)
     if path:
-        write_json(path, result)
-    return result
+        write_json(path, content)
+    return checked
 
 
 def figures_table(result: dict) -> str:
@@ -38,8 +39,8 @@ def figures_table(result: dict) -> str:
     intervals, repeats = result.get("intervals", {}), result.get("repeats", {"seeds": []})
     sets = f"{len(repeats['seeds'])} sets: mean, std" if repeats["seeds"] else ""
     lines = [["figure", "value", "95 % interval", sets]]
-    for key, value in _flat({key: value for key, value in result.items() if key not in (*APART, "schema", "command")}):
-        if isinstance(value, str) or value is None:
+    for key, value in _flat({key: value for key, value in result.items() if key not in APART}):
+        if isinstance(value, str | list) or value is None:
             continue
         interval, spread = intervals.get(key), repeats.get(key)
         lines.append([

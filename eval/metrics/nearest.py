@@ -37,8 +37,8 @@ def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float
 
     The threshold is the `percentile`-th percentile of the test images' distances: a sample at it or nearer is nearer
     to a training image than almost every new real image is. Samples that are as far from the training images as test
-    images are have a `copy_share` of about percentile / 100, and not of 0. CIFAR-10's test set has near-duplicates of
-    training images, 3.3 % of it by Barz and Denzler (arXiv 1902.00423), so that its 1st percentile is strict.
+    images are have a `copy_fraction` of about percentile / 100, and not of 0. CIFAR-10's test set has near-duplicates
+    of training images, 3.3 % of it by Barz and Denzler (arXiv 1902.00423), so that its 1st percentile is strict.
 
     Args:
         samples: distances of samples from `nearest_training`, [M].
@@ -47,7 +47,7 @@ def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float
         bins: of the histogram, equally wide from 0 to the largest distance.
 
     Returns:
-        `copy_share` (0 to 1), `copy_threshold`, `copy_percentile`, `nearest_distance_median`,
+        `copy_fraction` (0 to 1), `copy_threshold`, `copy_percentile`, `nearest_distance_median`,
         `nearest_distance_median_test`, `n`, `n_test`, and `histogram` with `edges` (bins + 1) and the counts
         `samples` and `test`.
 
@@ -67,7 +67,7 @@ def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float
     threshold = float(np.percentile(test, percentile))
     edges = np.linspace(0, max(samples.max(), test.max()) or 1.0, bins + 1)
     return {
-        "copy_share": float((samples <= threshold).mean()),
+        "copy_fraction": float((samples <= threshold).mean()),
         "copy_threshold": threshold,
         "copy_percentile": percentile,
         "nearest_distance_median": float(np.median(samples)),

@@ -22,17 +22,17 @@ from eval.measures.quality import TrainingFeatures, measure_quality
 from eval.measures.reconstruction import reconstructed
 from eval.metrics.accuracy import known_nouns
 from eval.metrics.frechet import check_count
-from eval.protocol import device_description, folder_sha256, library_versions, tensor_sha256
+from eval.protocol import device_description, folder_sha256, library_versions, read_json, tensor_sha256
 from eval.reporting.tables import DAMAGED, NOISE_STD, RECONSTRUCTED, SCALE, figures
 from eval.samples.images import ImageSet, real_images
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import CheckpointSettings, resolve_settings
 from eval.samples.store import DEFAULT_SAMPLES, kept_samples
-from eval.schema import SCHEMA, read_results, write_results
+from eval.schema import OTHER_DISTANCE, SCHEMA, Results, check_results, write_results
 from mobilediff.captions import CLASS_NAMES, caption
 
 SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip")
-ONE_SET = ("distance", "quality", "clip")  # sections of one row that are of the same samples
+ONE_SET = ("frechet_distance", "quality", "clip")  # sections of one row that are of the same samples
 BASELINE = "teacher"
 
 
@@ -83,7 +83,8 @@ class Report:
         self._made: dict[str, ImageSet] = {}
         self.device = PartialState().device
         self.pipelines = {name: load_sampler(folder, self.device) for name, folder in folders.items()}
-        self.results = read_results(self.file) if self.file.exists() else {"schema": SCHEMA, "records": {}}
+        self.results = read_json(self.file) if self.file.exists() else {"schema": SCHEMA, "records": {}}
+        check_results(self.results, str(self.file))
         for name, folder in folders.items():
             sha256, shipped = folder_sha256(folder), folder.parent == self.checkpoints
             if self.record(name).get("model_sha256") != sha256:
@@ -204,17 +205,17 @@ class Report:
     def check_data(self, sections: list[str]) -> None:
         """Refuse, before samples are drawn, sections whose rows for scale need images that are not there."""
         judge, clip = judge_extractor().protocol(), bundled_clip(device=self.device).protocol()
-        for section in set(sections) & {"distance", "quality", "nouns", "clip"}:
-            if self._scale_rows(section, clip if section == "clip" else judge):
+        extracted = {"distance": "frechet_distance", "quality": "quality", "nouns": "nouns", "clip": "clip"}
+        for section in set(sections) & set(extracted):
+            if self._scale_rows(extracted[section], clip if section == "clip" else judge):
                 self.real  # noqa: B018 - reads them
         if "quality" in sections and self._stale("quality", judge):
             self.training  # noqa: B018 - reads the training images
 
     def distance(self, extractors: list[Extractor]) -> None:
-        """Frechet distance and class accuracy, with the bundled extractor in the section `distance`; another has its
-        own, with what the figure is called."""
+        """Measure Frechet distances and class accuracy, a section for each extractor."""
         for extractor in extractors:
-            section = "distance" if extractor.name == JUDGE else f"distance {extractor.name}"
+            section = "frechet_distance" if extractor.name == JUDGE else OTHER_DISTANCE + extractor.name
             protocol = extractor.protocol()
             names = self._stale(section, protocol)
             for name in names:
@@ -265,8 +266,8 @@ class Report:
         """The rows for scale of which a section was not measured by this extractor."""
         return [name for name in SCALE if not agrees(self.record(name).get(section, {}).get("protocol", {}), protocol)]
 
-    def finish(self) -> dict:
-        """Drop what other models or extractors than those here gave, write the rows of the tables; the results."""
+    def finish(self) -> Results:
+        """Drop records of other models and sections of other extractors, add the tables' cells, write and return."""
         for name in list(self.results["records"]):
             record, folder = self.results["records"][name], self.checkpoints / name
             if name in SCALE or "peer" in record or not record.get("shipped", True):
@@ -277,12 +278,11 @@ class Report:
         for record in self.results["records"].values():
             self._drop_stale_sections(record)
             record["figures"] = figures(record)
-        write_results(self.file, self.results)
-        return self.results
+        return write_results(self.file, self.results)
 
     def _drop_stale_sections(self, record: dict) -> None:
         judge = judge_extractor().protocol()
-        current = dict.fromkeys(("distance", "quality", "nouns"), judge)
+        current = dict.fromkeys(("frechet_distance", "quality", "nouns"), judge)
         current["clip"] = bundled_clip(device=self.device).protocol()
         for section, protocol in current.items():
             if not agrees(record.get(section, {"protocol": protocol})["protocol"], protocol):

@@ -40,13 +40,13 @@ def figures(record: dict) -> dict[str, dict[str, str]]:
         size, image = largest["protocol"]["batch_size"], largest["image"]
         cost[f"images/s, batch {size}"] = f"{image['images_per_second']:.1f}"
         cost[f"peak memory, batch {size} (MB)"] = f"{image['peak_memory_bytes'] / 1e6:.0f}"
-    sections = [record[name] for name in ("distance", "nouns", "clip", "quality") if name in record]
+    sections = [record[name] for name in ("frechet_distance", "nouns", "clip", "quality") if name in record]
     if sections:
         quality["n"] = " / ".join(dict.fromkeys(f"{section['n']:,}" for section in sections))
-    if distance := record.get("distance"):
+    if distance := record.get("frechet_distance"):
         quality["Fréchet distance"] = with_interval(distance, "frechet_distance_judge", "{:.2f}")
         quality["class accuracy"] = with_interval(distance, "class_accuracy", "{:.1%}")
-    for section in (section for name, section in record.items() if name.startswith("distance ")):
+    for section in (section for name, section in record.items() if name.startswith("frechet_distance ")):
         quality[section["label"]] = with_interval(section, section["figure"], "{:.2f}")
     if nouns := record.get("nouns"):
         for key, title in (("noun_top1", "noun top-1"), ("noun_top5", "noun top-5")):
@@ -59,7 +59,7 @@ def figures(record: dict) -> dict[str, dict[str, str]]:
             quality[name] = f"{features[name]:.3f}"
         if "seed_distance" in features:
             quality["seed distance"] = f"{features['seed_distance']:.2f}"
-        quality["near copies"] = f"{features['copies']['copy_share']:.1%}"
+        quality["near copies"] = f"{features['copies']['copy_fraction']:.1%}"
     return {"cost": cost, "quality": quality}
 
 
@@ -143,7 +143,7 @@ def legend(records: list[dict]) -> list[str]:
             f"Random weights: built from the public configuration of {', '.join(sources)}, since time does not depend "
             "on the weights."
         )
-    if measured := [record["distance"] for record in records if "distance" in record]:
+    if measured := [record["frechet_distance"] for record in records if "frechet_distance" in record]:
         protocol = measured[0]["protocol"]
         lines.append(
             f"Fréchet distance: features of {JUDGE} ({protocol['extractor_sha256'][:12]}), not FID, against "
@@ -151,11 +151,11 @@ def legend(records: list[dict]) -> list[str]:
             f"training set) is {measured[0]['floor']:.2f}. Class accuracy: of the same classifier. In brackets: 95 % "
             "intervals by bootstrap over the samples."
         )
-    sampled = [record for record in records if "dtype" in record.get("distance", {}).get("samples", {})]
+    sampled = [record for record in records if "dtype" in record.get("frechet_distance", {}).get("samples", {})]
     if sampled:
         ways = {}
         for record in sampled:
-            samples = record["distance"]["samples"]
+            samples = record["frechet_distance"]["samples"]
             way = f"{samples['dtype']} under torch.compile" if samples.get("compiled") else samples["dtype"]
             ways.setdefault(way, []).append(record["model"])
         drawn = "; ".join(f"{way}: {', '.join(models)}" for way, models in ways.items())

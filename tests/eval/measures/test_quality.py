@@ -54,9 +54,9 @@ def test_planted_copies_are_counted(judge, reference, monkeypatch):  # noqa: F81
     images.images[:25] = splits["train"].images[50:75]
     copies = measure_quality(images, judge, reference, training=training)["copies"]
     assert copies["n_training"] == 150 and copies["n"] == 100
-    assert copies["copy_share"] == pytest.approx(0.25, abs=0.03)
+    assert copies["copy_fraction"] == pytest.approx(0.25, abs=0.03)
     clean = measure_quality(random_images(100, 6), judge, reference, training=training)["copies"]
-    assert clean["copy_share"] <= 0.05
+    assert clean["copy_fraction"] <= 0.05
 
 
 def test_a_reference_without_features_is_refused(judge, tmp_path):  # noqa: F811
