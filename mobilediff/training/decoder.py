@@ -22,7 +22,13 @@ from mobilediff.training.data.augment import mirror
 from mobilediff.training.data.latents import cached_latents
 from mobilediff.training.engine.options import RunLimits, run_stage
 from mobilediff.training.engine.trainer import Trainer, TrainingStep
-from mobilediff.training.losses.decoder import DecoderLoss, DecoderLossOptions
+from mobilediff.training.losses.decoder import (
+    DecoderLoss,
+    DecoderLossOptions,
+    PatchDiscriminator,
+    patch_discriminator_loss,
+)
+from mobilediff.training.losses.perceptual import PerceptualLoss
 
 
 @dataclass
@@ -54,7 +60,19 @@ def train(options: DecoderOptions, limits: RunLimits) -> bool:
     mean, std = latent_statistics(vae)
     images, test_images = dataset.images.to(trainer.device), test.images[:1000].to(trainer.device)
     module = trainer.add("decoder", LatentDecoder(vae).requires_grad_(True))
-    decoder_loss = DecoderLoss(trainer, encoder, F.l1_loss)
+    discriminator = PatchDiscriminator() if options.lambda_adversarial else None
+    if discriminator is not None:
+        trained_discriminator = trainer.add(
+            "discriminator", discriminator, learning_rate=options.discriminator_learning_rate, ema_decay=0.0
+        )
+    decoder_loss = DecoderLoss(
+        PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last),
+        F.l1_loss,
+        lambda_perceptual=options.lambda_perceptual,
+        discriminator=discriminator,
+        lambda_adversarial=options.lambda_adversarial,
+        autocast=trainer.autocast,
+    )
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
         mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=trainer.device)
@@ -63,9 +81,13 @@ def train(options: DecoderOptions, limits: RunLimits) -> bool:
         encoded = latents[mirrored, step.indices].float() * std + mean
         with trainer.autocast():
             decoded = module(encoded.contiguous(memory_format=torch.channels_last)).float()
-        loss, terms = decoder_loss(decoded, targets, step)
+        loss, terms = decoder_loss(decoded, targets, step.index >= options.adversarial_start)
         trainer.update("decoder", loss)
-        return terms | decoder_loss.train_discriminator(decoded, targets)
+        if discriminator is not None:
+            loss, figures = patch_discriminator_loss(trained_discriminator, targets, decoded, trainer.autocast)
+            trainer.update("discriminator", loss)
+            terms |= figures
+        return terms
 
     def on_sample(writer) -> dict[str, float]:
         with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():

@@ -6,25 +6,28 @@ adversarial one, and distribution matching with a teacher.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mobilediff.checkpoints import load_component
 from mobilediff.diffusion import alpha_sigma, any_timesteps, sample_from_velocity, trailing_timesteps
 from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import checked_interval
 from mobilediff.schedulers.ufogen import UFOGenScheduler
-from mobilediff.training.data.conditioning import velocities
+from mobilediff.training.data.conditioning import ConditionedNetwork
 from mobilediff.training.data.latents import Batch, setup
-from mobilediff.training.data.pairs import sample_pairs
+from mobilediff.training.data.pairs import PairSettings, sample_pairs
 from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
 from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
 from mobilediff.training.engine.trainer import TrainingStep
-from mobilediff.training.losses.adversarial import Discriminator
-from mobilediff.training.losses.distribution_matching import DistributionMatcher
-from mobilediff.training.losses.perceptual import LatentPerceptualLoss
+from mobilediff.training.losses.adversarial import discriminator_loss, generator_loss, make_discriminator
+from mobilediff.training.losses.distribution_matching import distribution_matching_loss, fake_score_loss
+from mobilediff.training.losses.perceptual import LatentPerceptualLoss, PerceptualLoss
 
 
 @dataclass
@@ -134,6 +137,21 @@ class OneStepOptions(GeneratorOptions):
         """The numbers of steps whose timesteps the generator is trained at."""
         return [count for count in range(1, self.num_intervals + 1) if self.num_intervals % count == 0]
 
+    @property
+    def pair_settings(self) -> PairSettings:
+        """What the reconstruction targets depend on."""
+        return PairSettings(
+            student_steps=self.student_steps,
+            num_pairs=self.num_pairs,
+            seed=self.pairs_seed,
+            num_intervals=self.num_intervals,
+            first_timestep_probability=self.first_timestep_probability,
+            class_probability=self.class_probability,
+            phrasing_probability=self.phrasing_probability,
+            batch_size=self.sample_batch_size,
+            precision=self.mixed_precision,
+        )
+
 
 def train(options: OneStepOptions, limits: RunLimits) -> bool:
     """Train the generator, its discriminator and its fake score; see `Trainer.fit` for the returned value."""
@@ -153,16 +171,48 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
     scheduler = UFOGenScheduler(prediction_type="v_prediction", distilled_num_inference_steps=options.step_counts)
     pipeline = make_pipeline(parts, generator, scheduler, options, guidance_distilled=True)
     unet = source.unet.to(trainer.device, memory_format=torch.channels_last)
+
+    def conditioned(network: nn.Module) -> ConditionedNetwork:
+        return ConditionedNetwork(network, data.conditioning, trainer.autocast)
+
     with trainer.accelerator.main_process_first():
-        pairs = sample_pairs(unet, data, trainer)
-    perceptual = discriminator = matcher = None
+        pairs = sample_pairs(
+            conditioned(trainer.compiled(unet)), data, options.pair_settings, Path(options.pair_cache)
+        )
     if options.lambda_perceptual:
-        perceptual = LatentPerceptualLoss(trainer, encoder, parts.vae, pairs.latents)
+        mean, std = latent_statistics(parts.vae)
+        decoder = trainer.frozen(LatentDecoder(parts.vae))
+
+        def decode(latents: torch.Tensor) -> torch.Tensor:
+            with trainer.autocast():
+                return decoder(latents * std + mean)
+
+        loss = PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last)
+        perceptual = LatentPerceptualLoss(loss, decode, pairs.latents, trainer.autocast)
     if options.lambda_adversarial:
-        discriminator = Discriminator(trainer, unet, data.conditioning)
+        network = make_discriminator(unet)
+        discriminator = conditioned(
+            trainer.add(
+                "discriminator",
+                network,
+                learning_rate=options.discriminator_learning_rate,
+                betas=options.discriminator_betas,
+                ema_decay=0.0,
+            )
+        )
+        frozen_discriminator = conditioned(trainer.compiled(network))
     if options.lambda_distribution:
-        matcher = DistributionMatcher(trainer, teacher, fake_score, data.conditioning)
-    module = trainer.add("generator", generator)
+        teacher_network = conditioned(trainer.frozen(teacher))
+
+        def guided_teacher(noisy, timesteps, caption_ids) -> torch.Tensor:
+            return teacher_network.guided(
+                noisy, timesteps, caption_ids, options.guidance_scale, options.guidance_interval
+            )
+
+        fake_score_network = conditioned(
+            trainer.add("fake_score", fake_score, learning_rate=options.fake_score_learning_rate, ema_decay=0.0)
+        )
+    module = conditioned(trainer.add("generator", generator))
     timesteps = trailing_timesteps(options.num_intervals, trainer.device)
     loss_weights = {
         "loss_reconstruction": options.lambda_reconstruction,
@@ -179,28 +229,40 @@ def train(options: OneStepOptions, limits: RunLimits) -> bool:
         t = timesteps[interval]
         alpha, sigma = alpha_sigma(t)
         noisy = pairs.noisy[picked].float().contiguous(memory_format=torch.channels_last)
-        v, _ = velocities(module, data.conditioning, trainer, noisy, t, caption_ids)
+        v = module(noisy, t, caption_ids)
         fake = Batch(sample_from_velocity(noisy, v, alpha, sigma), caption_ids)
         terms = {"loss_reconstruction": F.mse_loss(fake.latents, target)}
-        if perceptual:
+        if options.lambda_perceptual:
             terms["loss_perceptual"] = perceptual(fake.latents, picked)
         adversarial_on = step.index >= options.reconstruction_steps
-        if discriminator and adversarial_on:
+        if options.lambda_adversarial and adversarial_on:
             if options.discriminator_timesteps == "next":
                 adversarial_timesteps = timesteps[interval + 1]
             else:
                 adversarial_timesteps = any_timesteps(
                     len(caption_ids), options.discriminator_interval, draws, trainer.device
                 )
-            terms["loss_adversarial"] = discriminator.generator_loss(fake, adversarial_timesteps, draws)
-        if matcher and adversarial_on:
-            terms["loss_distribution"] = matcher.generator_loss(fake, draws)
+            terms["loss_adversarial"] = generator_loss(frozen_discriminator, fake, adversarial_timesteps, draws)
+        if options.lambda_distribution and adversarial_on:
+            terms["loss_distribution"] = distribution_matching_loss(guided_teacher, fake_score_network, fake, draws)
         trainer.update("generator", sum(loss_weights[name] * term for name, term in terms.items()))
         fake.latents = fake.latents.detach()
-        if discriminator and adversarial_on and step.index % options.discriminator_every == 0:
-            terms |= discriminator.train(data.draw(step), fake, adversarial_timesteps, draws)
-        if matcher and adversarial_on:
-            terms |= matcher.train(fake, draws)
+        if options.lambda_adversarial and adversarial_on and step.index % options.discriminator_every == 0:
+            loss, figures = discriminator_loss(
+                discriminator,
+                data.draw(step),
+                fake,
+                adversarial_timesteps,
+                draws,
+                lambda_r1=options.lambda_r1,
+                r1_deviation=options.r1_deviation,
+            )
+            trainer.update("discriminator", loss)
+            terms |= figures
+        if options.lambda_distribution and adversarial_on:
+            for _ in range(options.fake_score_updates):
+                terms["loss_fake_score"] = fake_score_loss(fake_score_network, fake, draws)
+                trainer.update("fake_score", terms["loss_fake_score"])
         return terms
 
     return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline))

@@ -6,20 +6,22 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from mobilediff.diffusion import (
+    NUM_TRAIN_TIMESTEPS,
     Diffused,
     alpha_sigma,
     ddim_step,
     diffuse,
+    guidance_scales,
+    guided,
     progressive_target,
     sample_from_velocity,
     trailing_timesteps,
 )
 from mobilediff.pipeline import checked_interval
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
-from mobilediff.training.data.conditioning import velocities
+from mobilediff.training.data.conditioning import ConditionedNetwork
 from mobilediff.training.data.latents import setup
 from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
 from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
@@ -107,18 +109,12 @@ def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
     teacher = trainer.frozen(load_velocity_pipeline(options.teacher or options.student).unet)
-    module = trainer.add("unet", source.unet)
+    teacher = ConditionedNetwork(teacher, data.conditioning, trainer.autocast)
+    student = ConditionedNetwork(trainer.add("unet", source.unet), data.conditioning, trainer.autocast)
     cfg_aware = options.cfg_aware_probability > 0
     scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
     pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=not cfg_aware)
     timesteps = trailing_timesteps(options.target_steps * options.num_steps, trainer.device)
-
-    def velocities_of(
-        network: nn.Module, noisy, timesteps, caption_ids, scale: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return velocities(
-            network, data.conditioning, trainer, noisy, timesteps, caption_ids, scale, options.guidance_interval
-        )
 
     def draw_scale(step: TrainingStep) -> float:
         aware, place = torch.rand(2, generator=step.generator, device=trainer.device).tolist()
@@ -133,13 +129,16 @@ def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
         z = diffuse(batch.latents, timesteps[start], step.generator)
         scale = draw_scale(step) if cfg_aware else options.guidance_scale
         target = distillation_target(
-            lambda noisy, timesteps: velocities_of(teacher, noisy, timesteps, batch.caption_ids, scale)[0],
+            lambda noisy, t: teacher.guided(noisy, t, batch.caption_ids, scale, options.guidance_interval),
             z,
             [timesteps[start + place] for place in range(options.target_steps + 1)],
         )
-        prediction, plain = velocities_of(
-            module, z.noisy, timesteps[start], batch.caption_ids, scale if cfg_aware else 1.0
-        )
+        if cfg_aware and scale != 1:
+            plain, null = student.with_null(z.noisy, timesteps[start], batch.caption_ids)
+            scales = guidance_scales(timesteps[start] / NUM_TRAIN_TIMESTEPS, scale, options.guidance_interval)
+            prediction = guided(plain, null, scales)
+        else:
+            prediction = plain = student(z.noisy, timesteps[start], batch.caption_ids)
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
         loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)
         loss_task = F.mse_loss(plain, z.velocity)

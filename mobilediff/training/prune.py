@@ -6,6 +6,7 @@ import torch
 
 from mobilediff.compression.pruning import METHODS, check_pruning_ratio, prune_channels, prune_weights
 from mobilediff.diffusion import diffuse, sample_from_velocity, trailing_timesteps
+from mobilediff.training.data.conditioning import ConditionedNetwork
 from mobilediff.training.data.latents import setup
 from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
 from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
@@ -42,15 +43,15 @@ def train(options: PruneOptions, limits: RunLimits) -> bool:
     source = load_velocity_pipeline(options.student)
     parts = FrozenParts.of(source)
     trainer, data = setup(options, limits, parts)
-    teacher, call_teacher = source.unet, trainer.frozen(source.unet)
+    teacher = ConditionedNetwork(trainer.frozen(source.unet), data.conditioning, trainer.autocast)
     if options.method == "structured":
-        unet = prune_channels(teacher, options.pruning_ratio)
+        unet = prune_channels(source.unet, options.pruning_ratio)
     else:
-        unet = prune_channels(teacher, 0.0)  # a copy
+        unet = prune_channels(source.unet, 0.0)  # a copy
         parameters = dict(unet.named_parameters())
         for name, mask in prune_weights(unet, options.pruning_ratio).items():
             parameters[name].register_hook(mask.mul)  # without a gradient a pruned weight stays 0
-    module = trainer.add("unet", unet)
+    student = ConditionedNetwork(trainer.add("unet", unet), data.conditioning, trainer.autocast)
     pipeline = make_pipeline(parts, unet, source.scheduler, options, guidance_distilled=True)
     timesteps = trailing_timesteps(options.num_intervals, trainer.device)
 
@@ -61,12 +62,10 @@ def train(options: PruneOptions, limits: RunLimits) -> bool:
         )
         t = timesteps[interval]
         z = diffuse(batch.latents, t, step.generator)
-        conditioning = data.conditioning(batch.caption_ids)
-        with torch.no_grad(), trainer.autocast():
-            expected = call_teacher(z.noisy, t, **conditioning).sample
-        with trainer.autocast():
-            prediction = module(z.noisy, t, **conditioning).sample
-        samples = [sample_from_velocity(z.noisy, v.float(), z.alpha, z.sigma) for v in (prediction, expected)]
+        with torch.no_grad():
+            expected = teacher(z.noisy, t, batch.caption_ids)
+        prediction = student(z.noisy, t, batch.caption_ids)
+        samples = [sample_from_velocity(z.noisy, v, z.alpha, z.sigma) for v in (prediction, expected)]
         loss_kd_output = (samples[0] - samples[1]).square().mean()
         trainer.update("unet", loss_kd_output)
         return {"loss_kd_output": loss_kd_output}

@@ -13,25 +13,30 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.utils import make_grid
 
 from mobilediff.captions import CaptionBank
 from mobilediff.checkpoints import load_component, load_pipeline
 from mobilediff.data import ImageDataset, load_cifar10
-from mobilediff.files import atomic_path
 from mobilediff.images import to_bytes, to_float
 from mobilediff.models.autoencoder import psnr
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.data.augment import mirror
+from mobilediff.training.data.captioned import cached_tensors, captioned_batches
 from mobilediff.training.data.latents import cached_latents
 from mobilediff.training.engine.monitor import Monitor
 from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, RunLimits, check_validation_samples, run_stage
 from mobilediff.training.engine.pipelines import check_full_vae
 from mobilediff.training.engine.trainer import Trainer, TrainingStep, derived_seed
-from mobilediff.training.losses.decoder import DecoderLoss, DecoderLossOptions
+from mobilediff.training.losses.decoder import (
+    DecoderLoss,
+    DecoderLossOptions,
+    PatchDiscriminator,
+    patch_discriminator_loss,
+)
+from mobilediff.training.losses.perceptual import PerceptualLoss
 
 BATCH_SIZE = 250
 HELD_OUT = 500  # synthetic latents that figures are of
@@ -108,29 +113,27 @@ def decode_all(pipeline: MobileDiffusionPipeline, latents: torch.Tensor, trainer
 @torch.no_grad()
 def synthetic_latents(pipelines: list[MobileDiffusionPipeline], dataset: ImageDataset, trainer: Trainer) -> Decoded:
     """Latents that the students draw for captions as the data set's, decoded; kept in the run folder."""
-    options = trainer.options
-    file = Path(options.output) / "synthetic.safetensors"
-    if not file.is_file():
-        bank = CaptionBank()
+    options, bank = trainer.options, CaptionBank()
+
+    def draw() -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(derived_seed(options.seed, "synthetic"))
         latents = []
         for pipeline in pipelines:
             pipeline.to(trainer.device).set_progress_bar_config(disable=True)
-            for start in range(0, options.num_latents, BATCH_SIZE):
-                images = torch.arange(start, min(start + BATCH_SIZE, options.num_latents)) % len(dataset)
-                caption_ids = bank.draw(
-                    dataset.labels[images], dataset.noun_ids[images], generator, options.class_probability
-                )
+            sizes = [len(part) for part in torch.arange(options.num_latents).split(BATCH_SIZE)]
+            for _, caption_ids in captioned_batches(
+                bank, dataset.labels, dataset.noun_ids, sizes, generator, options.class_probability
+            ):
                 with trainer.autocast():
                     prompts = [bank.texts[caption_id] for caption_id in caption_ids.tolist()]
                     drawn = pipeline(prompt=prompts, generator=generator, output_type="latent").images
                 latents.append(drawn.half().cpu())
         # students in turn, so that those held out are of all
-        latents = torch.cat(latents).unflatten(0, (len(pipelines), -1)).transpose(0, 1).flatten(0, 1).contiguous()
-        tensors = {"latents": latents, "images": decode_all(pipelines[0], latents, trainer).cpu()}
-        with atomic_path(file) as temporary:
-            save_file(tensors, temporary)
-    return Decoded(**{name: tensor.to(trainer.device) for name, tensor in load_file(file).items()})
+        latents = torch.cat(latents).unflatten(0, (len(pipelines), -1)).transpose(0, 1).flatten(0, 1)
+        return {"latents": latents, "images": decode_all(pipelines[0], latents, trainer).cpu()}
+
+    tensors = cached_tensors(Path(options.output) / "synthetic.safetensors", draw)
+    return Decoded(**{name: tensor.to(trainer.device) for name, tensor in tensors.items()})
 
 
 def load_students(folders: tuple[str, ...]) -> list[MobileDiffusionPipeline]:
@@ -169,7 +172,19 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
         latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(trainer.device)
     check_shapes(vae, latents[0], dataset.images)
     module = trainer.add("vae", TinyAutoencoder(vae))
-    decoder_loss = DecoderLoss(trainer, encoder, F.mse_loss)
+    discriminator = PatchDiscriminator() if options.lambda_adversarial else None
+    if discriminator is not None:
+        trained_discriminator = trainer.add(
+            "discriminator", discriminator, learning_rate=options.discriminator_learning_rate, ema_decay=0.0
+        )
+    decoder_loss = DecoderLoss(
+        PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last),
+        F.mse_loss,
+        lambda_perceptual=options.lambda_perceptual,
+        discriminator=discriminator,
+        lambda_adversarial=options.lambda_adversarial,
+        autocast=trainer.autocast,
+    )
     images = dataset.images.to(trainer.device)
 
     def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
@@ -185,10 +200,14 @@ def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
         inputs, targets = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, targets))
         with trainer.autocast():
             encoded, decoded = (output.float() for output in module(real[:learnt], inputs))
-        loss, terms = decoder_loss(decoded, targets, step)
+        loss, terms = decoder_loss(decoded, targets, step.index >= options.adversarial_start)
         terms["loss_encoder"] = F.mse_loss(encoded, real_latents)
         trainer.update("vae", loss + options.lambda_encoder * terms["loss_encoder"])
-        return terms | decoder_loss.train_discriminator(decoded, real)
+        if discriminator is not None:
+            loss, figures = patch_discriminator_loss(trained_discriminator, real, decoded, trainer.autocast)
+            trainer.update("discriminator", loss)
+            terms |= figures
+        return terms
 
     monitor = Monitor(options.validation_samples, trainer.device) if options.validation_samples else None
     monitored = copy.copy(pipelines[0]).to(trainer.device)

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from mobilediff.captions import CaptionBank
 from mobilediff.checkpoints import VAE, encoder_tensors
 from mobilediff.data import ImageDataset, load_cifar10
 from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS
-from mobilediff.files import atomic_path
 from mobilediff.images import to_float
 from mobilediff.models.autoencoder import encode_latents
 from mobilediff.models.latent_decoder import latent_statistics
+from mobilediff.training.data.captioned import cached_tensors
 from mobilediff.training.data.conditioning import Conditioning
 from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, GeneratorOptions, RunLimits
 from mobilediff.training.engine.pipelines import FrozenParts
@@ -78,7 +77,8 @@ def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tenso
     """
     statistics = [values.flatten().tolist() for values in latent_statistics(vae)]
     file = folder / f"{content_hash((*encoder_tensors(vae).values(), dataset.images), statistics)}.safetensors"
-    if not file.is_file():
+
+    def encode() -> dict[str, torch.Tensor]:
         encoded = []
         for images in (dataset.images, dataset.images.flip(-1)):
             batches = (
@@ -86,9 +86,9 @@ def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tenso
                 for batch in images.split(500)
             )
             encoded.append(torch.cat([encode_latents(vae, batch) for batch in batches]).half().cpu())
-        with atomic_path(file) as temporary:
-            save_file({"latents": torch.stack(encoded).contiguous()}, temporary)
-    return load_file(file)["latents"]
+        return {"latents": torch.stack(encoded)}
+
+    return cached_tensors(file, encode)["latents"]
 
 
 def setup(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
