@@ -20,23 +20,21 @@ class PairSettings:
     Attributes:
         student_steps: DDIM steps of the student, a multiple of `num_intervals`.
         num_pairs: pairs to draw.
-        seed: of what they are drawn from.
         num_intervals: timesteps that the one-step student is trained at.
         first_timestep_probability: fraction of the pairs from pure noise; the others are spread evenly.
         class_probability, phrasing_probability: of their captions, as in `CaptionBank.draw`.
         batch_size: pairs drawn at once.
-        precision: of the student's forward pass.
+        dtype: of the student's forward pass.
     """
 
     student_steps: int
     num_pairs: int
-    seed: int
     num_intervals: int
     first_timestep_probability: float
     class_probability: float
     phrasing_probability: float
     batch_size: int
-    precision: str
+    dtype: str
 
 
 @dataclass
@@ -54,6 +52,10 @@ class Pairs:
     latents: torch.Tensor
     caption_ids: torch.Tensor
     interval: torch.Tensor
+
+    def __getitem__(self, pair_ids: torch.Tensor) -> "Pairs":
+        """The pairs of the ids, int64 [B]."""
+        return Pairs(self.noisy[pair_ids], self.latents[pair_ids], self.caption_ids[pair_ids], self.interval[pair_ids])
 
 
 def draw_intervals(count: int, num_intervals: int, first_probability: float) -> torch.Tensor:
@@ -88,7 +90,7 @@ def sample_pairs(student: ConditionedNetwork, data: LatentData, settings: PairSe
     """
 
     def draw() -> dict[str, torch.Tensor]:
-        generator = torch.Generator(device=data.device).manual_seed(derived_seed(settings.seed, "pairs"))
+        generator = torch.Generator(device=data.device).manual_seed(derived_seed(0, "pairs"))
         spread = draw_intervals(settings.num_pairs, settings.num_intervals, settings.first_timestep_probability)
         intervals, sizes = zip(*batch_sizes(spread, settings.batch_size), strict=True)
         captioned = captioned_batches(

@@ -5,16 +5,16 @@ The loss of a latent diffusion model's autoencoder (arXiv 2112.10752, section 3.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from torch import nn
 
 from mobilediff.training.engine.options import TrainingOptions
 
 
-@dataclass
 class DecoderLossOptions(TrainingOptions):
     """Options of a stage that trains a decoder.
 
@@ -27,19 +27,23 @@ class DecoderLossOptions(TrainingOptions):
         discriminator_learning_rate: of the second optimiser.
     """
 
-    perceptual: str = ""
-    lambda_perceptual: float = 1.0
-    lambda_adversarial: float = 0.0
-    adversarial_start: int = 0
-    discriminator_learning_rate: float = 1e-3
+    perceptual: str
+    lambda_perceptual: NonNegativeFloat = 1.0
+    lambda_adversarial: NonNegativeFloat = 0.0
+    adversarial_start: NonNegativeInt = 0
+    discriminator_learning_rate: PositiveFloat = 1e-3
 
-    def __post_init__(self):
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _check_adversarial_start(self) -> Self:
         if self.lambda_adversarial and self.adversarial_start >= self.steps:
             raise ValueError(
                 f"adversarial_start is {self.adversarial_start}, with {self.steps} steps and lambda_adversarial "
                 f"{self.lambda_adversarial}; accepted is a step before the last, or lambda_adversarial 0"
             )
+        return self
+
+    def trial_values(self) -> dict:
+        return super().trial_values() | {"adversarial_start": 1}
 
 
 class PatchDiscriminator(nn.Sequential):
