@@ -26,7 +26,7 @@ class TeacherOptions(GeneratorOptions):
         vae: folder of the frozen autoencoder.
         text: folder that holds `text_encoder` and `tokenizer`.
         network: JSON config of the network.
-        weights: folder of a trained network of that config to start from; None for random weights.
+        initial_weights: folder of a trained network of that config to start from; None for random weights.
         flow_matching: the straight path and its velocity (arXiv 2210.02747) in the place of the cosine schedule and v,
             at times from a logit-normal distribution (arXiv 2403.03206, section 3.1) instead of a uniform one.
     """
@@ -34,7 +34,7 @@ class TeacherOptions(GeneratorOptions):
     vae: str
     text: str
     network: str = "mobilediff/models/configs/teacher.json"
-    weights: str | None = None
+    initial_weights: str | None = None
     flow_matching: bool = False
 
 
@@ -45,7 +45,7 @@ class Teacher(GeneratorStage[TeacherOptions]):
         options = self.options
         parts = FrozenParts.load(options.vae, options.text)
         self.trainer, self.data = prepare(options, self.limits, parts)
-        unet = build_network(options.network, self.data.latents, options.weights)
+        unet = build_network(options.network, self.data.latents, options.initial_weights)
         self.unet = self.trainer.add("unet", unet)
         self.make_pipeline(parts, unet, flow_scheduler() if options.flow_matching else noise_scheduler())
 

@@ -29,21 +29,15 @@ from mobilediff.training.data.synthetic import synthetic_latents
 from mobilediff.training.engine.monitor import Monitor
 from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, Fraction, check_validation_samples
 from mobilediff.training.engine.pipelines import check_full_vae
-from mobilediff.training.engine.stage import Stage, run_stage
+from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
-from mobilediff.training.losses.decoder import (
-    DecoderLoss,
-    DecoderLossOptions,
-    PatchDiscriminator,
-    patch_discriminator_loss,
-)
-from mobilediff.training.losses.perceptual import PerceptualLoss
+from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageOptions
 
 HELD_OUT = 500  # synthetic latents that figures are of
 SHOWN = 16
 
 
-class TinyVaeOptions(DecoderLossOptions):
+class TinyVaeOptions(DecoderStageOptions):
     """Options of the stage.
 
     Attributes:
@@ -129,7 +123,7 @@ def check_shapes(vae: AutoencoderTiny, latents: torch.Tensor, images: torch.Tens
         raise ValueError(f"network: makes latents and images of {made}; accepted is {wanted}")
 
 
-class TinyVae(Stage[TinyVaeOptions]):
+class TinyVae(DecoderStage[TinyVaeOptions]):
     """Distils both halves."""
 
     def setup(self) -> None:
@@ -164,30 +158,10 @@ class TinyVae(Stage[TinyVaeOptions]):
         check_shapes(self.vae, self.latents[0], dataset.images)
         self.images = dataset.images.to(device)
         self.halves = self.trainer.add("vae", TinyAutoencoder(self.vae))
-        self.add_loss(encoder)
+        self.add_loss(encoder, F.mse_loss)
         self.monitor = Monitor(options.validation_samples, device) if options.validation_samples else None
         self.pipeline = copy.copy(pipelines[0])
         self.pipeline.register_modules(vae=self.vae)
-
-    def add_loss(self, encoder: ImageEncoder) -> None:
-        """Make the decoder's loss, and train its discriminator where that has a weight."""
-        options, self.bare_discriminator = self.options, None
-        if options.lambda_adversarial:
-            self.bare_discriminator = PatchDiscriminator()
-            self.discriminator = self.trainer.add(
-                "discriminator",
-                self.bare_discriminator,
-                learning_rate=options.discriminator_learning_rate,
-                ema_decay=0.0,
-            )
-        self.decoder_loss = DecoderLoss(
-            PerceptualLoss(encoder).to(self.trainer.device, memory_format=torch.channels_last),
-            F.mse_loss,
-            lambda_perceptual=options.lambda_perceptual,
-            discriminator=self.bare_discriminator,
-            lambda_adversarial=options.lambda_adversarial,
-            autocast=self.trainer.autocast,
-        )
 
     def batch(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Draw the step's images and their latents, and complete both with synthetic ones.
@@ -210,15 +184,10 @@ class TinyVae(Stage[TinyVaeOptions]):
         (latents, targets, real), num_real = batch, self.options.num_real
         with self.trainer.autocast():
             encoded, decoded = (output.float() for output in self.halves(real[:num_real], latents))
-        adversarial_on = draws.index >= self.options.adversarial_start
-        loss, terms = self.decoder_loss(decoded, targets, adversarial_on)
+        loss, terms = self.compare(decoded, targets, draws)
         terms["loss_encoder"] = F.mse_loss(encoded, latents[:num_real])
         self.trainer.update("vae", loss + self.options.lambda_encoder * terms["loss_encoder"])
-        if self.bare_discriminator is not None:
-            loss, figures = patch_discriminator_loss(self.discriminator, real, decoded, self.trainer.autocast)
-            self.trainer.update("discriminator", loss)
-            terms |= figures
-        return terms
+        return terms | self.train_discriminator(decoded, real)
 
     def validate(self) -> dict[str, float]:
         held_out, expected = self.synthetic.latents[-HELD_OUT:].float(), self.synthetic.images[-HELD_OUT:]

@@ -5,45 +5,10 @@ The loss of a latent diffusion model's autoencoder (arXiv 2112.10752, section 3.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from torch import nn
-
-from mobilediff.training.engine.options import TrainingOptions
-
-
-class DecoderLossOptions(TrainingOptions):
-    """Options of a stage that trains a decoder.
-
-    Attributes:
-        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
-        lambda_perceptual: weight of the distance of feature maps, beside the 1 of the error of pixels.
-        lambda_adversarial: norm of the adversarial term's gradient with respect to the batch, as a fraction of the
-            other terms'; at 0 there is no discriminator. (VQGAN, arXiv 2012.09841, balances them at the last layer.)
-        adversarial_start: first step of the decoder with that gradient; the discriminator is trained from step 0.
-        discriminator_learning_rate: of the second optimiser.
-    """
-
-    perceptual: str
-    lambda_perceptual: NonNegativeFloat = 1.0
-    lambda_adversarial: NonNegativeFloat = 0.0
-    adversarial_start: NonNegativeInt = 0
-    discriminator_learning_rate: PositiveFloat = 1e-3
-
-    @model_validator(mode="after")
-    def _check_adversarial_start(self) -> Self:
-        if self.lambda_adversarial and self.adversarial_start >= self.steps:
-            raise ValueError(
-                f"adversarial_start is {self.adversarial_start}, with {self.steps} steps and lambda_adversarial "
-                f"{self.lambda_adversarial}; accepted is a step before the last, or lambda_adversarial 0"
-            )
-        return self
-
-    def trial_values(self) -> dict:
-        return super().trial_values() | {"adversarial_start": 1}
 
 
 class PatchDiscriminator(nn.Sequential):
