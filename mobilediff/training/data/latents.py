@@ -22,6 +22,8 @@ from mobilediff.training.engine.options import GeneratorOptions, RunLimits
 from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.trainer import Draws, Trainer
 
+NUM_PHRASINGS = 16  # of each name
+
 
 @dataclass
 class Batch:
@@ -36,7 +38,7 @@ class LatentData:
 
     def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
         self.options, self.device, self.autocast = options, trainer.device, trainer.autocast
-        self.conditioning = Conditioning(parts, CaptionBank(num_phrasings=options.num_phrasings), trainer.device)
+        self.conditioning = Conditioning(parts, CaptionBank(num_phrasings=NUM_PHRASINGS), trainer.device)
         with trainer.accelerator.main_process_first():
             latents = cached_latents(parts.vae, dataset, Path(options.latent_cache))
         self.latents = latents.to(trainer.device)  # [2, N, C, H, W]

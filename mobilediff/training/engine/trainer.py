@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from mobilediff.files import atomic_path
+from mobilediff.files import atomic_folder, atomic_path
 from mobilediff.training.engine.benchmark import measure_steps
 from mobilediff.training.engine.options import (
     MAY_CHANGE,
@@ -73,8 +73,16 @@ class TrainedNetwork:
         self.module, self.optimizer = accelerator.prepare(network, optimizer)  # the one to call
 
     def average(self, decay: float | None = None) -> EMAModel | None:
-        """The average of that decay where there is one, else the first; None without any."""
-        return self.emas.get(decay) or next(iter(self.emas.values()), None)
+        """Return the average of that decay, or of None the first; None where the network has no averages.
+
+        Raises:
+            ValueError: the network has averages, but none of that decay.
+        """
+        if not self.emas or decay is None:
+            return next(iter(self.emas.values()), None)
+        if decay not in self.emas:
+            raise ValueError(f"ema_decay is {decay}; accepted are {list(self.emas)}")
+        return self.emas[decay]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
@@ -148,10 +156,15 @@ class Trainer:
         """
         fused = self.device.type != "cpu" or not torch.is_grad_enabled()
         attention = nullcontext() if fused else sdpa_kernel(SDPBackend.MATH)
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(not fused)  # of every device, in spite of its name
         enabled = self.options.dtype == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled), attention:
-            yield
+        # of every device, in spite of its name
+        reduced = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(not fused)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled), attention:
+                yield
+        finally:
+            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(reduced)
 
     @property
     def images_seen(self) -> int:
@@ -188,8 +201,11 @@ class Trainer:
         return self.compiled(network)
 
     def compiled(self, module: nn.Module) -> nn.Module:
-        """The module under torch.compile, where the options say so."""
-        return torch.compile(module) if self.options.compile else module
+        """Return the module under torch.compile, where the options say so.
+
+        Not for dynamic shapes: after a second batch size those would compile slower kernels.
+        """
+        return torch.compile(module, dynamic=False) if self.options.compile else module
 
     def update(self, name: str, loss: torch.Tensor) -> None:
         """One optimiser step of the named network on `loss`."""
@@ -366,14 +382,8 @@ class Trainer:
 
     def _export(self, stage: Trainable, ema_decay: float | None) -> None:
         name = "export" if ema_decay is None else f"export-ema-{ema_decay}"
-        scratch = self.folder / ".export"
-        shutil.rmtree(scratch, ignore_errors=True)
-        with self.averaged_weights(ema_decay):
-            stage.export(scratch / "export")
-        if (self.folder / name).exists():
-            (self.folder / name).replace(scratch / "old")
-        (scratch / "export").replace(self.folder / name)
-        shutil.rmtree(scratch)
+        with atomic_folder(self.folder / name) as folder, self.averaged_weights(ema_decay):
+            stage.export(folder)
 
     def _resume(self) -> None:
         state, num_processes = load_state(self.folder), self.accelerator.num_processes
