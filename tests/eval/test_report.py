@@ -32,7 +32,7 @@ from eval.protocol import folder_sha256, tensor_sha256
 from eval.report import main as report
 from eval.report import sample_counts
 from eval.reporting.records import damaged
-from eval.reporting.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, check_markers, figures, insert_table, table
+from eval.reporting.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, figures, table
 from eval.samples.images import read_images, real_images
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import resolve_settings
@@ -207,22 +207,12 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     assert "not comparable" not in (table := capsys.readouterr().out) and "0 of" in table
 
 
-def test_markers_are_required_before_any_work(tmp_path, checkpoints):
-    file = tmp_path / "README.md"
-    with pytest.raises(FileNotFoundError, match="README.md does not exist"):
-        check_markers(file)
-    for text in (
-        "no markers",
-        RESULTS_START,
-        f"{RESULTS_END}\n{RESULTS_START}",
-        f"{RESULTS_START}\n" * 2 + RESULTS_END,
-    ):
-        file.write_text(text)
-        with pytest.raises(ValueError, match="README.md needs the line"):
-            insert_table(file, "table")
-        assert file.read_text() == text
-    with pytest.raises(ValueError, match="needs the line"):
-        report(["--checkpoints", str(checkpoints), "--readme", str(file)])
+def test_files_without_markers_are_refused_before_any_work(tmp_path, checkpoints):
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text(f"{RESULTS_START}\n{RESULTS_END}\n")
+    bad.write_text("no markers")
+    with pytest.raises(ValueError, match="bad.md needs"):
+        report(["--checkpoints", str(checkpoints), "--readme", str(good), str(bad)])
 
 
 def test_counts_and_sections_are_checked(checkpoints):
