@@ -8,5 +8,5 @@ def run(main: Callable[[], None]) -> None:
     """Call `main` and end the process with one line for an error of the user's."""
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
