@@ -26,7 +26,7 @@ SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
 
 def parse_interval(text: str) -> list[float]:
-    """ "0.2,0.8" as two numbers."""
+    """Parse two numbers such as "0.2,0.8"."""
     try:
         low, high = map(float, text.split(","))
     except ValueError:
@@ -35,7 +35,7 @@ def parse_interval(text: str) -> list[float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.guidance", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a checkpoint folder of this project")
     parser.add_argument("--scales", nargs="+", type=float, default=list(SCALES), help="of guidance, from 1")

@@ -63,7 +63,7 @@ def legend(result: LatencyResult) -> list[str]:
 
 
 def named_models(models: list[str], peers: list[str], baseline: str | None) -> tuple[dict[str, Path], str | None]:
-    """The checkpoint folders by name, the baseline's among them, and the baseline's name.
+    """Name the checkpoint folders, the baseline's among them, and the baseline.
 
     Raises:
         ValueError: nothing to measure, two of one name, or a baseline that is not there or makes no image.
@@ -87,7 +87,7 @@ def named_models(models: list[str], peers: list[str], baseline: str | None) -> t
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.latency", description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", default=[], help="checkpoint folders")
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), help="peers by name (default of --peers: all)")
@@ -106,7 +106,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def measure_all(args: argparse.Namespace) -> dict:
-    """What the command line asks for.
+    """Measure sizes and timings of the models of the command line.
 
     Returns:
         `models`: by name, `weights` ("checkpoint" or "random") and what `measure_size` or `Peer.size` gives, and
@@ -133,7 +133,7 @@ def measure_all(args: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     args = parse_arguments(argv)
     result = keep_result("eval.latency", measure_all(args), args.json)
     print(table(result))

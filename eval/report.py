@@ -37,7 +37,7 @@ README = ("README.md", "docs/results.md")
 
 
 def model_folders(models: list[str] | None, checkpoints: str | Path) -> dict[str, Path]:
-    """--models as given (names in `checkpoints`, or NAME=FOLDER) to a folder for each name; all names by default.
+    """Map --models (names in `checkpoints`, or NAME=FOLDER) to folders; all names by default.
 
     Raises:
         ValueError: NAME=FOLDER with the name of a checkpoint, or without a name.
@@ -56,7 +56,7 @@ def model_folders(models: list[str] | None, checkpoints: str | Path) -> dict[str
 
 
 def sample_counts(values: list[str], models: list[str], default: int, option: str = "--n") -> dict[str, int]:
-    """--n, or --n-nouns, as given ("5000 teacher=2000") to a count for each model, `default` where nothing is said.
+    """Map --n or --n-nouns, such as "5000 teacher=2000", to a count for each model.
 
     Raises:
         ValueError: not a number, below 2, or a model that is not measured.

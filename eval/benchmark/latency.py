@@ -34,7 +34,7 @@ LONG_CALL = 10
 
 
 def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
-    """One call of each part that a pipeline or a peer has, ready to be timed."""
+    """Build one call of each part of a pipeline or a peer, ready to be timed."""
     if isinstance(model, Peer):
         return model.timed_parts(batch_size)
     inputs, prompts = network_inputs(model, batch_size), [PROMPT] * batch_size
@@ -51,7 +51,7 @@ def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
 def interleave(
     calls: dict[Hashable, Callable[[], object]], device: torch.device, rounds: int, max_seconds: float
 ) -> dict[Hashable, list[float]]:
-    """Warm each call up, then time them all in turn, round after round; arguments as in `measure_latency`.
+    """Warm each call up, then time all in turn, round after round; arguments as in `measure_latency`.
 
     Returns:
         The seconds of each call's timed runs.
@@ -71,7 +71,7 @@ def interleave(
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
-    """Bytes that one call holds at its peak beyond what was allocated before it: activations and results, no weights.
+    """Measure the peak bytes of one call beyond those allocated before it: activations, no weights.
 
     An accelerator counts that itself. On the CPU the process's peak belongs to all models together, so PyTorch's
     profiler notes what the call allocates and frees in PyTorch's allocator; NumPy's and Pillow's memory is not in it.
@@ -91,7 +91,7 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
 
 @contextmanager
 def thread_count(threads: int):
-    """Runs the block on that many threads of the CPU."""
+    """Set the CPU threads of the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -101,7 +101,7 @@ def thread_count(threads: int):
 
 
 def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: list[int]) -> None:
-    """Refuse what cannot be measured, before any work.
+    """Refuse options that cannot be measured, before any work.
 
     Raises:
         ValueError: naming the option, its value and what is accepted.
@@ -172,7 +172,7 @@ def measure_latency(
 
 
 def speed_ups(models: dict, baseline: str) -> dict[str, float]:
-    """How many times faster than the baseline each model that makes images makes one, by medians.
+    """Divide the baseline's median image time by that of each model that makes images.
 
     Raises:
         ValueError: the baseline's image was not measured.

@@ -1,4 +1,4 @@
-"""What a command measured: a table on the terminal, and JSON on disk where it was asked for."""
+"""The result of a command as a table on the terminal and as JSON on disk."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ APART = ("protocol", "samples", "intervals", "repeats")
 
 
 def show_result(command: str, result: dict, path: str | None) -> None:
-    """Print the figures of a result with their intervals and what they were measured with; write it to `path`.
+    """Print a result's figures, intervals and protocol, and write it to `path`.
 
     Args:
         command: "eval." and the module's name.
@@ -35,7 +35,7 @@ def keep_result(command: str, result: dict, path: str | None) -> CommandResult:
 
 
 def figures_table(result: dict) -> str:
-    """A line a figure: its name, value, interval, and its spread over several sets of samples."""
+    """Tabulate figures, a line each: name, value, interval, spread over several sets of samples."""
     intervals, repeats = result.get("intervals", {}), result.get("repeats", {"seeds": []})
     sets = f"{len(repeats['seeds'])} sets: mean, std" if repeats["seeds"] else ""
     lines = [["figure", "value", "95 % interval", sets]]
@@ -53,7 +53,7 @@ def figures_table(result: dict) -> str:
 
 
 def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The values of nested dictionaries with the keys that lead to them; hashes are cut."""
+    """Flatten nested dictionaries, joining keys and cutting hashes."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key} ")

@@ -1,4 +1,4 @@
-"""Are samples copies of training images, and do seeds differ: nearest training rows, and distances among seeds."""
+"""Copies of training images by nearest training rows, and diversity over seeds by pairwise distances."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from eval.metrics.checks import check_features, check_pair
 def nearest_training(
     query: torch.Tensor, training: torch.Tensor, batch_size: int = 250
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest training row of each query row.
+    """Find the nearest training row of each query row.
 
     The search is by matrix products in float64; the distance of the row it finds is then taken from the difference,
     so that an exact copy has distance 0.
@@ -33,7 +33,7 @@ def nearest_training(
 
 
 def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float = 1.0, bins: int = 50) -> dict:
-    """Nearest training distances of samples beside those of test images, which are no copies made by a model.
+    """Compare nearest training distances of samples with those of test images, which no model copied.
 
     The threshold is the `percentile`-th percentile of the test images' distances: a sample at it or nearer is nearer
     to a training image than almost every new real image is. Samples that are as far from the training images as test
@@ -83,7 +83,7 @@ def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float
 
 
 def pairwise_distance(features: torch.Tensor) -> float:
-    """Diversity over seeds: the mean over prompts of the mean Euclidean distance between two seeds of a prompt.
+    """Average the Euclidean distance between two seeds of a prompt, over pairs and prompts.
 
     Args:
         features: of P prompts with S seeds each, [P, S, F], S at least 2.

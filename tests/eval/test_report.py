@@ -329,9 +329,9 @@ def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, jud
     arguments += ["--samples", str(tmp_path / "samples"), "--only", "distance", "--data", "stand-in"]
     rows = []
 
-    def measure(images, *args, **options):
-        rows.append(images.protocol.get("images", "samples"))
-        return measure_frechet_distance(images, *args, **options)
+    def measure(measured, *args, **options):
+        rows.append(measured.images.protocol.get("images", "samples"))
+        return measure_frechet_distance(measured, *args, **options)
 
     monkeypatch.setattr(eval.reporting.records, "measure_frechet_distance", measure)
     for bias in (0.0, 0.5):
@@ -344,7 +344,7 @@ def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, jud
             assert "frechet_distance" not in json.loads(results.read_text())["records"][RECONSTRUCTED]
         report(arguments)
     assert len(rows) == 1 + 3 + 1 + 1 and rows[-2] == "samples" and rows[-1].endswith("reconstructed")
-    assert "distance" in json.loads(results.read_text())["records"][RECONSTRUCTED]
+    assert "frechet_distance" in json.loads(results.read_text())["records"][RECONSTRUCTED]
 
 
 def with_nouns(images):
