@@ -1,21 +1,22 @@
 """Stage `classifier`: an `ImageEncoder` with class and noun heads, the judge of the evaluation."""
 
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from mobilediff.captions import load_nouns
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.training.data.augment import random_flip, random_translate
-from mobilediff.training.engine.options import RunLimits, TrainingOptions, run_stage
-from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.data.augment import AugmentedImages, LabelledBatch
+from mobilediff.training.engine.options import Decay, Fraction, TrainingOptions
+from mobilediff.training.engine.stage import Stage, run_stage
+from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.classification import accuracy, noun_cross_entropy
 
 
-@dataclass
 class ClassifierOptions(TrainingOptions):
     """Options of the stage.
 
@@ -28,11 +29,11 @@ class ClassifierOptions(TrainingOptions):
         whiten_stem: fix the stem to the whitening of the data's patches (arXiv 2404.00498, section 3.2).
     """
 
-    network: dict = field(default_factory=dict)
-    momentum: float = 0.85
-    translate: int = 2
-    label_smoothing: float = 0.2
-    lambda_noun: float = 0.5
+    network: dict
+    momentum: Decay = 0.9
+    translate: NonNegativeInt = 2
+    label_smoothing: Fraction = 0.2
+    lambda_noun: NonNegativeFloat = 0.5
     whiten_stem: bool = False
 
 
@@ -59,43 +60,48 @@ def whiten_stem(encoder: ImageEncoder, images: torch.Tensor, epsilon: float = 5e
     encoder.conv_stem.requires_grad_(False)
 
 
-def train(options: ClassifierOptions, limits: RunLimits) -> bool:
-    """Train the classifier; see `Trainer.fit` for the returned value."""
-    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
-    trainer = Trainer(options, limits, len(dataset))
-    encoder = ImageEncoder(num_nouns=len(load_nouns()), **options.network)
-    if options.whiten_stem:
-        whiten_stem(encoder, to_float(dataset.images[:2000]))
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in encoder.parameters() if parameter.requires_grad],
-        lr=options.learning_rate,
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
-        nesterov=True,
-        fused=True,
-    )
-    module = trainer.add("encoder", encoder, optimizer=optimizer)
-    images, labels, nouns = (t.to(trainer.device) for t in (dataset.images, dataset.labels, dataset.noun_ids))
+class Classifier(Stage[ClassifierOptions]):
+    """Trains the class and noun heads on labelled images."""
 
-    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        batch = random_flip(to_float(images[step.indices]), step.generator)
-        batch = random_translate(batch, options.translate, step.generator)
-        with trainer.autocast():
-            output = module(batch.to(memory_format=torch.channels_last))
-        smoothing = options.label_smoothing
-        loss_class = F.cross_entropy(output.class_logits, labels[step.indices], label_smoothing=smoothing)
-        loss_noun = noun_cross_entropy(output.noun_logits, nouns[step.indices], smoothing)
-        trainer.update("encoder", loss_class + options.lambda_noun * loss_noun)
+    def setup(self) -> None:
+        options = self.options
+        dataset, self.test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
+        self.trainer = Trainer(options, self.limits, len(dataset))
+        self.network = ImageEncoder(num_nouns=len(load_nouns()), **options.network)
+        if options.whiten_stem:
+            whiten_stem(self.network, to_float(dataset.images[:2000]))
+        optimizer = torch.optim.SGD(
+            [parameter for parameter in self.network.parameters() if parameter.requires_grad],
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+            nesterov=True,
+            fused=True,
+        )
+        self.encoder = self.trainer.add("encoder", self.network, optimizer=optimizer)
+        self.images = AugmentedImages(dataset, options.translate, self.trainer.device)
+
+    def batch(self, draws: Draws) -> LabelledBatch:
+        return self.images.draw(draws)
+
+    def step(self, batch: LabelledBatch, draws: Draws) -> dict[str, torch.Tensor]:
+        with self.trainer.autocast():
+            output = self.encoder(batch.images)
+        smoothing = self.options.label_smoothing
+        loss_class = F.cross_entropy(output.class_logits, batch.labels, label_smoothing=smoothing)
+        loss_noun = noun_cross_entropy(output.noun_logits, batch.noun_ids, smoothing)
+        self.trainer.update("encoder", loss_class + self.options.lambda_noun * loss_noun)
         return {"loss_class": loss_class, "loss_noun": loss_noun}
 
-    def on_sample(writer) -> dict[str, float]:
-        encoder.eval()
-        result = accuracy(encoder, test, trainer.device)
-        encoder.train()
+    def validate(self) -> dict[str, float]:
+        self.network.eval()
+        result = accuracy(self.network, self.test, self.trainer.device)
+        self.network.train()
         return result
 
-    return trainer.fit(step_function, lambda folder: encoder.save_pretrained(folder), on_sample)
+    def export(self, folder: Path) -> None:
+        self.network.save_pretrained(folder)
 
 
 if __name__ == "__main__":
-    run_stage(train, ClassifierOptions)
+    run_stage(Classifier, ClassifierOptions)

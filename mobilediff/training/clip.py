@@ -2,11 +2,12 @@
 
 import json
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from tokenizers import pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
@@ -16,15 +17,15 @@ from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.training.data.augment import random_flip, random_translate
-from mobilediff.training.engine.options import RunLimits, TrainingOptions, run_stage
-from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.data.augment import AugmentedImages, LabelledBatch
+from mobilediff.training.engine.options import TrainingOptions
+from mobilediff.training.engine.stage import Stage, run_stage
+from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.classification import accuracy, noun_cross_entropy
 
 WORD_END = "</w>"
 
 
-@dataclass
 class ClipOptions(TrainingOptions):
     """Options of the stage.
 
@@ -34,33 +35,34 @@ class ClipOptions(TrainingOptions):
         vocabulary_size: most entries of the BPE vocabulary.
         max_tokens: length that captions are padded to.
         translate: most pixels that an image is shifted by.
-        weights: folder of a trained CLIP to start from, tokenizer included; None for random weights.
+        initial_weights: folder of a trained CLIP to start from, tokenizer included; None for random weights.
         num_phrasings: phrasings of each name to learn from, beside its plain captions.
         phrases_per_step: phrasings a step that are to be told to be of their noun.
         lambda_phrase: weight of that loss.
         lambda_class: weight of the image tower's own class loss.
         lambda_noun: weight of its noun loss.
         lambda_keep: weight of the loss that keeps the text tower's outputs for plain captions as they are in
-            `weights`, so that generators trained on it stay as they are.
+            `initial_weights`, so that generators trained on it stay as they are.
     """
 
-    image_encoder: dict = field(default_factory=dict)
-    text_encoder: dict = field(default_factory=dict)
-    vocabulary_size: int = 1536
-    max_tokens: int = 16
-    translate: int = 2
-    weights: str | None = None
-    num_phrasings: int = 64
-    phrases_per_step: int = 128
-    lambda_phrase: float = 0.5
-    lambda_class: float = 0.5
-    lambda_noun: float = 0.25
-    lambda_keep: float = 0.0
+    image_encoder: dict
+    text_encoder: dict
+    vocabulary_size: PositiveInt = 1536
+    max_tokens: PositiveInt = 16
+    translate: NonNegativeInt = 2
+    initial_weights: str | None = None
+    num_phrasings: NonNegativeInt = 64
+    phrases_per_step: PositiveInt = 128
+    lambda_phrase: NonNegativeFloat = 0.5
+    lambda_class: NonNegativeFloat = 0.5
+    lambda_noun: NonNegativeFloat = 0.25
+    lambda_keep: NonNegativeFloat = 0.0
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.lambda_keep and self.weights is None:
-            raise ValueError(f"option lambda_keep is {self.lambda_keep}; without weights accepted is 0")
+    @model_validator(mode="after")
+    def _check_lambda_keep(self) -> Self:
+        if self.lambda_keep and self.initial_weights is None:
+            raise ValueError(f"option lambda_keep is {self.lambda_keep}; without initial_weights accepted is 0")
+        return self
 
 
 def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> CLIPTokenizer:
@@ -89,8 +91,8 @@ def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPT
 
     Once, because ties between merges fall differently in another process.
     """
-    if options.weights is not None:
-        return CLIPTokenizer.from_pretrained(Path(options.weights, "tokenizer"))
+    if options.initial_weights is not None:
+        return CLIPTokenizer.from_pretrained(Path(options.initial_weights, "tokenizer"))
     if not folder.is_dir():
         temporary = folder.with_name(f".{folder.name}.tmp")
         train_tokenizer(texts, options.vocabulary_size, options.max_tokens).save_pretrained(temporary)
@@ -151,11 +153,11 @@ def zero_shot_accuracy(towers: TwoTowers, bank: CaptionBank, bank_ids: torch.Ten
 
 
 def make_towers(options: ClipOptions, tokenizer: CLIPTokenizer) -> TwoTowers:
-    """Towers with random weights, or those of `options.weights`."""
-    if options.weights is not None:
+    """Towers with random weights, or those of `options.initial_weights`."""
+    if options.initial_weights is not None:
         return TwoTowers(
-            load_component(ImageEncoder, Path(options.weights, "image_encoder")),
-            load_component(CLIPTextModelWithProjection, Path(options.weights, "text_encoder")),
+            load_component(ImageEncoder, Path(options.initial_weights, "image_encoder")),
+            load_component(CLIPTextModelWithProjection, Path(options.initial_weights, "text_encoder")),
         )
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -169,66 +171,75 @@ def make_towers(options: ClipOptions, tokenizer: CLIPTokenizer) -> TwoTowers:
     return TwoTowers(image_encoder, CLIPTextModelWithProjection(text_config))
 
 
-def train(options: ClipOptions, limits: RunLimits) -> bool:
-    """Train both towers; see `Trainer.fit` for the returned value."""
-    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
-    trainer = Trainer(options, limits, len(dataset))
-    device, bank = trainer.device, CaptionBank(num_phrasings=options.num_phrasings)
-    with trainer.accelerator.main_process_first():
-        tokenizer = run_tokenizer(Path(options.output) / "tokenizer", CaptionBank().texts, options)
-    towers = make_towers(options, tokenizer)
-    kept = trainer.frozen(deepcopy(towers.text_encoder)) if options.lambda_keep else None
-    module = trainer.add("towers", towers)
-    encoded = tokenizer(bank.texts, padding="max_length", truncation=True, return_tensors="pt")
-    bank_ids = encoded.input_ids.to(device)
-    images, labels, nouns = (t.to(device) for t in (dataset.images, dataset.labels, dataset.noun_ids))
-    names = torch.arange(bank.num_names, device=device)
+class Clip(Stage[ClipOptions]):
+    """Trains both towers on images, their captions and phrasings of their nouns."""
 
-    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        label, noun = labels[step.indices], nouns[step.indices]
-        batch = random_flip(to_float(images[step.indices]), step.generator)
-        batch = random_translate(batch, options.translate, step.generator)
-        plain_ids = bank_ids[bank.phrase(names, step.generator)]
-        asked = torch.randperm(bank.num_nouns, generator=step.generator, device=device)[: options.phrases_per_step]
-        phrase_ids = bank_ids[bank.phrase(asked, step.generator, phrasing_probability=1.0)]
-        with trainer.autocast():
-            output, texts, hidden = module(
-                batch.to(memory_format=torch.channels_last), torch.cat([plain_ids, phrase_ids])
-            )
-        plain, phrases = texts.split([len(names), len(asked)])
+    def setup(self) -> None:
+        options = self.options
+        dataset, self.test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
+        self.trainer = Trainer(options, self.limits, len(dataset))
+        self.bank = CaptionBank(num_phrasings=options.num_phrasings)
+        with self.trainer.accelerator.main_process_first():
+            self.tokenizer = run_tokenizer(Path(options.output) / "tokenizer", CaptionBank().texts, options)
+        self.towers = make_towers(options, self.tokenizer)
+        self.kept = self.trainer.frozen(deepcopy(self.towers.text_encoder)) if options.lambda_keep else None
+        self.module = self.trainer.add("towers", self.towers)
+        encoded = self.tokenizer(self.bank.texts, padding="max_length", truncation=True, return_tensors="pt")
+        self.bank_ids = encoded.input_ids.to(self.trainer.device)
+        self.images = AugmentedImages(dataset, options.translate, self.trainer.device)
+
+    def batch(self, draws: Draws) -> LabelledBatch:
+        return self.images.draw(draws)
+
+    def step(self, batch: LabelledBatch, draws: Draws) -> dict[str, torch.Tensor]:
+        options, bank, logit_scale = self.options, self.bank, self.towers.logit_scale
+        plain_ids, phrase_ids, phrase_nouns = self.texts(draws)
+        with self.trainer.autocast():
+            output, texts, hidden = self.module(batch.images, torch.cat([plain_ids, phrase_ids]))
+        plain, phrases = texts.split([len(plain_ids), len(phrase_ids)])
         noun_texts, class_texts = plain.split([bank.num_nouns, len(CLASS_NAMES)])
         losses = {
-            "loss_text_noun": naming_loss(output.image_embeds, noun_texts, noun, towers.logit_scale),
-            "loss_text_class": naming_loss(output.image_embeds, class_texts, label, towers.logit_scale),
-            "loss_phrase": naming_loss(phrases, noun_texts, asked, towers.logit_scale),
-            "loss_class": F.cross_entropy(output.class_logits, label),
-            "loss_noun": noun_cross_entropy(output.noun_logits, noun),
+            "loss_text_noun": naming_loss(output.image_embeds, noun_texts, batch.noun_ids, logit_scale),
+            "loss_text_class": naming_loss(output.image_embeds, class_texts, batch.labels, logit_scale),
+            "loss_phrase": naming_loss(phrases, noun_texts, phrase_nouns, logit_scale),
+            "loss_class": F.cross_entropy(output.class_logits, batch.labels),
+            "loss_noun": noun_cross_entropy(output.noun_logits, batch.noun_ids),
         }
         loss = losses["loss_text_noun"] + losses["loss_text_class"] + options.lambda_phrase * losses["loss_phrase"]
         loss = loss + options.lambda_class * losses["loss_class"] + options.lambda_noun * losses["loss_noun"]
-        if kept is not None:
+        if self.kept is not None:
             with torch.no_grad():
-                before = kept(input_ids=plain_ids)
+                before = self.kept(input_ids=plain_ids)
             losses["loss_keep"] = relative_error(plain, before.text_embeds)
-            losses["loss_keep"] += relative_error(hidden[: len(names)], before.last_hidden_state)
+            losses["loss_keep"] += relative_error(hidden[: len(plain_ids)], before.last_hidden_state)
             loss = loss + options.lambda_keep * losses["loss_keep"]
-        trainer.update("towers", loss)
+        self.trainer.update("towers", loss)
         return losses
 
-    def on_sample(writer) -> dict[str, float]:
-        towers.eval()
-        result = accuracy(towers.image_encoder, test, device)
-        result |= zero_shot_accuracy(towers, bank, bank_ids, test)
-        towers.train()
+    def texts(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw the step's texts.
+
+        Returns:
+            Token ids of a plain caption for each name, int64 [M, L], and of phrasings of some nouns, int64 [P, L];
+            those nouns, int64 [P].
+        """
+        bank, generator, device = self.bank, draws.generator, self.trainer.device
+        plain_ids = self.bank_ids[bank.phrase(torch.arange(bank.num_names, device=device), generator)]
+        nouns = torch.randperm(bank.num_nouns, generator=generator, device=device)[: self.options.phrases_per_step]
+        return plain_ids, self.bank_ids[bank.phrase(nouns, generator, phrasing_probability=1.0)], nouns
+
+    def validate(self) -> dict[str, float]:
+        self.towers.eval()
+        result = accuracy(self.towers.image_encoder, self.test, self.trainer.device)
+        result |= zero_shot_accuracy(self.towers, self.bank, self.bank_ids, self.test)
+        self.towers.train()
         return result
 
-    def on_export(folder: Path) -> None:
-        towers.image_encoder.save_pretrained(folder / "image_encoder")
-        towers.text_encoder.save_pretrained(folder / "text_encoder")
-        tokenizer.save_pretrained(folder / "tokenizer")
-
-    return trainer.fit(step_function, on_export, on_sample)
+    def export(self, folder: Path) -> None:
+        self.towers.image_encoder.save_pretrained(folder / "image_encoder")
+        self.towers.text_encoder.save_pretrained(folder / "text_encoder")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
 
 
 if __name__ == "__main__":
-    run_stage(train, ClipOptions)
+    run_stage(Clip, ClipOptions)

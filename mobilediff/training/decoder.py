@@ -4,7 +4,6 @@ The encoder and so the latents stay as they are: every network that was trained 
 """
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,12 +19,11 @@ from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.training.data.augment import mirror
 from mobilediff.training.data.latents import cached_latents
-from mobilediff.training.engine.options import RunLimits, run_stage
-from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.engine.stage import Stage, run_stage
+from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.decoder import DecoderLoss, DecoderLossOptions
 
 
-@dataclass
 class DecoderOptions(DecoderLossOptions):
     """Options of the stage.
 
@@ -34,51 +32,57 @@ class DecoderOptions(DecoderLossOptions):
         latent_cache: folder of encoded images, shared by runs.
     """
 
-    vae: str = ""
+    vae: str
     latent_cache: str = "runs/latents"
 
 
-def train(options: DecoderOptions, limits: RunLimits) -> bool:
-    """Train decoder and discriminator; see `Trainer.fit` for the returned value."""
-    encoder = load_component(ImageEncoder, options.perceptual)
-    vae = load_component(AutoencoderKL, options.vae).float().requires_grad_(False)
-    if vae.config.latents_mean is None or vae.config.latents_std is None:
-        raise ValueError(f"{options.vae}: the config holds no latents_mean and latents_std")
-    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
-    if limits.trial:
-        dataset, options.adversarial_start = dataset.head(256), 1
-    trainer = Trainer(options, limits, len(dataset))
-    vae.to(trainer.device)
-    with trainer.accelerator.main_process_first():
-        latents = cached_latents(vae, dataset, Path(options.latent_cache)).to(trainer.device)
-    mean, std = latent_statistics(vae)
-    images, test_images = dataset.images.to(trainer.device), test.images[:1000].to(trainer.device)
-    module = trainer.add("decoder", LatentDecoder(vae).requires_grad_(True))
-    decoder_loss = DecoderLoss(trainer, encoder, F.l1_loss)
+class Decoder(Stage[DecoderOptions]):
+    """Trains the decoder, and its discriminator where the options give that a weight."""
 
-    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=trainer.device)
-        targets = mirror(to_float(images[step.indices]), mirrored.bool())
-        targets = targets.contiguous(memory_format=torch.channels_last)
-        encoded = latents[mirrored, step.indices].float() * std + mean
-        with trainer.autocast():
-            decoded = module(encoded.contiguous(memory_format=torch.channels_last)).float()
-        loss, terms = decoder_loss(decoded, targets, step)
-        trainer.update("decoder", loss)
-        return terms | decoder_loss.train_discriminator(decoded, targets)
+    def setup(self) -> None:
+        options = self.options
+        encoder = load_component(ImageEncoder, options.perceptual)
+        self.vae = load_component(AutoencoderKL, options.vae).float().requires_grad_(False)
+        if self.vae.config.latents_mean is None or self.vae.config.latents_std is None:
+            raise ValueError(f"{options.vae}: the config holds no latents_mean and latents_std")
+        dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
+        if self.limits.trial:
+            dataset = dataset.head(256)
+        self.trainer = Trainer(options, self.limits, len(dataset))
+        device = self.trainer.device
+        self.vae.to(device)
+        with self.trainer.accelerator.main_process_first():
+            self.latents = cached_latents(self.vae, dataset, Path(options.latent_cache)).to(device)
+        self.mean, self.std = latent_statistics(self.vae)
+        self.images, self.test_images = dataset.images.to(device), test.images[:1000].to(device)
+        self.decoder = self.trainer.add("decoder", LatentDecoder(self.vae).requires_grad_(True))
+        self.decoder_loss = DecoderLoss(self.trainer, encoder, F.l1_loss)
 
-    def on_sample(writer) -> dict[str, float]:
-        with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
-            restored = reconstruct(vae, test_images)
-            pairs = torch.cat([test_images[:16], restored[:16]])
-            writer.add_image("reconstruction", make_grid(pairs, nrow=16), trainer.step)
-            return {"psnr_db": psnr(test_images, restored)}
+    def batch(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw the step's latents [B, C, h, w] and their images, float [B, 3, H, W] in [-1, 1], some mirrored."""
+        mirrored = torch.randint(0, 2, draws.indices.shape, generator=draws.generator, device=self.trainer.device)
+        images = mirror(to_float(self.images[draws.indices]), mirrored.bool())
+        latents = self.latents[mirrored, draws.indices].float() * self.std + self.mean
+        return tuple(tensor.contiguous(memory_format=torch.channels_last) for tensor in (latents, images))
 
-    def on_export(folder: Path) -> None:
-        copy.deepcopy(vae).half().save_pretrained(folder)
+    def step(self, batch: tuple[torch.Tensor, torch.Tensor], draws: Draws) -> dict[str, torch.Tensor]:
+        latents, images = batch
+        with self.trainer.autocast():
+            decoded = self.decoder(latents).float()
+        loss, terms = self.decoder_loss(decoded, images, draws)
+        self.trainer.update("decoder", loss)
+        return terms | self.decoder_loss.train_discriminator(decoded, images)
 
-    return trainer.fit(step_function, on_export, on_sample)
+    def validate(self) -> dict[str, float]:
+        with self.trainer.averaged_weights(), torch.no_grad(), self.trainer.autocast():
+            restored = reconstruct(self.vae, self.test_images)
+            pairs = torch.cat([self.test_images[:16], restored[:16]])
+            self.trainer.log_image("reconstruction", make_grid(pairs, nrow=16))
+            return {"psnr_db": psnr(self.test_images, restored)}
+
+    def export(self, folder: Path) -> None:
+        copy.deepcopy(self.vae).half().save_pretrained(folder)
 
 
 if __name__ == "__main__":
-    run_stage(train, DecoderOptions)
+    run_stage(Decoder, DecoderOptions)

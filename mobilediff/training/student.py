@@ -1,41 +1,40 @@
 """Stage `student`: MobileUNet by knowledge distillation from the teacher's output and features."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from diffusers.models.modeling_utils import ModelMixin
+from pydantic import NonNegativeFloat
 from torch import nn
 
 from mobilediff.diffusion import diffuse, noise_scheduler
 from mobilediff.models.build import build_network
-from mobilediff.training.data.latents import setup
-from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
-from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
-from mobilediff.training.engine.trainer import TrainingStep
+from mobilediff.training.data.latents import Batch, prepare
+from mobilediff.training.engine.options import GeneratorOptions
+from mobilediff.training.engine.pipelines import FrozenParts, GeneratorStage, load_velocity_pipeline
+from mobilediff.training.engine.stage import run_stage
+from mobilediff.training.engine.trainer import Draws
 from mobilediff.training.losses.distillation import feature_loss
 
 
-@dataclass
 class StudentOptions(GeneratorOptions):
     """Options of the stage; VAE and text encoder are the teacher's.
 
     Attributes:
         teacher: pipeline folder.
         network: JSON config of the student.
-        weights: folder of a trained student of that config to start from; None for the teacher's weights where they
-            fit.
+        initial_weights: folder of a trained student of that config to start from; None for the teacher's weights
+            where they fit.
         lambda_task: weight of the loss against the data.
         lambda_kd_output: weight of the loss against the teacher's prediction.
         lambda_kd_feat: weight of the normalised feature loss.
     """
 
-    teacher: str = ""
+    teacher: str
     network: str = "mobilediff/models/configs/student.json"
-    weights: str | None = None
-    lambda_task: float = 1.0
-    lambda_kd_output: float = 1.0
-    lambda_kd_feat: float = 0.1
+    initial_weights: str | None = None
+    lambda_task: NonNegativeFloat = 0.5
+    lambda_kd_output: NonNegativeFloat = 1.0
+    lambda_kd_feat: NonNegativeFloat = 0.1
 
 
 class FeatureTap:
@@ -133,38 +132,44 @@ def match_stages(student: list[torch.Size], teacher: list[torch.Size]) -> list[t
     return pairs
 
 
-def train(options: StudentOptions, limits: RunLimits) -> bool:
-    """Distil the teacher into the student; see `Trainer.fit` for the returned value."""
-    source = load_velocity_pipeline(options.teacher)
-    parts = FrozenParts.of(source)
-    trainer, data = setup(options, limits, parts)
-    scheduler = noise_scheduler()
-    teacher, call_teacher = source.unet, trainer.frozen(source.unet)
-    unet = build_network(options.network, data.latents, options.weights).to(trainer.device)
-    if options.weights is None:
-        inherited = inherit_weights(unet, teacher)
-        trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")
-    probe = data.conditioning(torch.zeros(1, dtype=torch.int64, device=trainer.device))
-    shapes = stage_shapes(unet, probe), stage_shapes(teacher, probe)
-    student_stages, teacher_stages = zip(*match_stages(*shapes), strict=True)
-    widths = [shapes[0][i][1] for i in student_stages], [shapes[1][i][1] for i in teacher_stages]
-    student = DistilledStudent(unet, list(student_stages), *widths)
-    module, tap = trainer.add("student", student), FeatureTap(teacher)
-    pipeline = make_pipeline(parts, unet, scheduler, options)
+class Student(GeneratorStage[StudentOptions]):
+    """Distils the teacher's predictions and features into a network of another config."""
 
-    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        batch = data.draw(step)
-        timesteps = data.draw_timesteps(step)
-        z = diffuse(batch.latents, timesteps, step.generator)
-        conditioning = data.conditioning(batch.caption_ids)
+    def setup(self) -> None:
+        options = self.options
+        source = load_velocity_pipeline(options.teacher)
+        parts = FrozenParts.of(source)
+        self.trainer, self.data = prepare(options, self.limits, parts)
+        self.teacher = self.trainer.frozen(source.unet)
+        unet = build_network(options.network, self.data.latents, options.initial_weights).to(self.trainer.device)
+        if options.initial_weights is None:
+            inherited = inherit_weights(unet, source.unet)
+            self.trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")
+        student = self.matched(unet, source.unet)
+        self.student, self.tap = self.trainer.add("student", student), FeatureTap(source.unet)
+        self.make_pipeline(parts, unet, noise_scheduler())
+
+    def matched(self, unet: ModelMixin, teacher: ModelMixin) -> DistilledStudent:
+        """Match the stages of both networks, and give the student its regressors."""
+        probe = self.data.conditioning(torch.zeros(1, dtype=torch.int64, device=self.trainer.device))
+        shapes = stage_shapes(unet, probe), stage_shapes(teacher, probe)
+        stages, self.teacher_stages = zip(*match_stages(*shapes), strict=True)
+        widths = [shapes[0][i][1] for i in stages], [shapes[1][i][1] for i in self.teacher_stages]
+        return DistilledStudent(unet, list(stages), *widths)
+
+    def step(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
+        options, trainer = self.options, self.trainer
+        timesteps = self.data.draw_timesteps(draws)
+        z = diffuse(batch.latents, timesteps, draws.generator)
+        conditioning = self.data.conditioning(batch.caption_ids)
         with torch.no_grad(), trainer.autocast():
-            expected = call_teacher(z.noisy, timesteps, **conditioning).sample
+            expected = self.teacher(z.noisy, timesteps, **conditioning).sample
         with trainer.autocast():
-            prediction, features = module(z.noisy, timesteps, **conditioning)
+            prediction, features = self.student(z.noisy, timesteps, **conditioning)
         loss_task = F.mse_loss(prediction.float(), z.velocity)
         loss_kd_output = F.mse_loss(prediction.float(), expected.float())
-        taught = tap.pop()
-        loss_kd_feat = feature_loss(features, [taught[stage] for stage in teacher_stages])
+        taught = self.tap.pop()
+        loss_kd_feat = feature_loss(features, [taught[stage] for stage in self.teacher_stages])
         trainer.update(
             "student",
             options.lambda_task * loss_task
@@ -173,8 +178,6 @@ def train(options: StudentOptions, limits: RunLimits) -> bool:
         )
         return {"loss_task": loss_task, "loss_kd_output": loss_kd_output, "loss_kd_feat": loss_kd_feat}
 
-    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline))
-
 
 if __name__ == "__main__":
-    run_stage(train, StudentOptions)
+    run_stage(Student, StudentOptions)

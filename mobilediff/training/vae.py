@@ -1,12 +1,12 @@
 """Stage `vae`: diffusers' `AutoencoderKL` at f = 2, by reconstruction, KL and perceptual terms (arXiv 2112.10752)."""
 
 import copy
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from pydantic import NonNegativeFloat
 from torch import nn
 from torchvision.utils import make_grid
 
@@ -16,12 +16,12 @@ from mobilediff.images import to_float
 from mobilediff.models.autoencoder import encode, psnr, reconstruct
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.data.augment import random_flip
-from mobilediff.training.engine.options import RunLimits, TrainingOptions, run_stage
-from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.engine.options import TrainingOptions
+from mobilediff.training.engine.stage import Stage, run_stage
+from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.perceptual import PerceptualLoss
 
 
-@dataclass
 class VaeOptions(TrainingOptions):
     """Options of the stage.
 
@@ -32,10 +32,10 @@ class VaeOptions(TrainingOptions):
         lambda_perceptual: weight of the distance of feature maps.
     """
 
-    network: dict = field(default_factory=dict)
-    perceptual: str = ""
-    lambda_kl: float = 1e-3
-    lambda_perceptual: float = 0.3
+    network: dict
+    perceptual: str
+    lambda_kl: NonNegativeFloat = 1e-3
+    lambda_perceptual: NonNegativeFloat = 0.05
 
 
 class Autoencoding(nn.Module):
@@ -60,49 +60,56 @@ def set_latent_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
 
 
-def train(options: VaeOptions, limits: RunLimits) -> bool:
-    """Train the autoencoder; see `Trainer.fit` for the returned value."""
-    dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
-    encoder = load_component(ImageEncoder, options.perceptual)
-    trainer = Trainer(options, limits, len(dataset))
-    perceptual = PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last)
-    vae = AutoencoderKL(**options.network)
-    module = trainer.add("vae", Autoencoding(vae))
-    images, test_images = dataset.images.to(trainer.device), test.images[:1000].to(trainer.device)
+class Vae(Stage[VaeOptions]):
+    """Trains the autoencoder on images."""
 
-    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        batch = random_flip(to_float(images[step.indices]), step.generator).to(memory_format=torch.channels_last)
+    def setup(self) -> None:
+        options = self.options
+        dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
+        encoder = load_component(ImageEncoder, options.perceptual)
+        self.trainer = Trainer(options, self.limits, len(dataset))
+        device = self.trainer.device
+        self.perceptual = PerceptualLoss(encoder).to(device, memory_format=torch.channels_last)
+        self.vae = AutoencoderKL(**options.network)
+        self.module = self.trainer.add("vae", Autoencoding(self.vae))
+        self.images, self.test_images = dataset.images.to(device), test.images[:1000].to(device)
+        size = dataset.images.shape[-1] // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.latent_shape = (self.vae.config.latent_channels, size, size)
+
+    def batch(self, draws: Draws) -> torch.Tensor:
+        """Draw the step's images, some mirrored, float [B, 3, H, W] in [-1, 1]."""
+        images = random_flip(to_float(self.images[draws.indices]), draws.generator)
+        return images.to(memory_format=torch.channels_last)
+
+    def step(self, batch: torch.Tensor, draws: Draws) -> dict[str, torch.Tensor]:
+        options = self.options
         noise = torch.randn(
-            (len(batch), *latent_shape), generator=step.generator, device=trainer.device
+            (len(batch), *self.latent_shape), generator=draws.generator, device=self.trainer.device
         ).to(memory_format=torch.channels_last)  # fmt: skip
-        with trainer.autocast():
-            decoded, loss_kl = module(batch, noise)
-            loss_perceptual = perceptual(decoded, batch)
+        with self.trainer.autocast():
+            decoded, loss_kl = self.module(batch, noise)
+            loss_perceptual = self.perceptual(decoded, batch)
         loss_reconstruction = F.l1_loss(decoded.float(), batch)
         loss = loss_reconstruction + options.lambda_kl * loss_kl + options.lambda_perceptual * loss_perceptual
-        trainer.update("vae", loss)
+        self.trainer.update("vae", loss)
         return {
             "loss_reconstruction": loss_reconstruction,
             "loss_kl": loss_kl,
             "loss_perceptual": loss_perceptual,
         }
 
-    def on_sample(writer) -> dict[str, float]:
-        with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
-            shown = to_float(test_images[:16])
-            pairs = torch.cat([shown, vae(shown).sample.float().clamp(-1, 1)])
-            writer.add_image("reconstruction", make_grid(pairs / 2 + 0.5, nrow=16), trainer.step)
-            return {"psnr_db": psnr(test_images, reconstruct(vae, test_images))}
+    def validate(self) -> dict[str, float]:
+        with self.trainer.averaged_weights(), torch.no_grad(), self.trainer.autocast():
+            shown = to_float(self.test_images[:16])
+            pairs = torch.cat([shown, self.vae(shown).sample.float().clamp(-1, 1)])
+            self.trainer.log_image("reconstruction", make_grid(pairs / 2 + 0.5, nrow=16))
+            return {"psnr_db": psnr(self.test_images, reconstruct(self.vae, self.test_images))}
 
-    def on_export(folder: Path) -> None:
-        set_latent_statistics(vae, images[:5000])
+    def export(self, folder: Path) -> None:
+        set_latent_statistics(self.vae, self.images[:5000])
         # in float16, as pipelines are exported: every later stage then computes the same latents
-        copy.deepcopy(vae).half().save_pretrained(folder)
-
-    size = dataset.images.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
-    latent_shape = (vae.config.latent_channels, size, size)
-    return trainer.fit(step_function, on_export, on_sample)
+        copy.deepcopy(self.vae).half().save_pretrained(folder)
 
 
 if __name__ == "__main__":
-    run_stage(train, VaeOptions)
+    run_stage(Vae, VaeOptions)

@@ -18,9 +18,9 @@ from mobilediff.images import to_float
 from mobilediff.models.autoencoder import encode_latents
 from mobilediff.models.latent_decoder import latent_statistics
 from mobilediff.training.data.conditioning import Conditioning
-from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, GeneratorOptions, RunLimits
+from mobilediff.training.engine.options import GeneratorOptions, RunLimits
 from mobilediff.training.engine.pipelines import FrozenParts
-from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.engine.trainer import Draws, Trainer
 
 
 @dataclass
@@ -42,23 +42,25 @@ class LatentData:
         self.latents = latents.to(trainer.device)  # [2, N, C, H, W]
         self.labels, self.noun_ids = dataset.labels.to(trainer.device), dataset.noun_ids.to(trainer.device)
 
-    def draw(self, step: TrainingStep) -> Batch:
+    def draw(self, draws: Draws) -> Batch:
         """The step's images, each mirrored with probability one half, and a caption each."""
-        mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=self.device)
-        latents = self.latents[mirrored, step.indices].float().contiguous(memory_format=torch.channels_last)
+        mirrored = torch.randint(0, 2, draws.indices.shape, generator=draws.generator, device=self.device)
+        latents = self.latents[mirrored, draws.indices].float().contiguous(memory_format=torch.channels_last)
         caption_ids = self.conditioning.bank.draw(
-            self.labels[step.indices],
-            self.noun_ids[step.indices],
-            step.generator,
+            self.labels[draws.indices],
+            self.noun_ids[draws.indices],
+            draws.generator,
             self.options.class_probability,
             self.options.null_probability,
             self.options.phrasing_probability,
         )
         return Batch(latents, caption_ids)
 
-    def draw_timesteps(self, step: TrainingStep) -> torch.Tensor:
+    def draw_timesteps(self, draws: Draws) -> torch.Tensor:
         """A timestep for each of the step's images, evenly from 0 to 999, int64 [B]."""
-        return torch.randint(0, NUM_TRAIN_TIMESTEPS, step.indices.shape, generator=step.generator, device=self.device)
+        return torch.randint(
+            0, NUM_TRAIN_TIMESTEPS, draws.indices.shape, generator=draws.generator, device=self.device
+        )
 
 
 def content_hash(tensors: Iterable[torch.Tensor], values: list) -> str:
@@ -91,12 +93,11 @@ def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tenso
     return load_file(file)["latents"]
 
 
-def setup(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
-    """The trainer and the data of a generator's stage."""
+def prepare(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
+    """Make the trainer and the data of a generator's stage; a trial has few images."""
     dataset = load_cifar10(options.data, "train", options.resolution)
     if limits.trial:
         dataset = dataset.head(256)
-        options.validation_samples = min(options.validation_samples, MIN_VALIDATION_SAMPLES)
     trainer = Trainer(options, limits, len(dataset))
     for part in (frozen.vae, frozen.text_encoder):
         part.to(trainer.device).requires_grad_(False).eval()

@@ -24,7 +24,7 @@ OF_PAIRS = (
     "class_probability",
     "phrasing_probability",
     "sample_batch_size",
-    "mixed_precision",
+    "dtype",
 )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL
@@ -18,9 +19,12 @@ from mobilediff.export import export_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.engine.monitor import Monitor
 from mobilediff.training.engine.options import GeneratorOptions
-from mobilediff.training.engine.trainer import Trainer
+from mobilediff.training.engine.stage import Stage
+from mobilediff.training.engine.trainer import Draws
 
 GRID_SEEDS = 8
+
+GeneratorOptionsT = TypeVar("GeneratorOptionsT", bound=GeneratorOptions)
 
 
 @dataclass
@@ -74,44 +78,53 @@ def check_full_vae(pipeline: MobileDiffusionPipeline, folder: str) -> None:
         )
 
 
-def make_pipeline(
-    parts: FrozenParts,
-    unet: ModelMixin,
-    scheduler: SchedulerMixin,
-    options: GeneratorOptions,
-    guidance_distilled: bool = False,
-) -> MobileDiffusionPipeline:
-    """The pipeline that a stage exports and samples with."""
-    low, high = options.default_guidance_interval
-    return MobileDiffusionPipeline(
-        vae=parts.vae,
-        text_encoder=parts.text_encoder,
-        tokenizer=parts.tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        nouns=load_nouns(),
-        default_num_inference_steps=options.default_num_inference_steps,
-        default_guidance_scale=options.default_guidance_scale,
-        default_guidance_low=low,
-        default_guidance_high=high,
-        guidance_distilled=guidance_distilled,
-    )
+class GeneratorStage(Stage[GeneratorOptionsT]):
+    """Trains the network of a pipeline; `setup` makes `trainer` and `data`, and calls `make_pipeline`.
 
+    Attributes:
+        data: the `LatentData` that the batches come from.
+        pipeline: the pipeline to sample with and to export, which holds the trained network.
+        monitor: measures the run's samples; None where `validation_samples` is 0.
+    """
 
-def exporter(pipeline: MobileDiffusionPipeline):
-    """An `on_export` for `Trainer.fit`."""
-    return lambda folder: export_pipeline(pipeline, folder)
+    data: Any
+    pipeline: MobileDiffusionPipeline
+    monitor: Monitor | None
 
+    def batch(self, draws: Draws) -> Any:
+        """Draw the step's latents and captions, a `Batch`."""
+        return self.data.draw(draws)
 
-def sampler(trainer: Trainer, pipeline: MobileDiffusionPipeline):
-    """An `on_sample` for `Trainer.fit`: a grid of the ten classes by eight seeds, into tensorboard and the run folder,
-    and the figures of `Monitor` where the options ask for them."""
-    options = trainer.options
-    monitor = None
-    if options.validation_samples:
-        monitor = Monitor(options.validation_samples, trainer.device, options.sample_batch_size)
+    def make_pipeline(
+        self, parts: FrozenParts, unet: ModelMixin, scheduler: SchedulerMixin, guidance_distilled: bool = False
+    ) -> None:
+        """Make `self.pipeline` and the `Monitor`: last in `setup`, as the judge's loading draws random numbers too."""
+        options = self.options
+        low, high = options.default_guidance_interval
+        self.pipeline = MobileDiffusionPipeline(
+            vae=parts.vae,
+            text_encoder=parts.text_encoder,
+            tokenizer=parts.tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            nouns=load_nouns(),
+            default_num_inference_steps=options.default_num_inference_steps,
+            default_guidance_scale=options.default_guidance_scale,
+            default_guidance_low=low,
+            default_guidance_high=high,
+            guidance_distilled=guidance_distilled,
+        )
+        self.monitor = None
+        if options.validation_samples:
+            self.monitor = Monitor(options.validation_samples, self.trainer.device, options.sample_batch_size)
 
-    def on_sample(writer) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
+        """Draw a grid of the ten classes by eight seeds, into tensorboard and the run folder.
+
+        Returns:
+            The `Monitor`'s figures where `validation_samples` asks for them.
+        """
+        options, trainer, pipeline, figures = self.options, self.trainer, self.pipeline, {}
         pipeline.set_progress_bar_config(disable=True)
         generators = [torch.Generator().manual_seed(seed) for _ in CLASS_NAMES for seed in range(GRID_SEEDS)]
         with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
@@ -122,14 +135,18 @@ def sampler(trainer: Trainer, pipeline: MobileDiffusionPipeline):
                 generator=generators,
                 output_type="pt",
             ).images
-            figures = monitor(pipeline, options.sample_steps) if monitor else {}
-            for steps in options.validation_steps if monitor else ():
-                figures |= {f"{name}_{steps}_steps": value for name, value in monitor(pipeline, steps).items()}
+            if self.monitor is not None:
+                figures |= self.monitor(pipeline, options.sample_steps)
+                for steps in options.validation_steps:
+                    measured = self.monitor(pipeline, steps)
+                    figures |= {f"{name}_{steps}_steps": value for name, value in measured.items()}
         grid = make_grid(images.float().cpu(), nrow=GRID_SEEDS)
-        writer.add_image("samples", grid, trainer.step)
+        trainer.log_image("samples", grid)
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)
         to_pil_image(grid).save(folder / f"{trainer.step:08d}.png")
         return figures
 
-    return on_sample
+    def export(self, folder: Path) -> None:
+        """Write the pipeline."""
+        export_pipeline(self.pipeline, folder)

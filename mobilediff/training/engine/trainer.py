@@ -5,11 +5,11 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from mobilediff.files import atomic_path
+from mobilediff.files import atomic_folder, atomic_path
 from mobilediff.training.engine.benchmark import measure_steps
 from mobilediff.training.engine.options import (
     MAY_CHANGE,
@@ -45,8 +45,8 @@ def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
 
 
 @dataclass
-class TrainingStep:
-    """What one step may draw from; nothing else is random.
+class Draws:
+    """Sources of a step's randomness; nothing else is random.
 
     Attributes:
         index: the step's number, from 0.
@@ -73,8 +73,16 @@ class TrainedNetwork:
         self.module, self.optimizer = accelerator.prepare(network, optimizer)  # the one to call
 
     def average(self, decay: float | None = None) -> EMAModel | None:
-        """The average of that decay where there is one, else the first; None without any."""
-        return self.emas.get(decay) or next(iter(self.emas.values()), None)
+        """Return the average of that decay, or of None the first; None where the network has no averages.
+
+        Raises:
+            ValueError: the network has averages, but none of that decay.
+        """
+        if not self.emas or decay is None:
+            return next(iter(self.emas.values()), None)
+        if decay not in self.emas:
+            raise ValueError(f"ema_decay is {decay}; accepted are {list(self.emas)}")
+        return self.emas[decay]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
@@ -92,16 +100,28 @@ class TrainedNetwork:
             ema.optimization_step = ema_steps
 
 
+class Trainable(Protocol):
+    """The methods of a `Stage` that the loop calls."""
+
+    def batch(self, draws: Draws) -> Any: ...
+
+    def step(self, batch: Any, draws: Draws) -> dict[str, torch.Tensor]: ...
+
+    def validate(self) -> dict[str, float]: ...
+
+    def export(self, folder: Path) -> None: ...
+
+
 class Trainer:
-    """Runs a stage's step function until the planned step, the time limit or a signal.
+    """Runs a stage's steps until the planned one, the time limit or a signal.
 
     Args:
         options: of the run.
         limits: of this command.
-        data_size: rows of the data set that `TrainingStep.indices` points into.
+        data_size: rows of the data set that `Draws.indices` points into.
 
-    A stage registers its networks with `add`, then calls `fit`; its step function computes losses and hands each to
-    `update`. The learning rate is warmed up linearly, held, and decayed linearly to zero at the last step.
+    A stage registers its networks with `add`; its steps compute losses and hand each to `update`. The learning rate is
+    warmed up linearly, held, and decayed linearly to zero at the last step.
     """
 
     def __init__(self, options: TrainingOptions, limits: RunLimits, data_size: int):
@@ -109,6 +129,7 @@ class Trainer:
         self.folder = Path(options.output)
         self.accelerator = Accelerator(mixed_precision="no")  # `autocast` instead: it leaves outputs in bf16
         self.networks: dict[str, TrainedNetwork] = {}
+        self.writer: SummaryWriter | None = None  # of tensorboard, on the main process while it trains
         self.step = 0
         self.minutes_before = 0.0
         self.stop_requested = False
@@ -128,17 +149,22 @@ class Trainer:
 
     @contextmanager
     def autocast(self):
-        """The context for forward passes: the precision of the option `mixed_precision`.
+        """The context for forward passes: the precision of the option `dtype`.
 
         On a CPU attention that gradients flow through takes the plain kernel, with its products in bf16 too: the
         backward pass of the fused one is slower at these widths.
         """
         fused = self.device.type != "cpu" or not torch.is_grad_enabled()
         attention = nullcontext() if fused else sdpa_kernel(SDPBackend.MATH)
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(not fused)  # of every device, in spite of its name
-        enabled = self.options.mixed_precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled), attention:
-            yield
+        enabled = self.options.dtype == "bf16"
+        # of every device, in spite of its name
+        reduced = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(not fused)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled), attention:
+                yield
+        finally:
+            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(reduced)
 
     @property
     def images_seen(self) -> int:
@@ -175,8 +201,11 @@ class Trainer:
         return self.compiled(network)
 
     def compiled(self, module: nn.Module) -> nn.Module:
-        """The module under torch.compile, where the options say so."""
-        return torch.compile(module) if self.options.compile else module
+        """Return the module under torch.compile, where the options say so.
+
+        Not for dynamic shapes: after a second batch size those would compile slower kernels.
+        """
+        return torch.compile(module, dynamic=False) if self.options.compile else module
 
     def update(self, name: str, loss: torch.Tensor) -> None:
         """One optimiser step of the named network on `loss`."""
@@ -199,20 +228,11 @@ class Trainer:
         decay_steps = max(1.0, options.decay_fraction * options.steps)
         return min(warmup, (options.steps - step) / decay_steps, 1.0)
 
-    def fit(
-        self,
-        step_function: Callable[[TrainingStep], dict[str, torch.Tensor]],
-        on_export: Callable[[Path], None],
-        on_sample: Callable[[SummaryWriter], dict[str, float] | None] | None = None,
-    ) -> bool:
+    def fit(self, stage: Trainable) -> bool:
         """Train; resumes from the run folder's state.
 
-        Args:
-            step_function: one step; returns the values to log, each a scalar tensor.
-            on_export: writes the EMA export under the given folder, at every saved state: `export`, and for a further
-                decay `export-ema-<decay>`.
-            on_sample: called on the main process every `sample_every` steps with the tensorboard writer; may return
-                figures to log.
+        The EMA weights are exported at every saved state: to `export`, and for a further decay to
+        `export-ema-<decay>`.
 
         Returns:
             Whether the planned last step was reached.
@@ -222,10 +242,10 @@ class Trainer:
             ValueError: the run was begun on another number of processes, or they do not see one run folder.
         """
         if self.limits.benchmark:
-            self._benchmark(step_function)
+            self._benchmark(stage)
             return False
         self._resume()
-        writer = self._open_logs()
+        self.writer = self._open_logs()
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
         started = saved = time.perf_counter()
         logged_at, logged_step, totals = started, self.step, {}
@@ -236,7 +256,7 @@ class Trainer:
             mininterval=5,
         )
         while self.step < self.options.steps and not self._out_of_time(started):
-            values = step_function(self._draws(self.step))
+            values = self._train_step(stage)
             for name, value in values.items():  # summed on the device: no sync until the log line
                 total, times = totals.get(name, (0, 0))  # a loss may not be there in every step
                 totals[name] = total + value.detach(), times + 1
@@ -246,31 +266,38 @@ class Trainer:
                 now, count = time.perf_counter(), self.step - logged_step
                 means = {name: float(total) / times for name, (total, times) in totals.items()}
                 rate = count * self.options.batch_size * self.accelerator.num_processes / (now - logged_at)
-                self._log(writer, {**means, "images_per_second": rate})
+                self._log({**means, "images_per_second": rate})
                 bar.set_postfix_str(f"{rate:.0f} images/s " + " ".join(f"{k} {v:.4g}" for k, v in means.items()))
                 logged_at, logged_step, totals = now, self.step, {}
-            if on_sample and self.options.sample_every and self.step % self.options.sample_every == 0:
+            if self.options.sample_every and self.step % self.options.sample_every == 0:
                 paused = time.perf_counter()
-                if writer is not None:
-                    self._log(writer, on_sample(writer) or {})
+                if self.accelerator.is_main_process:
+                    self._log(stage.validate())
                 self.accelerator.wait_for_everyone()
                 logged_at += time.perf_counter() - paused
             if time.perf_counter() - saved > 60 * self.options.save_every_minutes:
                 paused = time.perf_counter()
-                self._save(started, on_export)
+                self._save(started, stage)
                 saved = time.perf_counter()
                 logged_at += saved - paused
         bar.close()
-        self._save(started, on_export)
+        self._save(started, stage)
         return self.step >= self.options.steps
 
-    def _benchmark(self, step_function: Callable[[TrainingStep], object]) -> None:
+    def log_image(self, name: str, image: torch.Tensor) -> None:
+        """Log an image [3, H, W], float in [0, 1] or uint8, of the current step to tensorboard."""
+        self.writer.add_image(name, image, self.step)
+
+    def _train_step(self, stage: Trainable) -> dict[str, torch.Tensor]:
+        draws = self._draws(self.step)
+        return stage.step(stage.batch(draws), draws)
+
+    def _benchmark(self, stage: Trainable) -> None:
         def run_step():
-            step_function(self._draws(self.step))
+            self._train_step(stage)
             self.step += 1
 
-        dtype = "bf16" if self.options.mixed_precision == "bf16" else "fp32"
-        figures = measure_steps(run_step, self.options.batch_size, self.device, dtype)
+        figures = measure_steps(run_step, self.options.batch_size, self.device, self.options.dtype)
         self.accelerator.print(json.dumps(figures, indent=2))
 
     def _out_of_time(self, started: float) -> bool:
@@ -284,7 +311,7 @@ class Trainer:
         flag = torch.tensor(float(stop), device=self.device)
         return self.accelerator.reduce(flag, reduction="sum").item() > 0
 
-    def _draws(self, step: int) -> TrainingStep:
+    def _draws(self, step: int) -> Draws:
         options, rank, world = self.options, self.accelerator.process_index, self.accelerator.num_processes
         seed = derived_seed(options.seed, rank, step)
         torch.manual_seed(seed)  # dropout inside the networks
@@ -295,7 +322,7 @@ class Trainer:
             for epoch in epochs.unique().tolist()
         ])  # fmt: skip
         generator = torch.Generator(device=self.device).manual_seed(seed)
-        return TrainingStep(step, indices.to(self.device, non_blocking=True), generator)
+        return Draws(step, indices.to(self.device, non_blocking=True), generator)
 
     def _open_logs(self) -> SummaryWriter | None:
         if not self.accelerator.is_main_process:
@@ -326,16 +353,16 @@ class Trainer:
         with atomic_path(file) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
 
-    def _log(self, writer: SummaryWriter | None, values: dict[str, float]) -> None:
-        if writer is None or not values:
+    def _log(self, values: dict[str, float]) -> None:
+        if self.writer is None or not values:
             return
         for name, value in values.items():
-            writer.add_scalar(name, value, self.step)
+            self.writer.add_scalar(name, value, self.step)
         record = {"step": self.step, "images": self.images_seen, **values}
         with (self.folder / "stats.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
 
-    def _save(self, started: float, on_export: Callable[[Path], None]) -> None:
+    def _save(self, started: float, stage: Trainable) -> None:
         if not self.accelerator.is_main_process:
             return
         tensors = {
@@ -351,18 +378,12 @@ class Trainer:
         scalars["num_processes"] = self.accelerator.num_processes
         save_state(self.folder, tensors, scalars)
         for decay in (None, *self.options.further_ema_decays):
-            self._export(on_export, decay)
+            self._export(stage, decay)
 
-    def _export(self, on_export: Callable[[Path], None], ema_decay: float | None) -> None:
+    def _export(self, stage: Trainable, ema_decay: float | None) -> None:
         name = "export" if ema_decay is None else f"export-ema-{ema_decay}"
-        scratch = self.folder / ".export"
-        shutil.rmtree(scratch, ignore_errors=True)
-        with self.averaged_weights(ema_decay):
-            on_export(scratch / "export")
-        if (self.folder / name).exists():
-            (self.folder / name).replace(scratch / "old")
-        (scratch / "export").replace(self.folder / name)
-        shutil.rmtree(scratch)
+        with atomic_folder(self.folder / name) as folder, self.averaged_weights(ema_decay):
+            stage.export(folder)
 
     def _resume(self) -> None:
         state, num_processes = load_state(self.folder), self.accelerator.num_processes

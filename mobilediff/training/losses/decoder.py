@@ -4,19 +4,19 @@ The loss of a latent diffusion model's autoencoder (arXiv 2112.10752, section 3.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from torch import nn
 
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.engine.options import TrainingOptions
-from mobilediff.training.engine.trainer import Trainer, TrainingStep
+from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.perceptual import PerceptualLoss
 
 
-@dataclass
 class DecoderLossOptions(TrainingOptions):
     """Options of a stage that trains a decoder.
 
@@ -29,19 +29,23 @@ class DecoderLossOptions(TrainingOptions):
         discriminator_learning_rate: of the second optimiser.
     """
 
-    perceptual: str = ""
-    lambda_perceptual: float = 1.0
-    lambda_adversarial: float = 0.0
-    adversarial_start: int = 0
-    discriminator_learning_rate: float = 1e-3
+    perceptual: str
+    lambda_perceptual: NonNegativeFloat = 1.0
+    lambda_adversarial: NonNegativeFloat = 0.0
+    adversarial_start: NonNegativeInt = 0
+    discriminator_learning_rate: PositiveFloat = 1e-3
 
-    def __post_init__(self):
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _check_adversarial_start(self) -> Self:
         if self.lambda_adversarial and self.adversarial_start >= self.steps:
             raise ValueError(
                 f"adversarial_start is {self.adversarial_start}, with {self.steps} steps and lambda_adversarial "
                 f"{self.lambda_adversarial}; accepted is a step before the last, or lambda_adversarial 0"
             )
+        return self
+
+    def trial_values(self) -> dict:
+        return super().trial_values() | {"adversarial_start": 1}
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -99,7 +103,7 @@ class DecoderLoss:
             )
 
     def __call__(
-        self, decoded: torch.Tensor, targets: torch.Tensor, step: TrainingStep
+        self, decoded: torch.Tensor, targets: torch.Tensor, draws: Draws
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compare float images [N, 3, H, W] in [-1, 1].
 
@@ -116,7 +120,7 @@ class DecoderLoss:
             self.discriminator.requires_grad_(False)
             with self.trainer.autocast():
                 terms["loss_adversarial"] = -self.discriminator(output).float().mean()  # bare: see `Discriminator`
-            if step.index >= self.options.adversarial_start:
+            if draws.index >= self.options.adversarial_start:
                 towards_real = gradient_in(output, terms["loss_adversarial"])
                 gradient = gradient + self.options.lambda_adversarial * scaled_like(towards_real, gradient)
             self.discriminator.requires_grad_(True)
