@@ -7,8 +7,6 @@ from torch.nn.utils import prune
 from mobilediff.models.mobile_unet import GatedFeedForward, MobileUNet, ResnetBlock, SeparableConv2d
 from mobilediff.models.variants import variant
 
-METHODS = ("structured", "unstructured")
-
 
 def check_pruning_ratio(pruning_ratio: float) -> None:
     """Refuse a fraction outside 0 <= ratio < 1."""

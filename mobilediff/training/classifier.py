@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeInt
 
 from mobilediff.captions import load_nouns
 from mobilediff.data import SPLITS, load_cifar10
@@ -16,6 +16,8 @@ from mobilediff.training.engine.stage import Stage, run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.classification import accuracy, noun_cross_entropy
 
+LAMBDA_NOUN = 0.5  # weight of the noun loss beside the class loss
+
 
 class ClassifierOptions(TrainingOptions):
     """Options of the stage.
@@ -25,7 +27,6 @@ class ClassifierOptions(TrainingOptions):
         momentum: of Nesterov SGD.
         translate: largest shift of a training image, in pixels.
         label_smoothing: of both cross-entropies.
-        lambda_noun: weight of the noun loss beside the class loss.
         whiten_stem: fix the stem to the whitening of the data's patches (arXiv 2404.00498, section 3.2).
     """
 
@@ -33,7 +34,6 @@ class ClassifierOptions(TrainingOptions):
     momentum: Decay = 0.9
     translate: NonNegativeInt = 2
     label_smoothing: Fraction = 0.2
-    lambda_noun: NonNegativeFloat = 0.5
     whiten_stem: bool = False
 
 
@@ -90,7 +90,7 @@ class Classifier(Stage[ClassifierOptions]):
         smoothing = self.options.label_smoothing
         loss_class = F.cross_entropy(output.class_logits, batch.labels, label_smoothing=smoothing)
         loss_noun = noun_cross_entropy(output.noun_logits, batch.noun_ids, smoothing)
-        self.trainer.update("encoder", loss_class + self.options.lambda_noun * loss_noun)
+        self.trainer.update("encoder", loss_class + LAMBDA_NOUN * loss_noun)
         return {"loss_class": loss_class, "loss_noun": loss_noun}
 
     def validate(self) -> dict[str, float]:

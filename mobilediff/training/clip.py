@@ -24,6 +24,10 @@ from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.classification import accuracy, noun_cross_entropy
 
 WORD_END = "</w>"
+NUM_PHRASINGS = 64  # of each name to learn from, beside its plain captions
+PHRASES_PER_STEP = 128  # that are to be told to be of their noun
+# Weights beside the two losses of images and texts: of the phrasings' loss, and of the image tower's own heads.
+LAMBDA_PHRASE, LAMBDA_CLASS, LAMBDA_NOUN = 0.5, 0.5, 0.25
 
 
 class ClipOptions(TrainingOptions):
@@ -36,11 +40,6 @@ class ClipOptions(TrainingOptions):
         max_tokens: length that captions are padded to.
         translate: most pixels that an image is shifted by.
         initial_weights: folder of a trained CLIP to start from, tokenizer included; None for random weights.
-        num_phrasings: phrasings of each name to learn from, beside its plain captions.
-        phrases_per_step: phrasings a step that are to be told to be of their noun.
-        lambda_phrase: weight of that loss.
-        lambda_class: weight of the image tower's own class loss.
-        lambda_noun: weight of its noun loss.
         lambda_keep: weight of the loss that keeps the text tower's outputs for plain captions as they are in
             `initial_weights`, so that generators trained on it stay as they are.
     """
@@ -51,11 +50,6 @@ class ClipOptions(TrainingOptions):
     max_tokens: PositiveInt = 16
     translate: NonNegativeInt = 2
     initial_weights: str | None = None
-    num_phrasings: NonNegativeInt = 64
-    phrases_per_step: PositiveInt = 128
-    lambda_phrase: NonNegativeFloat = 0.5
-    lambda_class: NonNegativeFloat = 0.5
-    lambda_noun: NonNegativeFloat = 0.25
     lambda_keep: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
@@ -178,7 +172,7 @@ class Clip(Stage[ClipOptions]):
         options = self.options
         dataset, self.test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
         self.trainer = Trainer(options, self.limits, len(dataset))
-        self.bank = CaptionBank(num_phrasings=options.num_phrasings)
+        self.bank = CaptionBank(num_phrasings=NUM_PHRASINGS)
         with self.trainer.accelerator.main_process_first():
             self.tokenizer = run_tokenizer(Path(options.output) / "tokenizer", CaptionBank().texts, options)
         self.towers = make_towers(options, self.tokenizer)
@@ -205,8 +199,8 @@ class Clip(Stage[ClipOptions]):
             "loss_class": F.cross_entropy(output.class_logits, batch.labels),
             "loss_noun": noun_cross_entropy(output.noun_logits, batch.noun_ids),
         }
-        loss = losses["loss_text_noun"] + losses["loss_text_class"] + options.lambda_phrase * losses["loss_phrase"]
-        loss = loss + options.lambda_class * losses["loss_class"] + options.lambda_noun * losses["loss_noun"]
+        loss = losses["loss_text_noun"] + losses["loss_text_class"] + LAMBDA_PHRASE * losses["loss_phrase"]
+        loss = loss + LAMBDA_CLASS * losses["loss_class"] + LAMBDA_NOUN * losses["loss_noun"]
         if self.kept is not None:
             with torch.no_grad():
                 before = self.kept(input_ids=plain_ids)
@@ -225,7 +219,7 @@ class Clip(Stage[ClipOptions]):
         """
         bank, generator, device = self.bank, draws.generator, self.trainer.device
         plain_ids = self.bank_ids[bank.phrase(torch.arange(bank.num_names, device=device), generator)]
-        nouns = torch.randperm(bank.num_nouns, generator=generator, device=device)[: self.options.phrases_per_step]
+        nouns = torch.randperm(bank.num_nouns, generator=generator, device=device)[:PHRASES_PER_STEP]
         return plain_ids, self.bank_ids[bank.phrase(nouns, generator, phrasing_probability=1.0)], nouns
 
     def validate(self) -> dict[str, float]:

@@ -19,12 +19,12 @@ from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.training.data.augment import mirror
 from mobilediff.training.data.latents import cached_latents
-from mobilediff.training.engine.stage import Stage, run_stage
+from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
-from mobilediff.training.losses.decoder import DecoderLoss, DecoderLossOptions
+from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageOptions
 
 
-class DecoderOptions(DecoderLossOptions):
+class DecoderOptions(DecoderStageOptions):
     """Options of the stage.
 
     Attributes:
@@ -36,7 +36,7 @@ class DecoderOptions(DecoderLossOptions):
     latent_cache: str = "runs/latents"
 
 
-class Decoder(Stage[DecoderOptions]):
+class Decoder(DecoderStage[DecoderOptions]):
     """Trains the decoder, and its discriminator where the options give that a weight."""
 
     def setup(self) -> None:
@@ -56,7 +56,7 @@ class Decoder(Stage[DecoderOptions]):
         self.mean, self.std = latent_statistics(self.vae)
         self.images, self.test_images = dataset.images.to(device), test.images[:1000].to(device)
         self.decoder = self.trainer.add("decoder", LatentDecoder(self.vae).requires_grad_(True))
-        self.decoder_loss = DecoderLoss(self.trainer, encoder, F.l1_loss)
+        self.add_loss(encoder, F.l1_loss)
 
     def batch(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw the step's latents [B, C, h, w] and their images, float [B, 3, H, W] in [-1, 1], some mirrored."""
@@ -69,9 +69,9 @@ class Decoder(Stage[DecoderOptions]):
         latents, images = batch
         with self.trainer.autocast():
             decoded = self.decoder(latents).float()
-        loss, terms = self.decoder_loss(decoded, images, draws)
+        loss, terms = self.compare(decoded, images, draws)
         self.trainer.update("decoder", loss)
-        return terms | self.decoder_loss.train_discriminator(decoded, images)
+        return terms | self.train_discriminator(decoded, images)
 
     def validate(self) -> dict[str, float]:
         with self.trainer.averaged_weights(), torch.no_grad(), self.trainer.autocast():

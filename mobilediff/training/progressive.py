@@ -1,33 +1,35 @@
 """Stage `progressive`: progressive distillation (arXiv 2202.00512), guidance folded in or CFG-aware."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from pydantic import NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from mobilediff.diffusion import (
+    NUM_TRAIN_TIMESTEPS,
     Diffused,
     alpha_sigma,
     ddim_step,
     diffuse,
+    guidance_scales,
+    guided,
     progressive_target,
     sample_from_velocity,
     trailing_timesteps,
 )
 from mobilediff.pipeline import checked_interval
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
-from mobilediff.training.data.conditioning import velocities
-from mobilediff.training.data.latents import setup
-from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
-from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
-from mobilediff.training.engine.trainer import TrainingStep
+from mobilediff.training.data.latents import Batch, prepare
+from mobilediff.training.engine.options import Fraction, GeneratorOptions
+from mobilediff.training.engine.pipelines import FrozenParts, GeneratorStage, load_velocity_pipeline
+from mobilediff.training.engine.stage import run_stage
+from mobilediff.training.engine.trainer import Draws
 from mobilediff.training.losses.distillation import truncated_snr_loss
 
 
-@dataclass
 class ProgressiveOptions(GeneratorOptions):
     """Options of the stage; VAE and text encoder are the student's.
 
@@ -38,7 +40,8 @@ class ProgressiveOptions(GeneratorOptions):
         target_steps: of the targets, a step of the student. 2 halves the steps; with 1 their number stays and guidance
             alone is distilled (arXiv 2210.03142, stage one).
         guidance_scale: guidance of the targets, which the student learns to give in one call (arXiv 2210.03142).
-        guidance_interval: from where to where guidance applies (arXiv 2404.07724), as fractions of the timesteps.
+        guidance_interval: ends of the interval where guidance applies (arXiv 2404.07724), as fractions of the
+            timesteps.
         cfg_aware_probability: fraction of the steps that have both teacher and student guided, the others neither
             (SnapFusion, arXiv 2306.00980, its CFG-aware loss): the student is one to be guided when it samples. At 0
             `guidance_scale` is folded in instead.
@@ -47,27 +50,23 @@ class ProgressiveOptions(GeneratorOptions):
         lambda_task: weight of the loss against the data, which is brought to the size of the other first.
     """
 
-    POSITIVE = (*GeneratorOptions.POSITIVE, "num_steps", "target_steps")
-
-    student: str = ""
+    student: str
     teacher: str | None = None
-    default_num_inference_steps: int = 8
-    num_steps: int = 8
-    target_steps: int = 2
+    default_num_inference_steps: PositiveInt = 8
+    default_guidance_scale: float = 1.0
+    num_steps: PositiveInt = 8
+    target_steps: PositiveInt = 2
     guidance_scale: float = 3.0
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    cfg_aware_probability: float = 0.0
-    cfg_aware_range: tuple[float, float] = (2.0, 14.0)
-    lambda_distill: float = 1.0
-    lambda_task: float = 0.0
+    guidance_interval: tuple[float, float] = (0.15, 0.8)
+    cfg_aware_probability: Fraction = 0.0
+    cfg_aware_range: tuple[float, float] = (1.5, 4.0)
+    lambda_distill: NonNegativeFloat = 1.0
+    lambda_task: NonNegativeFloat = 0.0
 
-    def __post_init__(self):
-        super().__post_init__()
-        checked_interval(self.guidance_interval)
-        if not 0 <= self.cfg_aware_probability <= 1:
-            raise ValueError(
-                f"cfg_aware_probability is {self.cfg_aware_probability}; accepted are fractions from 0 to 1"
-            )
+    _check_guidance_interval = field_validator("guidance_interval")(checked_interval)
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> Self:
         if self.default_num_inference_steps != self.num_steps:
             raise ValueError(
                 f"default_num_inference_steps is {self.default_num_inference_steps}; accepted is num_steps, "
@@ -76,6 +75,7 @@ class ProgressiveOptions(GeneratorOptions):
         low, high = self.cfg_aware_range
         if not 1 <= low <= high:
             raise ValueError(f"cfg_aware_range is {[low, high]}; accepted are two scales, 1 <= low <= high")
+        return self
 
 
 def distillation_target(
@@ -83,7 +83,7 @@ def distillation_target(
     z: Diffused,
     timesteps: list[torch.Tensor],
 ) -> torch.Tensor:
-    """The x that one step must predict to reach where the teacher's DDIM steps do (arXiv 2202.00512, algorithm 2).
+    """Compute the x with which one step reaches where the teacher's DDIM steps do (arXiv 2202.00512, algorithm 2).
 
     Args:
         velocity_at: the teacher's v, of noisy latents [B, C, H, W] at timesteps [B].
@@ -101,54 +101,60 @@ def distillation_target(
         return progressive_target(z.noisy, noisy, z.alpha, z.sigma, *here)
 
 
-def train(options: ProgressiveOptions, limits: RunLimits) -> bool:
-    """Distil sampling into `num_steps` steps; see `Trainer.fit` for the returned value."""
-    source = load_velocity_pipeline(options.student)
-    parts = FrozenParts.of(source)
-    trainer, data = setup(options, limits, parts)
-    teacher = trainer.frozen(load_velocity_pipeline(options.teacher or options.student).unet)
-    module = trainer.add("unet", source.unet)
-    cfg_aware = options.cfg_aware_probability > 0
-    scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
-    pipeline = make_pipeline(parts, source.unet, scheduler, options, guidance_distilled=not cfg_aware)
-    timesteps = trailing_timesteps(options.target_steps * options.num_steps, trainer.device)
+class Progressive(GeneratorStage[ProgressiveOptions]):
+    """Distils sampling into `num_steps` steps."""
 
-    def velocities_of(
-        network: nn.Module, noisy, timesteps, caption_ids, scale: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return velocities(
-            network, data.conditioning, trainer, noisy, timesteps, caption_ids, scale, options.guidance_interval
-        )
+    def setup(self) -> None:
+        options = self.options
+        source = load_velocity_pipeline(options.student)
+        teacher = load_velocity_pipeline(options.teacher or options.student).unet
+        parts = FrozenParts.of(source)
+        self.trainer, self.data = prepare(options, self.limits, parts)
+        self.teacher = self.data.conditioned(self.trainer.frozen(teacher))
+        self.student = self.data.conditioned(self.trainer.add("unet", source.unet))
+        self.timesteps = trailing_timesteps(options.target_steps * options.num_steps, self.trainer.device)
+        self.cfg_aware = options.cfg_aware_probability > 0
+        scheduler = DistilledDDIMScheduler(distilled_num_inference_steps=[options.num_steps])
+        self.make_pipeline(parts, source.unet, scheduler, guidance_distilled=not self.cfg_aware)
 
-    def draw_scale(step: TrainingStep) -> float:
-        aware, place = torch.rand(2, generator=step.generator, device=trainer.device).tolist()
-        low, high = options.cfg_aware_range
-        return low + (high - low) * place if aware < options.cfg_aware_probability else 1.0
-
-    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        batch = data.draw(step)
+    def step(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
+        options, caption_ids = self.options, batch.caption_ids
         start = options.target_steps * torch.randint(
-            0, options.num_steps, batch.caption_ids.shape, generator=step.generator, device=trainer.device
+            0, options.num_steps, caption_ids.shape, generator=draws.generator, device=self.trainer.device
         )
-        z = diffuse(batch.latents, timesteps[start], step.generator)
-        scale = draw_scale(step) if cfg_aware else options.guidance_scale
+        timesteps = [self.timesteps[start + place] for place in range(options.target_steps + 1)]
+        z = diffuse(batch.latents, timesteps[0], draws.generator)
+        scale = self.draw_scale(draws) if self.cfg_aware else options.guidance_scale
         target = distillation_target(
-            lambda noisy, timesteps: velocities_of(teacher, noisy, timesteps, batch.caption_ids, scale)[0],
-            z,
-            [timesteps[start + place] for place in range(options.target_steps + 1)],
+            lambda noisy, t: self.teacher.guided(noisy, t, caption_ids, scale, options.guidance_interval), z, timesteps
         )
-        prediction, plain = velocities_of(
-            module, z.noisy, timesteps[start], batch.caption_ids, scale if cfg_aware else 1.0
-        )
+        prediction, plain = self.predict(z.noisy, timesteps[0], caption_ids, scale if self.cfg_aware else 1.0)
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
         loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)
         loss_task = F.mse_loss(plain, z.velocity)
         same_size = (loss_distill / loss_task).detach()
-        trainer.update("unet", options.lambda_distill * loss_distill + options.lambda_task * same_size * loss_task)
+        self.trainer.update(
+            "unet", options.lambda_distill * loss_distill + options.lambda_task * same_size * loss_task
+        )
         return {"loss_distill": loss_distill, "loss_task": loss_task}
 
-    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline))
+    def draw_scale(self, draws: Draws) -> float:
+        """Draw the guidance scale of a CFG-aware step: 1 in those that guide neither network."""
+        aware, place = torch.rand(2, generator=draws.generator, device=self.trainer.device).tolist()
+        low, high = self.options.cfg_aware_range
+        return low + (high - low) * place if aware < self.options.cfg_aware_probability else 1.0
+
+    def predict(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, caption_ids: torch.Tensor, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the student's guided and plain v, each [B, C, H, W], of noisy latents at timesteps [B]."""
+        if scale == 1:
+            plain = self.student(noisy, timesteps, caption_ids)
+            return plain, plain
+        plain, null = self.student.with_null(noisy, timesteps, caption_ids)
+        scales = guidance_scales(timesteps / NUM_TRAIN_TIMESTEPS, scale, self.options.guidance_interval)
+        return guided(plain, null, scales), plain
 
 
 if __name__ == "__main__":
-    run_stage(train, ProgressiveOptions)
+    run_stage(Progressive, ProgressiveOptions)

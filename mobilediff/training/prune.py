@@ -1,18 +1,20 @@
 """Stage `prune`: prune the one-step student, then repair it against its unpruned self."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
+from pydantic import PositiveInt, field_validator
 
-from mobilediff.compression.pruning import METHODS, check_pruning_ratio, prune_channels, prune_weights
+from mobilediff.compression.pruning import check_pruning_ratio, prune_channels, prune_weights
 from mobilediff.diffusion import diffuse, sample_from_velocity, trailing_timesteps
-from mobilediff.training.data.latents import setup
-from mobilediff.training.engine.options import GeneratorOptions, RunLimits, run_stage
-from mobilediff.training.engine.pipelines import FrozenParts, exporter, load_velocity_pipeline, make_pipeline, sampler
-from mobilediff.training.engine.trainer import TrainingStep
+from mobilediff.training.data.latents import Batch, prepare
+from mobilediff.training.engine.options import GeneratorOptions
+from mobilediff.training.engine.pipelines import FrozenParts, GeneratorStage, load_velocity_pipeline
+from mobilediff.training.engine.stage import run_stage
+from mobilediff.training.engine.trainer import Draws
 
 
-@dataclass
 class PruneOptions(GeneratorOptions):
     """Options of the stage; VAE and text encoder are the student's.
 
@@ -23,56 +25,62 @@ class PruneOptions(GeneratorOptions):
         num_intervals: timesteps of the repair, those of the student's own training.
     """
 
-    POSITIVE = (*GeneratorOptions.POSITIVE, "num_intervals")
-
-    student: str = ""
-    method: str = "structured"
+    student: str
+    default_num_inference_steps: PositiveInt = 1
+    default_guidance_scale: float = 1.0
+    method: Literal["structured", "unstructured"] = "structured"
     pruning_ratio: float = 0.3
-    num_intervals: int = 4
+    num_intervals: PositiveInt = 4
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}; accepted are {', '.join(METHODS)}")
-        check_pruning_ratio(self.pruning_ratio)
+    @field_validator("pruning_ratio")
+    @classmethod
+    def _check_pruning_ratio(cls, ratio: float) -> float:
+        check_pruning_ratio(ratio)
+        return ratio
 
 
-def train(options: PruneOptions, limits: RunLimits) -> bool:
-    """Prune and repair; see `Trainer.fit` for the returned value."""
-    source = load_velocity_pipeline(options.student)
-    parts = FrozenParts.of(source)
-    trainer, data = setup(options, limits, parts)
-    teacher, call_teacher = source.unet, trainer.frozen(source.unet)
-    if options.method == "structured":
-        unet = prune_channels(teacher, options.pruning_ratio)
-    else:
-        unet = prune_channels(teacher, 0.0)  # a copy
-        parameters = dict(unet.named_parameters())
-        for name, mask in prune_weights(unet, options.pruning_ratio).items():
+class Prune(GeneratorStage[PruneOptions]):
+    """Prunes and repairs."""
+
+    def setup(self) -> None:
+        options = self.options
+        source = load_velocity_pipeline(options.student)
+        parts = FrozenParts.of(source)
+        self.trainer, self.data = prepare(options, self.limits, parts)
+        unet = self.pruned(source.unet)
+        self.teacher = self.data.conditioned(self.trainer.frozen(source.unet))
+        self.student = self.data.conditioned(self.trainer.add("unet", unet))
+        self.timesteps = trailing_timesteps(options.num_intervals, self.trainer.device)
+        self.make_pipeline(parts, unet, source.scheduler, guidance_distilled=True)
+
+    def pruned(self, unet: ModelMixin) -> ModelMixin:
+        """Copy the network without the pruned channels, or with pruned weights that stay 0."""
+        if self.options.method == "structured":
+            return prune_channels(unet, self.options.pruning_ratio)
+        copy = prune_channels(unet, 0.0)
+        parameters = dict(copy.named_parameters())
+        for name, mask in prune_weights(copy, self.options.pruning_ratio).items():
             parameters[name].register_hook(mask.mul)  # without a gradient a pruned weight stays 0
-    module = trainer.add("unet", unet)
-    pipeline = make_pipeline(parts, unet, source.scheduler, options, guidance_distilled=True)
-    timesteps = trailing_timesteps(options.num_intervals, trainer.device)
+        return copy
 
-    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        batch = data.draw(step)
+    def step(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
         interval = torch.randint(
-            0, options.num_intervals, batch.caption_ids.shape, generator=step.generator, device=trainer.device
+            0,
+            self.options.num_intervals,
+            batch.caption_ids.shape,
+            generator=draws.generator,
+            device=self.trainer.device,
         )
-        t = timesteps[interval]
-        z = diffuse(batch.latents, t, step.generator)
-        conditioning = data.conditioning(batch.caption_ids)
-        with torch.no_grad(), trainer.autocast():
-            expected = call_teacher(z.noisy, t, **conditioning).sample
-        with trainer.autocast():
-            prediction = module(z.noisy, t, **conditioning).sample
-        samples = [sample_from_velocity(z.noisy, v.float(), z.alpha, z.sigma) for v in (prediction, expected)]
+        t = self.timesteps[interval]
+        z = diffuse(batch.latents, t, draws.generator)
+        with torch.no_grad():
+            expected = self.teacher(z.noisy, t, batch.caption_ids)
+        prediction = self.student(z.noisy, t, batch.caption_ids)
+        samples = [sample_from_velocity(z.noisy, v, z.alpha, z.sigma) for v in (prediction, expected)]
         loss_kd_output = (samples[0] - samples[1]).square().mean()
-        trainer.update("unet", loss_kd_output)
+        self.trainer.update("unet", loss_kd_output)
         return {"loss_kd_output": loss_kd_output}
-
-    return trainer.fit(step_function, exporter(pipeline), sampler(trainer, pipeline))
 
 
 if __name__ == "__main__":
-    run_stage(train, PruneOptions)
+    run_stage(Prune, PruneOptions)

@@ -1,45 +1,43 @@
 """Stage `tiny_vae`: the full VAE distilled into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
 
-As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) it learns what the full one makes of latents that
+As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) it learns the full decoder's images of latents that
 students drew; beside that it learns the training images from their latents, and, where that has a weight, to be taken
 for real images by a discriminator. Its latents are normalised ones, and its own encoder learns them too, so that both
 halves belong together.
 """
 
 import copy
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from safetensors.torch import load_file, save_file
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 from torch import nn
 from torchvision.utils import make_grid
 
-from mobilediff.captions import CaptionBank
 from mobilediff.checkpoints import load_component, load_pipeline
-from mobilediff.data import ImageDataset, load_cifar10
-from mobilediff.files import atomic_path
+from mobilediff.data import load_cifar10
 from mobilediff.images import to_bytes, to_float
 from mobilediff.models.autoencoder import psnr
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.data.augment import mirror
 from mobilediff.training.data.latents import cached_latents
+from mobilediff.training.data.synthetic import synthetic_latents
 from mobilediff.training.engine.monitor import Monitor
-from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, RunLimits, check_validation_samples, run_stage
+from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, Fraction, check_validation_samples
 from mobilediff.training.engine.pipelines import check_full_vae
-from mobilediff.training.engine.trainer import Trainer, TrainingStep, derived_seed
-from mobilediff.training.losses.decoder import DecoderLoss, DecoderLossOptions
+from mobilediff.training.engine.stage import run_stage
+from mobilediff.training.engine.trainer import Draws, Trainer
+from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageOptions
 
-BATCH_SIZE = 250
 HELD_OUT = 500  # synthetic latents that figures are of
 SHOWN = 16
 
 
-@dataclass
-class TinyVaeOptions(DecoderLossOptions):
+class TinyVaeOptions(DecoderStageOptions):
     """Options of the stage.
 
     Attributes:
@@ -54,87 +52,48 @@ class TinyVaeOptions(DecoderLossOptions):
         latent_cache: folder of encoded images, shared by runs.
     """
 
-    network: dict = field(default_factory=dict)
-    students: tuple[str, ...] = ()
-    num_latents: int = 20000
-    class_probability: float = 0.3
-    num_real: int = 16
-    lambda_encoder: float = 0.1
+    network: dict
+    students: tuple[str, ...]
+    num_latents: int = Field(20000, gt=HELD_OUT)
+    class_probability: Fraction = 0.3
+    num_real: PositiveInt = 16
+    lambda_encoder: NonNegativeFloat = 0.1
     validation_samples: int = 0
     latent_cache: str = "runs/latents"
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 1 <= self.num_real < self.batch_size:
+    _check_validation_samples = field_validator("validation_samples")(check_validation_samples)
+
+    @model_validator(mode="after")
+    def _check_data(self) -> Self:
+        if self.num_real >= self.batch_size:
             raise ValueError(f"num_real is {self.num_real}; accepted is 1 to below batch_size, {self.batch_size}")
-        check_validation_samples(self.validation_samples)
-        if self.num_latents <= HELD_OUT:
-            raise ValueError(f"num_latents is {self.num_latents}; accepted are more than {HELD_OUT}")
         if not self.students:
             raise ValueError("option students is empty; accepted are pipeline folders")
+        return self
+
+    def trial_values(self) -> dict:
+        samples = min(self.validation_samples, MIN_VALIDATION_SAMPLES)
+        return super().trial_values() | {
+            "num_latents": HELD_OUT + 20,
+            "num_real": 4,
+            "validation_samples": samples,
+        }
 
 
 class TinyAutoencoder(nn.Module):
-    """Encoder and decoder in one call that compiles and runs on several devices."""
+    """Run encoder and decoder in one call that compiles and runs on several devices."""
 
     def __init__(self, vae: AutoencoderTiny):
         super().__init__()
         self.vae = vae
 
     def forward(self, images: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents of images in [-1, 1], and images of other latents."""
+        """Latents [M, C, h, w] of images [M, 3, H, W] in [-1, 1], and images [N, 3, H, W] of latents [N, C, h, w]."""
         return self.vae.encode(images).latents, self.vae.decode(latents).sample
 
 
-@dataclass
-class Decoded:
-    """Normalised latents, float16 [N, C, h, w], and what the full decoder makes of them, uint8 [N, 3, H, W]."""
-
-    latents: torch.Tensor
-    images: torch.Tensor
-
-
-@torch.no_grad()
-def decode_all(pipeline: MobileDiffusionPipeline, latents: torch.Tensor, trainer: Trainer) -> torch.Tensor:
-    """The full decoder's images of normalised latents, uint8."""
-    images = []
-    for batch in latents.split(BATCH_SIZE):
-        with trainer.autocast():
-            decoded = pipeline.decode_latents(batch.to(trainer.device).float())
-        images.append(to_bytes(decoded))
-    return torch.cat(images).contiguous()
-
-
-@torch.no_grad()
-def synthetic_latents(pipelines: list[MobileDiffusionPipeline], dataset: ImageDataset, trainer: Trainer) -> Decoded:
-    """Latents that the students draw for captions as the data set's, decoded; kept in the run folder."""
-    options = trainer.options
-    file = Path(options.output) / "synthetic.safetensors"
-    if not file.is_file():
-        bank = CaptionBank()
-        generator = torch.Generator().manual_seed(derived_seed(options.seed, "synthetic"))
-        latents = []
-        for pipeline in pipelines:
-            pipeline.to(trainer.device).set_progress_bar_config(disable=True)
-            for start in range(0, options.num_latents, BATCH_SIZE):
-                images = torch.arange(start, min(start + BATCH_SIZE, options.num_latents)) % len(dataset)
-                caption_ids = bank.draw(
-                    dataset.labels[images], dataset.noun_ids[images], generator, options.class_probability
-                )
-                with trainer.autocast():
-                    prompts = [bank.texts[caption_id] for caption_id in caption_ids.tolist()]
-                    drawn = pipeline(prompt=prompts, generator=generator, output_type="latent").images
-                latents.append(drawn.half().cpu())
-        # students in turn, so that those held out are of all
-        latents = torch.cat(latents).unflatten(0, (len(pipelines), -1)).transpose(0, 1).flatten(0, 1).contiguous()
-        tensors = {"latents": latents, "images": decode_all(pipelines[0], latents, trainer).cpu()}
-        with atomic_path(file) as temporary:
-            save_file(tensors, temporary)
-    return Decoded(**{name: tensor.to(trainer.device) for name, tensor in load_file(file).items()})
-
-
 def load_students(folders: tuple[str, ...]) -> list[MobileDiffusionPipeline]:
-    """The pipelines, whose VAE is one and the same.
+    """Load pipelines that have one VAE.
 
     Raises:
         ValueError: two of them decode differently, or have a small VAE already.
@@ -148,67 +107,6 @@ def load_students(folders: tuple[str, ...]) -> list[MobileDiffusionPipeline]:
         if tensors.keys() != expected.keys() or any(not torch.equal(tensors[key], expected[key]) for key in expected):
             raise ValueError(f"{folder} has another VAE than {folders[0]}; accepted are pipelines of one VAE")
     return pipelines
-
-
-def train(options: TinyVaeOptions, limits: RunLimits) -> bool:
-    """Distil both halves; see `Trainer.fit` for the returned value.
-
-    Raises:
-        ValueError: `network` makes latents or images of another shape than the full VAE.
-    """
-    pipelines = load_students(options.students)
-    encoder, vae = load_component(ImageEncoder, options.perceptual), AutoencoderTiny(**options.network)
-    dataset = load_cifar10(options.data, "train", options.resolution)
-    if limits.trial:
-        dataset, options.num_latents, options.num_real = dataset.head(256), HELD_OUT + 20, 4
-        options.adversarial_start = 1
-        options.validation_samples = min(options.validation_samples, MIN_VALIDATION_SAMPLES)
-    trainer = Trainer(options, limits, len(dataset))
-    with trainer.accelerator.main_process_first():
-        synthetic = synthetic_latents(pipelines, dataset, trainer)
-        latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(trainer.device)
-    check_shapes(vae, latents[0], dataset.images)
-    module = trainer.add("vae", TinyAutoencoder(vae))
-    decoder_loss = DecoderLoss(trainer, encoder, F.mse_loss)
-    images = dataset.images.to(trainer.device)
-
-    def step_function(step: TrainingStep) -> dict[str, torch.Tensor]:
-        mirrored = torch.randint(0, 2, step.indices.shape, generator=step.generator, device=trainer.device)
-        real = mirror(to_float(images[step.indices]), mirrored.bool()).contiguous(memory_format=torch.channels_last)
-        learnt, rest = options.num_real, options.batch_size - options.num_real
-        real_latents = latents[mirrored, step.indices][:learnt].float()
-        picked = torch.randint(
-            0, len(synthetic.latents) - HELD_OUT, (rest,), generator=step.generator, device=trainer.device
-        )
-        inputs = torch.cat([real_latents, synthetic.latents[picked].float()])
-        targets = torch.cat([real[:learnt], to_float(synthetic.images[picked])])
-        inputs, targets = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, targets))
-        with trainer.autocast():
-            encoded, decoded = (output.float() for output in module(real[:learnt], inputs))
-        loss, terms = decoder_loss(decoded, targets, step)
-        terms["loss_encoder"] = F.mse_loss(encoded, real_latents)
-        trainer.update("vae", loss + options.lambda_encoder * terms["loss_encoder"])
-        return terms | decoder_loss.train_discriminator(decoded, real)
-
-    monitor = Monitor(options.validation_samples, trainer.device) if options.validation_samples else None
-    monitored = copy.copy(pipelines[0]).to(trainer.device)
-    monitored.register_modules(vae=vae)
-    monitored.set_progress_bar_config(disable=True)
-
-    def on_sample(writer) -> dict[str, float]:
-        held_out = synthetic.latents[-HELD_OUT:].float()
-        with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
-            decoded = to_bytes(vae.decode(held_out).sample)
-            figures = monitor(monitored) if monitor else {}
-        expected = synthetic.images[-HELD_OUT:]
-        shown = torch.cat([expected[:SHOWN], decoded[:SHOWN]])
-        writer.add_image("decoded", make_grid(shown, nrow=SHOWN), trainer.step)
-        return {"psnr_db": psnr(expected, decoded)} | figures
-
-    def on_export(folder: Path) -> None:
-        copy.deepcopy(vae).half().save_pretrained(folder)
-
-    return trainer.fit(step_function, on_export, on_sample)
 
 
 def check_shapes(vae: AutoencoderTiny, latents: torch.Tensor, images: torch.Tensor) -> None:
@@ -225,5 +123,85 @@ def check_shapes(vae: AutoencoderTiny, latents: torch.Tensor, images: torch.Tens
         raise ValueError(f"network: makes latents and images of {made}; accepted is {wanted}")
 
 
+class TinyVae(DecoderStage[TinyVaeOptions]):
+    """Distils both halves."""
+
+    def setup(self) -> None:
+        """See `Stage.setup`.
+
+        Raises:
+            ValueError: `network` makes latents or images of another shape than the full VAE.
+        """
+        options = self.options
+        pipelines = load_students(options.students)
+        encoder = load_component(ImageEncoder, options.perceptual)
+        torch.manual_seed(options.seed)  # loading has drawn random numbers, and the trainer that seeds comes later
+        self.vae = AutoencoderTiny(**options.network)
+        dataset = load_cifar10(options.data, "train", options.resolution)
+        if self.limits.trial:
+            dataset = dataset.head(256)
+        self.trainer = Trainer(options, self.limits, len(dataset))
+        device = self.trainer.device
+        for pipeline in pipelines:
+            pipeline.to(device).set_progress_bar_config(disable=True)
+        with self.trainer.accelerator.main_process_first():
+            self.synthetic = synthetic_latents(
+                pipelines,
+                dataset,
+                self.trainer.folder / "synthetic.safetensors",
+                num_latents=options.num_latents,
+                class_probability=options.class_probability,
+                seed=options.seed,
+                autocast=self.trainer.autocast,
+            )
+            self.latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(device)
+        check_shapes(self.vae, self.latents[0], dataset.images)
+        self.images = dataset.images.to(device)
+        self.halves = self.trainer.add("vae", TinyAutoencoder(self.vae))
+        self.add_loss(encoder, F.mse_loss)
+        self.monitor = Monitor(options.validation_samples, device) if options.validation_samples else None
+        self.pipeline = copy.copy(pipelines[0])
+        self.pipeline.register_modules(vae=self.vae)
+
+    def batch(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw the step's images and their latents, and complete both with synthetic ones.
+
+        Returns:
+            Latents [B, C, h, w], the first `num_real` of training images; their images, and B training images, each
+            float [B, 3, H, W] in [-1, 1].
+        """
+        device, num_real = self.trainer.device, self.options.num_real
+        mirrored = torch.randint(0, 2, draws.indices.shape, generator=draws.generator, device=device)
+        real = mirror(to_float(self.images[draws.indices]), mirrored.bool())
+        real_latents = self.latents[mirrored, draws.indices][:num_real].float()
+        num_synthetic, num_trained = self.options.batch_size - num_real, len(self.synthetic.latents) - HELD_OUT
+        picked = torch.randint(0, num_trained, (num_synthetic,), generator=draws.generator, device=device)
+        latents = torch.cat([real_latents, self.synthetic.latents[picked].float()])
+        targets = torch.cat([real[:num_real], to_float(self.synthetic.images[picked])])
+        return tuple(tensor.contiguous(memory_format=torch.channels_last) for tensor in (latents, targets, real))
+
+    def step(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], draws: Draws) -> dict[str, torch.Tensor]:
+        (latents, targets, real), num_real = batch, self.options.num_real
+        with self.trainer.autocast():
+            encoded, decoded = (output.float() for output in self.halves(real[:num_real], latents))
+        loss, terms = self.compare(decoded, targets, draws)
+        terms["loss_encoder"] = F.mse_loss(encoded, latents[:num_real])
+        self.trainer.update("vae", loss + self.options.lambda_encoder * terms["loss_encoder"])
+        return terms | self.train_discriminator(decoded, real)
+
+    def validate(self) -> dict[str, float]:
+        held_out, expected = self.synthetic.latents[-HELD_OUT:].float(), self.synthetic.images[-HELD_OUT:]
+        with self.trainer.averaged_weights(), torch.no_grad(), self.trainer.autocast():
+            decoded = to_bytes(self.vae.decode(held_out).sample)
+            figures = self.monitor(self.pipeline) if self.monitor else {}
+        shown = torch.cat([expected[:SHOWN], decoded[:SHOWN]])
+        self.trainer.log_image("decoded", make_grid(shown, nrow=SHOWN))
+        return {"psnr_db": psnr(expected, decoded)} | figures
+
+    def export(self, folder: Path) -> None:
+        """Write the small VAE in float16."""
+        copy.deepcopy(self.vae).half().save_pretrained(folder)
+
+
 if __name__ == "__main__":
-    run_stage(train, TinyVaeOptions)
+    run_stage(TinyVae, TinyVaeOptions)

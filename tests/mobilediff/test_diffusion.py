@@ -6,6 +6,7 @@ import torch
 from mobilediff.diffusion import (
     add_noise,
     alpha_sigma,
+    any_timesteps,
     ddim_step,
     diffuse_straight,
     guidance_scales,
@@ -130,3 +131,8 @@ def test_the_straight_path_leads_from_the_latents_to_noise(drawn):
     torch.testing.assert_close(z.noisy[2], noise[2])
     torch.testing.assert_close(z.noisy + (1 - z.sigma) * z.velocity, noise)
     torch.testing.assert_close(z.noisy - z.sigma * z.velocity, latents)
+
+
+def test_timesteps_are_drawn_from_the_interval():
+    drawn = any_timesteps(5000, (0.02, 0.6), torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert drawn.min() == 20 and drawn.max() == 599 and drawn.float().mean() == pytest.approx(310, abs=10)

@@ -1,4 +1,7 @@
-"""Encode every caption once, and call networks with them."""
+"""Encode every caption once, and call networks with caption ids."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -7,11 +10,10 @@ from mobilediff.captions import CaptionBank
 from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS, guidance_scales, guided
 from mobilediff.pipeline import encode_text
 from mobilediff.training.engine.pipelines import FrozenParts
-from mobilediff.training.engine.trainer import Trainer
 
 
 class Conditioning:
-    """Every caption of a `CaptionBank`, encoded once; those of given ids as keyword arguments of a network."""
+    """Look up the encoded captions of a `CaptionBank` by id, as keyword arguments of a network."""
 
     @torch.no_grad()
     def __init__(self, parts: FrozenParts, bank: CaptionBank, device: torch.device):
@@ -24,37 +26,55 @@ class Conditioning:
         self.pooled = torch.cat([pooled for _, pooled in encoded]).to(device)
 
     def __call__(self, caption_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`encoder_hidden_states` [B, L, D] and `class_labels` [B, P] of caption ids [B]."""
         return {"encoder_hidden_states": self.hidden_states[caption_ids], "class_labels": self.pooled[caption_ids]}
 
     def null_like(self, caption_ids: torch.Tensor) -> torch.Tensor:
-        """As many ids of the null prompt."""
+        """As many ids of the null prompt, [B]."""
         return torch.full_like(caption_ids, self.bank.null_index)
 
 
-def velocities(
-    network: nn.Module,
-    conditioning: Conditioning,
-    trainer: Trainer,
-    noisy: torch.Tensor,
-    timesteps: torch.Tensor,
-    caption_ids: torch.Tensor,
-    guidance_scale: float = 1.0,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The network's v in fp32, guided inside the interval, and as it is; without guidance both are the same.
+class ConditionedNetwork(nn.Module):
+    """Call a network with caption ids in the run's precision.
 
     Args:
-        noisy: z_t [B, C, H, W].
-        timesteps: t, [B].
-        caption_ids: rows of the `CaptionBank`'s texts, [B].
+        network: called with noisy latents, timesteps and what `conditioning` gives; its output has a `sample`.
+        conditioning: looks up captions by id.
+        autocast: makes the context of each call.
     """
-    if guidance_scale == 1:
-        with trainer.autocast():
-            v = network(noisy, timesteps, **conditioning(caption_ids)).sample.float()
-        return v, v
-    both = conditioning(torch.cat([caption_ids, conditioning.null_like(caption_ids)]))
-    with trainer.autocast():
-        prediction = network(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), **both).sample
-    v, null = prediction.float().chunk(2)
-    scales = guidance_scales(timesteps / NUM_TRAIN_TIMESTEPS, guidance_scale, guidance_interval)
-    return guided(v, null, scales), v
+
+    def __init__(
+        self,
+        network: nn.Module,
+        conditioning: Conditioning,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ):
+        super().__init__()
+        self.network, self.conditioning, self.autocast = network, conditioning, autocast
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, caption_ids: torch.Tensor) -> torch.Tensor:
+        """The network's float32 output [B, C', H, W] for latents [B, C, H, W], timesteps [B] and caption ids [B]."""
+        with self.autocast():
+            return self.network(noisy, timesteps, **self.conditioning(caption_ids)).sample.float()
+
+    def with_null(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, caption_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs for the captions and for the null prompt, from one call; shapes as in `forward`."""
+        both = torch.cat([caption_ids, self.conditioning.null_like(caption_ids)])
+        conditional, unconditional = self(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), both).chunk(2)
+        return conditional, unconditional
+
+    def guided(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        caption_ids: torch.Tensor,
+        scale: float,
+        interval: tuple[float, float],
+    ) -> torch.Tensor:
+        """The output guided by `scale` inside the interval, a fraction of the timesteps; shapes as in `forward`."""
+        if scale == 1:
+            return self(noisy, timesteps, caption_ids)
+        conditional, unconditional = self.with_null(noisy, timesteps, caption_ids)
+        return guided(conditional, unconditional, guidance_scales(timesteps / NUM_TRAIN_TIMESTEPS, scale, interval))

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from torch import nn
 
 from mobilediff.captions import CaptionBank
 from mobilediff.checkpoints import VAE, encoder_tensors
 from mobilediff.data import ImageDataset, load_cifar10
 from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS
-from mobilediff.files import atomic_path
 from mobilediff.images import to_float
 from mobilediff.models.autoencoder import encode_latents
 from mobilediff.models.latent_decoder import latent_statistics
-from mobilediff.training.data.conditioning import Conditioning
+from mobilediff.training.data.captioned import cached_tensors
+from mobilediff.training.data.conditioning import ConditionedNetwork, Conditioning
 from mobilediff.training.engine.options import GeneratorOptions, RunLimits
 from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.trainer import Draws, Trainer
+
+NUM_PHRASINGS = 16  # of each name
 
 
 @dataclass
@@ -35,8 +37,8 @@ class LatentData:
     """The training split as normalised latents, plain and mirrored, on the trainer's device."""
 
     def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
-        self.options, self.device = options, trainer.device
-        self.conditioning = Conditioning(parts, CaptionBank(num_phrasings=options.num_phrasings), trainer.device)
+        self.options, self.device, self.autocast = options, trainer.device, trainer.autocast
+        self.conditioning = Conditioning(parts, CaptionBank(num_phrasings=NUM_PHRASINGS), trainer.device)
         with trainer.accelerator.main_process_first():
             latents = cached_latents(parts.vae, dataset, Path(options.latent_cache))
         self.latents = latents.to(trainer.device)  # [2, N, C, H, W]
@@ -62,6 +64,10 @@ class LatentData:
             0, NUM_TRAIN_TIMESTEPS, draws.indices.shape, generator=draws.generator, device=self.device
         )
 
+    def conditioned(self, network: nn.Module) -> ConditionedNetwork:
+        """Wrap a network, so that it is called with caption ids in the run's precision."""
+        return ConditionedNetwork(network, self.conditioning, self.autocast)
+
 
 def content_hash(tensors: Iterable[torch.Tensor], values: list) -> str:
     """A name for what is made of tensors and JSON values: 16 hexadecimal digits of their SHA-256."""
@@ -80,7 +86,8 @@ def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tenso
     """
     statistics = [values.flatten().tolist() for values in latent_statistics(vae)]
     file = folder / f"{content_hash((*encoder_tensors(vae).values(), dataset.images), statistics)}.safetensors"
-    if not file.is_file():
+
+    def encode() -> dict[str, torch.Tensor]:
         encoded = []
         for images in (dataset.images, dataset.images.flip(-1)):
             batches = (
@@ -88,9 +95,9 @@ def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tenso
                 for batch in images.split(500)
             )
             encoded.append(torch.cat([encode_latents(vae, batch) for batch in batches]).half().cpu())
-        with atomic_path(file) as temporary:
-            save_file({"latents": torch.stack(encoded).contiguous()}, temporary)
-    return load_file(file)["latents"]
+        return {"latents": torch.stack(encoded)}
+
+    return cached_tensors(file, encode)["latents"]
 
 
 def prepare(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:

@@ -171,7 +171,6 @@ class GeneratorOptions(TrainingOptions):
         class_probability: chance that a caption names the class and not the noun.
         null_probability: chance of the null prompt, for classifier-free guidance.
         phrasing_probability: chance that a caption is not a plain one but a phrasing.
-        num_phrasings: phrasings of each name.
         default_num_inference_steps, default_guidance_scale, default_guidance_interval: what the exported pipeline
             samples with, and so do the run's own grids and figures.
         sample_steps: steps of the grids drawn while training; None for the default.
@@ -184,8 +183,7 @@ class GeneratorOptions(TrainingOptions):
     class_probability: Fraction = 0.3
     null_probability: Fraction = 0.1
     phrasing_probability: Fraction = 0.3
-    num_phrasings: NonNegativeInt = 16
-    default_num_inference_steps: PositiveInt = 50
+    default_num_inference_steps: PositiveInt = 25
     default_guidance_scale: float = 3.0
     default_guidance_interval: tuple[float, float] = (0.0, 1.0)
     sample_steps: PositiveInt | None = None

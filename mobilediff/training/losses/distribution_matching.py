@@ -1,59 +1,63 @@
-"""Distribution matching (DMD2, arXiv 2405.14867): where the teacher's score and the generator's own one disagree."""
+"""Distribution matching (DMD2, arXiv 2405.14867): samples follow the teacher's score, away from their own."""
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from mobilediff.diffusion import Diffused, any_timesteps, diffuse, sample_from_velocity
-from mobilediff.training.data.conditioning import Conditioning, velocities
 from mobilediff.training.data.latents import Batch
-from mobilediff.training.engine.trainer import Trainer
 
 # Without the ends of the diffusion, where one of the two predictions says nothing (arXiv 2405.14867, appendix).
 MATCHED = (0.02, 0.98)
 
+# v [B, C, H, W] of noisy latents [B, C, H, W] at timesteps [B], for caption ids [B].
+Velocity = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
-class DistributionMatcher:
-    """Two denoisers of the generator's samples: the guided teacher, frozen, and the fake score.
 
-    The fake score is trained here, by the diffusion's own loss on samples of the generator alone. The options are
-    those of `OneStepOptions`.
+def _diffuse(samples: Batch, generator: torch.Generator) -> tuple[torch.Tensor, Diffused]:
+    timesteps = any_timesteps(len(samples.latents), MATCHED, generator, samples.latents.device)
+    return timesteps, diffuse(samples.latents, timesteps, generator)
+
+
+def distribution_matching_loss(
+    teacher: Velocity, fake_score: Velocity, samples: Batch, generator: torch.Generator
+) -> torch.Tensor:
+    """Compute a loss whose gradient in the samples is x_fake - x_teacher, normalised.
+
+    Half the square of that, as a value (arXiv 2311.18828, equations 7 and 8; 2405.14867, section 3). The normaliser
+    is the mean distance of the teacher's x from the sample.
+
+    Args:
+        teacher: its guided velocity.
+        fake_score: velocity of the network that learns the samples' own score.
+        samples: of the generator, latents [B, C, H, W] with a gradient.
+        generator: of timesteps and noise.
+
+    Returns:
+        A scalar.
     """
-
-    def __init__(self, trainer: Trainer, teacher: nn.Module, fake_score: nn.Module, conditioning: Conditioning):
-        self.trainer, self.options, self.conditioning = trainer, trainer.options, conditioning
-        self.teacher = trainer.frozen(teacher)
-        self.fake_score = trainer.add(
-            "fake_score", fake_score, learning_rate=self.options.fake_score_learning_rate, ema_decay=0.0
+    with torch.no_grad():
+        timesteps, z = _diffuse(samples, generator)
+        x_teacher, x_fake = (
+            sample_from_velocity(z.noisy, network(z.noisy, timesteps, samples.caption_ids), z.alpha, z.sigma)
+            for network in (teacher, fake_score)
         )
+        scale = (samples.latents - x_teacher).abs().mean((1, 2, 3), keepdim=True)
+        target = samples.latents - (x_fake - x_teacher) / scale
+    return F.mse_loss(samples.latents, target) / 2
 
-    def _diffuse(self, samples: Batch, generator: torch.Generator) -> tuple[torch.Tensor, Diffused]:
-        timesteps = any_timesteps(len(samples.latents), MATCHED, generator, samples.latents.device)
-        return timesteps, diffuse(samples.latents, timesteps, generator)
 
-    def _velocity(self, network: nn.Module, noisy, timesteps, caption_ids, *guidance) -> torch.Tensor:
-        return velocities(network, self.conditioning, self.trainer, noisy, timesteps, caption_ids, *guidance)[0]
+def fake_score_loss(fake_score: Velocity, samples: Batch, generator: torch.Generator) -> torch.Tensor:
+    """Compute the diffusion loss of the fake score on the generator's samples.
 
-    def generator_loss(self, samples: Batch, generator: torch.Generator) -> torch.Tensor:
-        """A loss whose gradient in the samples is x_follower - x_teacher, over the teacher's distance to the sample.
+    Args:
+        fake_score: velocity of the network that learns.
+        samples: latents [B, C, H, W] without a gradient.
+        generator: of timesteps and noise.
 
-        Half the square of that, as a value (arXiv 2311.18828, equations 7 and 8; 2405.14867, section 3).
-        """
-        guidance = self.options.guidance_scale, self.options.guidance_interval
-        with torch.no_grad():
-            timesteps, z = self._diffuse(samples, generator)
-            v = self._velocity(self.teacher, z.noisy, timesteps, samples.caption_ids, *guidance)
-            taught = sample_from_velocity(z.noisy, v, z.alpha, z.sigma)
-            v = self._velocity(self.fake_score, z.noisy, timesteps, samples.caption_ids)
-            followed = sample_from_velocity(z.noisy, v, z.alpha, z.sigma)
-            scale = (samples.latents - taught).abs().mean((1, 2, 3), keepdim=True)
-            target = samples.latents - (followed - taught) / scale
-        return F.mse_loss(samples.latents, target) / 2
-
-    def train(self, samples: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """The fake score's steps on samples without a gradient; returns its last loss."""
-        for _ in range(self.options.fake_score_updates):
-            timesteps, z = self._diffuse(samples, generator)
-            loss = F.mse_loss(self._velocity(self.fake_score, z.noisy, timesteps, samples.caption_ids), z.velocity)
-            self.trainer.update("fake_score", loss)
-        return {"loss_follower": loss}
+    Returns:
+        A scalar.
+    """
+    timesteps, z = _diffuse(samples, generator)
+    return F.mse_loss(fake_score(z.noisy, timesteps, samples.caption_ids), z.velocity)

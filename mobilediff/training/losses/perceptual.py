@@ -1,20 +1,20 @@
-"""Feature maps compared: of images, and of the images that latents decode to."""
+"""Compare feature maps: of images, and of the images that latents decode to."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mobilediff.checkpoints import VAE
 from mobilediff.images import to_bytes, to_float
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
-from mobilediff.training.engine.trainer import Trainer
 
 BATCH_SIZE = 250
 
 
 class PerceptualLoss(nn.Module):
-    """Squared distance of channel-normalised feature maps, summed over levels.
+    """Sum the squared distances of channel-normalised feature maps over levels.
 
     LPIPS (arXiv 1801.03924, eq. 1) without its learnt weights of the channels.
     """
@@ -34,30 +34,29 @@ class PerceptualLoss(nn.Module):
 
 
 class LatentPerceptualLoss:
-    """`PerceptualLoss` of what normalised latents decode to; the targets are decoded once.
+    """Compare what latents decode to with images of targets, decoded once.
 
     Args:
-        trainer: its device and precision.
-        encoder: whose feature maps are compared.
-        vae: that decodes.
+        perceptual: loss of float images and targets, each [N, 3, H, W].
+        decode: float images [N, 3, H, W] in [-1, 1] of normalised latents [N, C, h, w].
         targets: all latents that samples are ever compared with, [N, C, h, w].
+        autocast: makes the context of the perceptual loss's forward pass.
     """
 
-    def __init__(self, trainer: Trainer, encoder: ImageEncoder, vae: VAE, targets: torch.Tensor):
-        self.trainer = trainer
-        self.mean, self.std = latent_statistics(vae)
-        self.decoder = trainer.frozen(LatentDecoder(vae))
-        self.loss = PerceptualLoss(encoder).to(trainer.device, memory_format=torch.channels_last)
+    def __init__(
+        self,
+        perceptual: nn.Module,
+        decode: Callable[[torch.Tensor], torch.Tensor],
+        targets: torch.Tensor,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ):
+        self.perceptual, self.decode, self.autocast = perceptual, decode, autocast
         with torch.no_grad():
-            decoded = [to_bytes(self._decode(batch.float())) for batch in targets.split(BATCH_SIZE)]
+            decoded = [to_bytes(decode(batch.float())) for batch in targets.split(BATCH_SIZE)]
         self.targets = torch.cat(decoded)
 
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        with self.trainer.autocast():
-            return self.decoder(latents * self.std + self.mean)
-
-    def __call__(self, latents: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Compare latents [B, C, h, w] with the targets in `rows`, [B]; returns a scalar."""
-        images = self._decode(latents)
-        with self.trainer.autocast():
-            return self.loss(images, to_float(self.targets[rows]))
+    def __call__(self, latents: torch.Tensor, target_ids: torch.Tensor) -> torch.Tensor:
+        """Compare latents [B, C, h, w] with the targets of `target_ids`, [B]; returns a scalar."""
+        images = self.decode(latents)
+        with self.autocast():
+            return self.perceptual(images, to_float(self.targets[target_ids]))
