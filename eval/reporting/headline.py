@@ -42,10 +42,10 @@ def headline(records: dict[str, dict]) -> str:
     names = shipped_models(records)
     sizes = [section(records, name, "size") for name in names]
     timings = [timing(records, name) for name in names]
-    distances = [section(records, name, "distance") for name in names]
+    distances = [section(records, name, "frechet_distance") for name in names]
     rows = [cells(*row) for row in zip(sizes, timings, distances, strict=True)]
     table = markdown_table(("checkpoint", *COLUMNS), [[name, *row] for name, row in zip(names, rows, strict=True)])
-    distance, real = distances[0], section(records, REAL, "distance")
+    distance, real = distances[0], section(records, REAL, "frechet_distance")
     protocol = timings[0]["protocol"]
     meanings = (
         "at the default steps; a guided step makes two.",

@@ -21,7 +21,7 @@ def record(milliseconds: float, times_faster: float, steps: int, n: int = 10_000
             "baseline": "teacher",
             "protocol": protocol,
         },
-        "distance": {
+        "frechet_distance": {
             "frechet_distance_judge": 2.87,
             "class_accuracy": 0.927,
             "floor": 0.17,
@@ -34,7 +34,7 @@ def record(milliseconds: float, times_faster: float, steps: int, n: int = 10_000
 
 @pytest.fixture
 def records():
-    real = {"figures": {"cost": {}, "quality": {}}, "distance": {"class_accuracy": 0.921}}
+    real = {"figures": {"cost": {}, "quality": {}}, "frechet_distance": {"class_accuracy": 0.921}}
     return {"student-1step": record(8.04, 76.3, 1), "teacher": record(613.0, 1.0, 25), REAL: real}
 
 
@@ -58,11 +58,11 @@ def test_the_headline_has_six_columns_for_each_shipped_model(records):
 def test_the_headline_names_each_row_of_other_n(records):
     assert headline(records).splitlines()[-1].startswith("10,000 samples a row. ")
     records["student"] = record(199.1, 3.1, 24)
-    records["teacher"]["distance"]["n"] = 5_000
+    records["teacher"]["frechet_distance"]["n"] = 5_000
     assert headline(records).splitlines()[-1].startswith("10,000 samples a row but teacher 5,000: ")
 
 
-@pytest.mark.parametrize("section", ["size", "latency", "distance"])
+@pytest.mark.parametrize("section", ["size", "latency", "frechet_distance"])
 def test_what_was_not_measured_is_refused(records, section):
     del records["student-1step"][section]
     with pytest.raises(ValueError, match=f"student-1step has no {section}"):
