@@ -161,7 +161,7 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     rows = ("student-8step", "student-1step", *SCALE)
     assert sorted(rows, key=lambda row: text.index(f"| {row} |")) == list(rows)
     interval = records["student-1step"]["frechet_distance"]["intervals"]["frechet_distance_judge"]
-    shown = f"{records['student-1step']['distance']['frechet_distance_judge']:.2f} ({interval['low']:.2f} to "
+    shown = f"{records['student-1step']['frechet_distance']['frechet_distance_judge']:.2f} ({interval['low']:.2f} to "
     assert records["student-1step"]["quality"]["copies"]["n_training"] == 120 and "| recall |" in text
     assert (tmp_path / "distance-nfe.png").exists() and not (tmp_path / "distance-latency.png").exists()
     assert shown in text and "not FID" in text
@@ -344,7 +344,7 @@ def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, jud
             assert "frechet_distance" not in json.loads(results.read_text())["records"][RECONSTRUCTED]
         report(arguments)
     assert len(rows) == 1 + 3 + 1 + 1 and rows[-2] == "samples" and rows[-1].endswith("reconstructed")
-    assert "distance" in json.loads(results.read_text())["records"][RECONSTRUCTED]
+    assert "frechet_distance" in json.loads(results.read_text())["records"][RECONSTRUCTED]
 
 
 def with_nouns(images):
