@@ -161,7 +161,7 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     rows = ("student-8step", "student-1step", *SCALE)
     assert sorted(rows, key=lambda row: text.index(f"| {row} |")) == list(rows)
     interval = records["student-1step"]["frechet_distance"]["intervals"]["frechet_distance_judge"]
-    shown = f"{records['student-1step']['distance']['frechet_distance_judge']:.2f} ({interval['low']:.2f} to "
+    shown = f"{records['student-1step']['frechet_distance']['frechet_distance_judge']:.2f} ({interval['low']:.2f} to "
     assert records["student-1step"]["quality"]["copies"]["n_training"] == 120 and "| recall |" in text
     assert (tmp_path / "distance-nfe.png").exists() and not (tmp_path / "distance-latency.png").exists()
     assert shown in text and "not FID" in text
