@@ -431,12 +431,14 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         article = "an" if name[0] in "aeiou" else "a"
         return self.config.class_template.format(name, noun=name, article=article)
 
-    def _warn_about_prompts(self, prompts: list[str]) -> None:
-        for prompt in dict.fromkeys(prompts):
-            named = self.config.nouns is not None and prompt != self.config.null_prompt
-            nouns = tuple(self.config.nouns) if named else None
-            for warning in self._prompt_warnings(prompt, nouns, self.tokenizer):
-                logger.warning(warning)
+    def prompt_warnings(self, prompt: str) -> list[str]:
+        """List the warnings that a call with this prompt logs, as sentences; without drawing anything.
+
+        One says that the prompt has more tokens than are read; one, where the checkpoint knows its nouns, that the
+        prompt names none of them and no class. The null prompt is not asked for a name.
+        """
+        named = self.config.nouns is not None and prompt != self.config.null_prompt
+        return list(self._prompt_warnings(prompt, tuple(self.config.nouns) if named else None, self.tokenizer))
 
     def cache_prompts(self, prompts: Sequence[str] | None = None) -> None:
         """Encode prompts ahead of time, so that a call with one of them does without the text encoder.
@@ -574,7 +576,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             output_type,
             callback_on_step_end_tensor_inputs,
         )
-        self._warn_about_prompts(prompts)
+        for warning in (warning for text in dict.fromkeys(prompts) for warning in self.prompt_warnings(text)):
+            logger.warning(warning)
         generator = list(generator) if isinstance(generator, tuple) else generator
         device, dtype = self._execution_device, _compute_dtype(self.unet, self.unet.conv_in)
         timesteps = _lay_out(self.scheduler, steps, device)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import shutil
 
 import pytest
@@ -160,6 +161,14 @@ def test_an_unknown_noun_is_drawn_with_a_note_that_names_near_ones(client):
     assert run(client)[1] == ""
 
 
+def test_the_note_comes_first_whatever_is_logged(loaded, monkeypatch):
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    models = [model for model in loaded[0] if model.name in ("student-1step", "twin")]
+    notes = [note for _, note in comparison.compare(models, "a fire trukc", 0, 1)]
+    assert notes[0].count("names nothing that the model was trained on") == 1  # one for both models
+    assert notes == [notes[0]] * 3
+
+
 def test_a_model_that_ends_in_nan_fails_alone(loaded, monkeypatch):
     models = [model for model in loaded[0] if model.name in ("student-1step", "twin")]
     broken = models[0].pipeline.unet
@@ -198,6 +207,17 @@ def test_another_folder_is_not_replaced_by_examples(loaded, tmp_path):
     with pytest.raises(FileExistsError, match="holds no examples.json but other files"):
         comparison.precompute(loaded[0], tmp_path)
     assert (tmp_path / "holiday.png").exists()
+
+
+def test_examples_are_replaced_once_all_are_drawn(loaded, examples, tmp_path, monkeypatch):
+    folder = tmp_path / "examples"
+    shutil.copytree(examples, folder)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    monkeypatch.setattr(comparison, "EXAMPLE_PROMPTS", ("a tabby", ""))
+    with pytest.raises(ValueError, match="prompt is empty"):
+        comparison.precompute([model for model in loaded[0] if model.name == "twin"], folder)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_damaged_examples_are_named(examples, tmp_path):

@@ -1,1 +1,1 @@
-"""Show the models side by side: what the app is made of."""
+"""The app's tabs, one file each."""

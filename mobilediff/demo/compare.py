@@ -1,22 +1,22 @@
-"""The same prompt and the same noise through every checkpoint of a folder, the cheapest first; what the app shows."""
+"""Draw one prompt from one noise with every checkpoint of a folder, the cheapest first."""
 
 import base64
 import io
 import json
-import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
+from PIL import Image
 
 from eval.benchmark.size import measure_size
 from eval.protocol import device_description, folder_sha256, read_json, write_json
 from eval.samples.pipelines import load_sampler
+from mobilediff.files import atomic_folder
+from mobilediff.pipeline import MobileDiffusionPipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINTS = Path(os.environ.get("MOBILEDIFF_CHECKPOINTS", ROOT / "checkpoints"))
@@ -35,29 +35,10 @@ class Model:
 
     name: str
     sha256: str
-    pipeline: DiffusionPipeline
+    pipeline: MobileDiffusionPipeline
     nfe: int
     params: int
     macs: int
-
-
-class WarningCollector(logging.Handler):
-    """Keeps what the pipeline warns of while it is attached, each message once."""
-
-    def __init__(self):
-        super().__init__(logging.WARNING)
-        self.messages: dict[str, None] = {}
-        self.logger = logging.getLogger("mobilediff.pipeline")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages[record.getMessage()] = None
-
-    def __enter__(self):
-        self.logger.addHandler(self)
-        return self
-
-    def __exit__(self, *error):
-        self.logger.removeHandler(self)
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
@@ -71,7 +52,7 @@ def load_model(folder: Path, device: torch.device) -> Model:
 
 
 def load_models(folder: Path) -> tuple[list[Model], list[str]]:
-    """Load every checkpoint of a folder; what is missing or broken is named and does not keep the others from loading.
+    """Load every checkpoint of a folder; name those that are missing or broken, and load the others.
 
     Returns:
         The models, the cheapest image (NFE x MACs) first, and the problems as sentences.
@@ -109,15 +90,15 @@ def check_inputs(models: list[Model], prompt: str, seed: float | None, count: fl
         raise ValueError(f"The number of images is {count}; accepted is a whole number from 1 to {MAX_IMAGES}.")
 
 
-def png_uri(image) -> str:
-    """A PIL image as a lossless data URI."""
+def png_uri(image: Image.Image) -> str:
+    """Encode an image as a lossless data URI."""
     buffer = io.BytesIO()
     image.save(buffer, format="png")
     return PNG_URI + base64.b64encode(buffer.getvalue()).decode()
 
 
 def draw(model: Model, prompt: str, seed: int, count: int) -> dict:
-    """Images `seed`, `seed + 1`, ... of one model, and the milliseconds of this very call from text to images.
+    """Draw `count` images, seeds `seed`, `seed + 1`, ..., and time the call from text to images in milliseconds.
 
     One generator an image gives its latents and, where the scheduler draws noise, its noise: so the models start from
     the same latents, and an image depends on how many are drawn beside it by no more than rounding.
@@ -137,8 +118,8 @@ def compare(models: list[Model], prompt: str, seed: float, count: float) -> Iter
     """Draw with each model in turn.
 
     Yields:
-        One record a model (figures, status, latency and images as data URIs once done), and what the pipelines warned
-        of; each time a model starts, and at the end.
+        One record a model (figures, status, latency and images as data URIs once done), and the pipelines' warnings
+        about the prompt, one a line; each time a model starts, and at the end.
 
     Raises:
         ValueError: as in `check_inputs`.
@@ -160,12 +141,12 @@ def compare(models: list[Model], prompt: str, seed: float, count: float) -> Iter
         }
         for model in models
     ]
-    with WarningCollector() as warnings:
-        for index, model in enumerate(models):
-            records[index] |= {"status": "running", "time": "running …"}
-            yield json.loads(json.dumps(records)), "\n".join(warnings.messages)  # a copy: records go on changing
-            records[index] |= draw(model, prompt, int(seed), int(count))
-        yield records, "\n".join(warnings.messages)
+    note = "\n".join(dict.fromkeys(warning for model in models for warning in model.pipeline.prompt_warnings(prompt)))
+    for index, model in enumerate(models):
+        records[index] |= {"status": "running", "time": "running …"}
+        yield json.loads(json.dumps(records)), note  # a copy: records go on changing
+        records[index] |= draw(model, prompt, int(seed), int(count))
+    yield records, note
 
 
 def precompute(models: list[Model], folder: Path) -> None:
@@ -176,26 +157,23 @@ def precompute(models: list[Model], folder: Path) -> None:
     """
     if folder.exists() and not (folder / EXAMPLES_FILE).exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} holds no {EXAMPLES_FILE} but other files; take another folder for examples")
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    examples = []
-    for prompt in EXAMPLE_PROMPTS:
-        *_, (records, _) = compare(models, prompt, EXAMPLE_SEED, EXAMPLE_IMAGES)
-        for record in records:
-            files = [f"{prompt.replace(' ', '-')}/{record['name']}-{i}.png" for i in range(len(record["images"]))]
-            for file, uri in zip(files, record["images"], strict=True):
-                (new / file).parent.mkdir(parents=True, exist_ok=True)
-                (new / file).write_bytes(base64.b64decode(uri.removeprefix(PNG_URI)))
-            record["images"] = files
-        examples.append({"prompt": prompt, "seed": EXAMPLE_SEED, "count": EXAMPLE_IMAGES, "records": records})
-    machine = device_description(models[0].pipeline.device)
-    write_json(new / EXAMPLES_FILE, {"machine": machine, "examples": examples})
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    with atomic_folder(folder) as new:
+        examples = []
+        for prompt in EXAMPLE_PROMPTS:
+            *_, (records, _) = compare(models, prompt, EXAMPLE_SEED, EXAMPLE_IMAGES)
+            for record in records:
+                files = [f"{prompt.replace(' ', '-')}/{record['name']}-{i}.png" for i in range(len(record["images"]))]
+                for file, uri in zip(files, record["images"], strict=True):
+                    (new / file).parent.mkdir(parents=True, exist_ok=True)
+                    (new / file).write_bytes(base64.b64decode(uri.removeprefix(PNG_URI)))
+                record["images"] = files
+            examples.append({"prompt": prompt, "seed": EXAMPLE_SEED, "count": EXAMPLE_IMAGES, "records": records})
+        machine = device_description(models[0].pipeline.device)
+        write_json(new / EXAMPLES_FILE, {"machine": machine, "examples": examples})
 
 
 def load_examples(folder: Path) -> list[dict]:
-    """The precomputed examples with their images as data URIs; an empty list where there are none.
+    """Load the precomputed examples, images as data URIs; an empty list where there are none.
 
     Raises:
         ValueError: the file is damaged, or a picture that it names is missing.
@@ -209,7 +187,7 @@ def load_examples(folder: Path) -> list[dict]:
 
 
 def _read_examples(folder: Path) -> list[dict]:
-    """`examples.json` with the pictures that it names; see `load_examples`."""
+    """Read `examples.json` and the pictures that it names; errors are wrapped by `load_examples`."""
     content = read_json(folder / EXAMPLES_FILE)
     for example in content["examples"]:
         for record in example["records"]:
@@ -220,7 +198,7 @@ def _read_examples(folder: Path) -> list[dict]:
 
 
 def stale_examples(examples: list[dict], models: list[Model]) -> list[str]:
-    """Names of loaded models whose example pictures were drawn with other weights."""
+    """Name the loaded models whose example pictures were drawn with other weights."""
     current = {model.name: model.sha256 for model in models}
     records = [record for example in examples for record in example["records"]]
     return sorted({r["name"] for r in records if current.get(r["name"], r["model_sha256"]) != r["model_sha256"]})

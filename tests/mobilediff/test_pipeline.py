@@ -188,6 +188,7 @@ def test_a_prompt_without_known_nouns_gets_a_warning(prompt, warned, caplog):
     with caplog.at_level(logging.WARNING):
         PIPELINES["student-1step"](prompt, output_type="latent")
     assert bool(caplog.records) == warned
+    assert [record.getMessage() for record in caplog.records] == PIPELINES["student-1step"].prompt_warnings(prompt)
     if prompt == "a photo of a stelth bommer":
         assert "stealth bomber" in caplog.text
     if prompt == "qqqq":
@@ -198,6 +199,17 @@ def test_a_prompt_that_is_cut_gets_a_warning(caplog):
     with caplog.at_level(logging.WARNING, logger="mobilediff"):
         PIPELINES["student-1step"]("a photo of " + "a very " * 12 + "old fire truck", output_type="latent")
     assert "what follows the first 16 is not read" in caplog.text
+
+
+def test_warnings_can_be_asked_for_without_a_call(monkeypatch):
+    pipeline = PIPELINES["student-1step"]
+    monkeypatch.setattr(mobilediff.pipeline, "encode_text", None)  # not called
+    unknown, cut = pipeline.prompt_warnings("qqqq"), pipeline.prompt_warnings("a fire truck " * 12)
+    assert len(unknown) == len(cut) == 1
+    assert unknown[0].startswith("The prompt 'qqqq' names nothing that the model was trained on")
+    assert "what follows the first 16 is not read" in cut[0]
+    unknown.clear()  # the caller's own list
+    assert pipeline.prompt_warnings("qqqq")
 
 
 def test_default_steps_that_the_scheduler_is_not_for_are_refused():
