@@ -58,8 +58,8 @@ def test_pairs_are_drawn_once_for_all_that_they_depend_on(tmp_path):
         noun_ids=torch.full((5,), -1),
         conditioning=SimpleNamespace(bank=bank, hidden_states=torch.zeros(1), pooled=torch.zeros(1)),
     )
-    settings = dict(student_steps=8, num_pairs=12, seed=0, num_intervals=4, first_timestep_probability=0.5)
-    settings |= dict(class_probability=1.0, phrasing_probability=0.0, batch_size=4, precision="no")
+    settings = dict(student_steps=8, num_pairs=12, num_intervals=4, first_timestep_probability=0.5)
+    settings |= dict(class_probability=1.0, phrasing_probability=0.0, batch_size=4, dtype="fp32")
     student = SaysSample(0.5)
     pairs = sample_pairs(student, data, PairSettings(**settings), tmp_path)
     assert pairs.interval.bincount().tolist() == [7, 1, 2, 2] and len(student.batches) == 2 * 8 + 6 + 4 + 2
@@ -71,7 +71,7 @@ def test_pairs_are_drawn_once_for_all_that_they_depend_on(tmp_path):
 
     again = sample_pairs(silent := SaysSample(0.5), data, PairSettings(**settings), tmp_path)
     assert not silent.batches and torch.equal(again.noisy, pairs.noisy)
-    for changed in ({"seed": 1}, {"student_steps": 4}, {"precision": "bf16"}):
+    for changed in ({"num_pairs": 16}, {"student_steps": 4}, {"dtype": "bf16"}):
         drawn = SaysSample(0.5)
         sample_pairs(drawn, data, PairSettings(**settings | changed), tmp_path)
         assert drawn.batches, changed
