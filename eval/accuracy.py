@@ -1,4 +1,4 @@
-"""How often the judge names what was asked for: class accuracy, and noun top-1 and top-5.
+"""Class accuracy and noun top-1 and top-5 of samples, by the bundled judge.
 
 python -m eval.accuracy --model checkpoints/student-8step --n 2000
 python -m eval.accuracy --model checkpoints/student-8step --n 2000 --prompts noun
@@ -11,17 +11,20 @@ from accelerate import PartialState
 from eval.cli.inputs import add_input_arguments, measure_repeatedly
 from eval.cli.run import run
 from eval.cli.show import show_result
+from eval.extractors.features import FeatureSet
 from eval.extractors.judge import judge_extractor
 from eval.measures.accuracy import measure_accuracy
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.accuracy", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
     args = parser.parse_args(argv)
     judge, device = judge_extractor(), PartialState().device
-    result = measure_repeatedly(args, lambda images: measure_accuracy(images, judge, device), labelled=True)
+    result = measure_repeatedly(
+        args, lambda images: measure_accuracy(FeatureSet(images, device), judge), labelled=True
+    )
     show_result("eval.accuracy", result, args.json)
 
 

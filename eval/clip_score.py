@@ -20,7 +20,7 @@ from mobilediff.data import DATA_VARIABLE
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.clip_score", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
     add_clip_arguments(parser)

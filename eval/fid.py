@@ -17,6 +17,7 @@ from eval.cli.extractors import add_extractor_arguments, add_reference_argument,
 from eval.cli.inputs import add_input_arguments, measure_repeatedly, planned_count
 from eval.cli.run import run
 from eval.cli.show import show_result
+from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import reference_name, reference_statistics
 from eval.measures.frechet import distance_label, measure_frechet_distance
 from eval.metrics.bootstrap import check_resamples
@@ -24,7 +25,7 @@ from eval.metrics.frechet import check_count
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.fid", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
     add_extractor_arguments(parser)
@@ -37,8 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     reference = reference_statistics(extractor, args.reference, args.data, device)
     if not args.images:  # before samples are drawn for nothing
         check_count(planned_count(args), len(reference.mu))
-    options = args.reference, args.data, device, args.resamples
-    result = measure_repeatedly(args, lambda images: measure_frechet_distance(images, extractor, *options))
+    options = args.reference, args.data, args.resamples
+    result = measure_repeatedly(
+        args, lambda images: measure_frechet_distance(FeatureSet(images, device), extractor, *options)
+    )
     show_result("eval.fid", result, args.json)
     to = reference_name(args.reference)
     print(f"{distance_label(extractor, result['n'])} to {to}: {result[extractor.result_key]:.4f}")

@@ -17,7 +17,7 @@ from eval.samples.store import generate, open_store
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.generate", description=__doc__.splitlines()[0])
     add_model_arguments(parser.add_mutually_exclusive_group(required=True))
     parser.add_argument("--output", required=True, help="a folder for PNG files, or a file that ends in .npz")

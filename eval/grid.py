@@ -12,41 +12,37 @@ import argparse
 from itertools import pairwise
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.cli.run import run
+from eval.samples.draw import draw
 from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.files import atomic_path, check_png
+from mobilediff.pipeline import MobileDiffusionPipeline
 
 MARGIN = 4  # pixels
 FONT_SIZE = 16
 
 
 def draw_grid(
-    pipeline,
+    pipeline: MobileDiffusionPipeline,
+    name: str,
     prompts: list[str],
     seeds: list[int],
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
 ) -> list[list[Image.Image]]:
-    """One row of images a prompt, one image a seed; the same seed is the same noise in every row."""
-    return [
-        pipeline(
-            prompt=[prompt] * len(seeds),
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-        ).images
-        for prompt in prompts
-    ]
+    """Draw one row of images a prompt, one image a seed; a seed is the same noise in every row."""
+    call = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    rows = [draw(pipeline, name, seeds, prompt=[prompt] * len(seeds), **call) for prompt in prompts]
+    return [[Image.fromarray(image) for image in row.permute(0, 2, 3, 1).contiguous().numpy()] for row in rows]
 
 
 def check_scale(scale: int) -> None:
-    """Refuse a scale that images cannot be enlarged by.
+    """Refuse a scale below 1.
 
     Raises:
         ValueError: it is below 1.
@@ -82,7 +78,7 @@ def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str
 
 
 def side_by_side(blocks: list[Image.Image]) -> Image.Image:
-    """Images next to each other, aligned at the top, on white."""
+    """Join images from left to right, aligned at the top, on white."""
     row = Image.new("RGB", (sum(block.width for block in blocks), max(block.height for block in blocks)), "white")
     left = 0
     for block in blocks:
@@ -92,7 +88,7 @@ def side_by_side(blocks: list[Image.Image]) -> Image.Image:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.grid", description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", required=True, help="checkpoint folders, one row each for every prompt")
     parser.add_argument("--output", required=True, help="a PNG file")
@@ -113,9 +109,10 @@ def main(argv: list[str] | None = None) -> None:
     if not 1 <= args.blocks <= count:
         raise ValueError(f"--blocks is {args.blocks}; accepted are 1 to the number of prompts, {count}")
     grids = []
-    for pipeline in [load_sampler(folder, PartialState().device) for folder in args.model]:
+    pipelines = [load_sampler(folder, PartialState().device) for folder in args.model]
+    for model, pipeline in zip(args.model, pipelines, strict=True):
         prompts = [*(args.prompts or []), *(caption(name, pipeline.config.class_template) for name in names)]
-        grids.append(draw_grid(pipeline, prompts, args.seeds, args.steps, args.guidance_scale))
+        grids.append(draw_grid(pipeline, model, prompts, args.seeds, args.steps, args.guidance_scale))
     rows = [row for rows_of_prompt in zip(*grids, strict=True) for row in rows_of_prompt]
     shown = [*(args.prompts or []), *names]
     if len(args.model) > 1:

@@ -26,7 +26,7 @@ SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
 
 def parse_interval(text: str) -> list[float]:
-    """ "0.2,0.8" as two numbers."""
+    """Parse two numbers such as "0.2,0.8"."""
     try:
         low, high = map(float, text.split(","))
     except ValueError:
@@ -35,7 +35,7 @@ def parse_interval(text: str) -> list[float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.guidance", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a checkpoint folder of this project")
     parser.add_argument("--scales", nargs="+", type=float, default=list(SCALES), help="of guidance, from 1")
@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     pipeline = load_sampler(args.model, device)
     settings = resolve_settings(pipeline, args.model, dtype=args.dtype, compiled=args.compile)
     points = sweep_points(pipeline, settings, args.scales, args.intervals, args.steps, args.schedulers)
-    result = measure_guidance(pipeline, points, judge, args.n, args.batch_size, args.samples, device)
-    keep_result("eval.guidance", result, args.json)
+    sweep = measure_guidance(pipeline, points, judge, args.n, args.batch_size, args.samples, device)
+    result = keep_result("eval.guidance", sweep, args.json)
     if args.plot:
         draw_guidance(result, args.plot)
 

@@ -6,8 +6,8 @@
 Parts: text encoder (one prompt an image), network call (unguided), decoder, and image (the whole pipeline at its
 default steps and guidance, for a prompt that it has seen: a new one adds the text encoder). After a warm-up the models
 take turns at each part, so that a drift of the machine hits all alike; of two calls in a row the second is timed. The
-machine's matrix product takes its turn as well, and its best rate is the peak that a network call has its share of.
-Memory is measured after the timed runs, in calls of its own.
+peak is the best rate of the machine's matrix product, which takes turns as well. Memory is measured after the timed
+runs, in calls of its own.
 """
 
 import argparse
@@ -23,47 +23,47 @@ from eval.cli.show import keep_result
 from eval.cli.table import aligned
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
+from eval.schema import LatencyResult
 
 FP32_BYTES = 4
 
 
-def table(result: dict) -> str:
-    """The result of `measure_all` as aligned text: a line for each model and batch size, and what the columns are."""
-    baseline = result.get("baseline")
+def table(result: LatencyResult) -> str:
+    """Tabulate timings, a line for each model and batch size, and explain the columns."""
     titles = ["model", "batch", "text encoder", "network call", "of peak", "decoder", "image", "images/s"]
-    rows = [[*titles, "peak MB", "weights MB", *([f"x {baseline}"] if baseline else [])]]
-    for batch in result["batches"]:
-        for name, parts in batch["models"].items():
-            times = {part: f"{record['median_ms']:.2f} / {record['p90_ms']:.2f}" for part, record in parts.items()}
-            network, image = parts["network_call"], parts.get("image")
-            row = [name, str(batch["protocol"]["batch_size"]), times.get("text_encoder", ""), times["network_call"]]
-            row += [f"{network['share_of_peak']:.1%}", times.get("vae_decoder", ""), times.get("image", "")]
-            row += [f"{image['images_per_second']:.2f}" if image else ""]
-            row += [f"{(image or network)['peak_memory_bytes'] / 1e6:.1f}"]
-            row += [f"{result['models'][name]['weights_memory_bytes'] / 1e6:.1f}"]
-            if baseline:
-                row += [f"{batch['times_faster'][name]:.2f}" if image else ""]
+    rows = [[*titles, "peak MB", "weights MB", *([f"x {result.baseline}"] if result.baseline else [])]]
+    for batch in result.batches:
+        for name, parts in batch.models.items():
+            times = {part: f"{timing.median_ms:.2f} / {timing.p90_ms:.2f}" for part, timing in parts if timing}
+            network, image = parts.network_call, parts.image
+            row = [name, str(batch.protocol.batch_size), times.get("text_encoder", ""), times["network_call"]]
+            row += [f"{network.fraction_of_peak:.1%}", times.get("vae_decoder", ""), times.get("image", "")]
+            row += [f"{image.images_per_second:.2f}" if image else ""]
+            row += [f"{(image or network).peak_memory_bytes / 1e6:.1f}"]
+            row += [f"{result.models[name].weights_memory_bytes / 1e6:.1f}"]
+            if result.baseline:
+                row += [f"{batch.times_faster[name]:.2f}" if image else ""]
             rows.append(row)
     return "\n".join([aligned(rows), "", *legend(result)])
 
 
-def legend(result: dict) -> list[str]:
-    """What the columns of `table` are."""
-    peaks = ", ".join(f"{batch['protocol']['matrix_peak_fp32_gflops']:.0f}" for batch in result["batches"])
+def legend(result: LatencyResult) -> list[str]:
+    """Explain the columns of `table`."""
+    peaks = ", ".join(f"{batch.protocol.matrix_peak_fp32_gflops:.0f}" for batch in result.batches)
     lines = [
-        "Times are ms a call, median / 90th percentile. Of peak: the network call's share of the machine's fp32 "
+        "Times are ms a call, median / 90th percentile. Of peak: the network call's fraction of the machine's fp32 "
         f"matrix product ({peaks} GFLOP/s).",
         "Peak MB: what the call allocates beyond the weights, of the image, or of the network where there is none.",
     ]
-    if "baseline" in result:
-        lines.append(f"x {result['baseline']}: how many times faster an image is, at the same batch size.")
-    if peers := [name for name, size in result["models"].items() if size["weights"] == "random"]:
+    if result.baseline:
+        lines.append(f"x {result.baseline}: how many times faster an image is, at the same batch size.")
+    if peers := [name for name, size in result.models.items() if size.weights == "random"]:
         lines.append(f"Random weights: {', '.join(peers)}.")
     return lines
 
 
 def named_models(models: list[str], peers: list[str], baseline: str | None) -> tuple[dict[str, Path], str | None]:
-    """The checkpoint folders by name, the baseline's among them, and the baseline's name.
+    """Name the checkpoint folders, the baseline's among them, and the baseline.
 
     Raises:
         ValueError: nothing to measure, two of one name, or a baseline that is not there or makes no image.
@@ -87,7 +87,7 @@ def named_models(models: list[str], peers: list[str], baseline: str | None) -> t
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.latency", description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", default=[], help="checkpoint folders")
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), help="peers by name (default of --peers: all)")
@@ -106,7 +106,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def measure_all(args: argparse.Namespace) -> dict:
-    """What the command line asks for.
+    """Measure sizes and timings of the models of the command line.
 
     Returns:
         `models`: by name, `weights` ("checkpoint" or "random") and what `measure_size` or `Peer.size` gives, and
@@ -133,10 +133,9 @@ def measure_all(args: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     args = parse_arguments(argv)
-    result = measure_all(args)
-    keep_result("eval.latency", result, args.json)
+    result = keep_result("eval.latency", measure_all(args), args.json)
     print(table(result))
 
 

@@ -1,4 +1,4 @@
-"""What a figure was measured with: hashes, library versions, the device; and JSON that is written in one piece."""
+"""Protocol of a measurement: hashes, library versions, device; and JSON files."""
 
 import hashlib
 import json
@@ -20,13 +20,13 @@ CODE_HASH = re.compile(rb'_[0-9a-f]{12}"')
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of one file, hexadecimal."""
+    """Hash one file, SHA-256, hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def folder_sha256(folder: str | Path, suffixes: tuple[str, ...] = HASHED_SUFFIXES) -> str:
-    """SHA-256 over the relative paths and contents of a checkpoint's weights, configurations and vocabularies.
+    """Hash the relative paths and contents of a checkpoint's weights, configurations and vocabularies, SHA-256.
 
     The code's own hash, part of the module names in the configurations, is left out.
 
@@ -47,14 +47,14 @@ def folder_sha256(folder: str | Path, suffixes: tuple[str, ...] = HASHED_SUFFIXE
 
 
 def tensor_sha256(tensor: torch.Tensor) -> str:
-    """SHA-256 of a tensor's shape, dtype and contents, hexadecimal."""
+    """Hash a tensor's shape, dtype and contents, SHA-256, hexadecimal."""
     digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def state_dict_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 over the names and contents of a model's tensors, for weights that are no single file."""
+    """Hash the names and contents of a model's tensors, SHA-256, for weights that are no single file."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor_sha256(tensor)}\n".encode())
@@ -62,17 +62,17 @@ def state_dict_sha256(model: torch.nn.Module) -> str:
 
 
 def seed_range(seed: int, n: int) -> str:
-    """The seeds of `n` samples, as a protocol states them."""
+    """State the seeds of `n` samples in a protocol."""
     return f"{seed}..{seed + n - 1}, one an image"
 
 
 def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
-    """The versions that can move a figure, by distribution name."""
+    """Return the versions that can move a figure, by distribution name."""
     return {name: version(name) for name in names}
 
 
 def device_description(device: torch.device | str) -> dict:
-    """The device's kind and name, and the number of threads of the CPU."""
+    """Describe the device's kind and name, and the number of threads of the CPU."""
     device = torch.device(device)
     if device.type == "cpu":
         name = _cpu_name()
@@ -82,7 +82,7 @@ def device_description(device: torch.device | str) -> dict:
 
 
 def measured_with(device: torch.device | str) -> dict:
-    """The part of a protocol that every measurement has: device, threads, library versions."""
+    """Return device, threads and library versions, in every protocol."""
     return device_description(device) | {"versions": library_versions()}
 
 

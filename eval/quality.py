@@ -1,4 +1,4 @@
-"""What features say beyond one distance: fidelity and diversity, apart, and copies of training images.
+"""Fidelity, diversity and copies of training images, from features beyond one distance.
 
     python -m eval.quality --model checkpoints/student-1step --data DIR
     python -m eval.quality --images outputs/one-step --extractor inception
@@ -18,13 +18,14 @@ from eval.cli.extractors import add_extractor_arguments, add_reference_argument,
 from eval.cli.inputs import add_input_arguments, measure_repeatedly
 from eval.cli.run import run
 from eval.cli.show import show_result
+from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import reference_statistics
 from eval.measures.quality import TrainingFeatures, measure_quality
 from mobilediff.data import DATA_VARIABLE
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.quality", description=__doc__.splitlines()[0])
     add_input_arguments(parser)
     add_extractor_arguments(parser)
@@ -37,9 +38,8 @@ def main(argv: list[str] | None = None) -> None:
         training = TrainingFeatures(extractor, args.data, device)
     else:
         print(f"copies are not looked for: they need CIFAR-10 (--data DIR or {DATA_VARIABLE})", file=sys.stderr)
-    result = measure_repeatedly(
-        args, lambda images: measure_quality(images, extractor, args.reference, args.data, device, training)
-    )
+    options = args.reference, args.data, training
+    result = measure_repeatedly(args, lambda images: measure_quality(FeatureSet(images, device), extractor, *options))
     show_result("eval.quality", result, args.json)
 
 

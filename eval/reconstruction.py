@@ -1,4 +1,4 @@
-"""What a VAE loses: PSNR and Frechet distance of CIFAR-10's test images, encoded and decoded again.
+"""PSNR and Frechet distance of CIFAR-10's test images, encoded and decoded by a VAE.
 
 python -m eval.reconstruction --vae checkpoints/teacher/vae --data DIR
 """
@@ -16,7 +16,7 @@ from mobilediff.checkpoints import load_vae
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.reconstruction", description=__doc__.splitlines()[0])
     parser.add_argument("--vae", required=True, help="a folder that a VAE's save_pretrained wrote")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")

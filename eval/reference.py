@@ -33,7 +33,7 @@ from mobilediff.data import SPLITS
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.reference", description=__doc__.splitlines()[0])
     parser.add_argument("--images", help="train, test, a folder of images or an npz file (default: what is shipped)")
     parser.add_argument("--output", help=f"of --images: the file of statistics, ends in {STATISTICS_SUFFIX}")

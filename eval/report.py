@@ -1,4 +1,4 @@
-"""Every figure of every checkpoint, measured once, into docs/results.json, README.md and the model cards.
+"""Every figure of every checkpoint, measured once, into docs/results.json, README, docs and model cards.
 
     python -m eval.report --data DIR
     python -m eval.report --models teacher student-1step --n 10000 teacher=2000 --only distance,clip
@@ -21,19 +21,23 @@ from eval.cli.run import run
 from eval.extractors.choose import choose_extractor
 from eval.extractors.judge import JUDGE, judge_extractor
 from eval.reporting.compare import changes_table, compare_results, unmatched_rows
+from eval.reporting.headline import claim, headline
+from eval.reporting.insertion import insert_parts, marked_parts
 from eval.reporting.plots import write_plots
 from eval.reporting.records import SECTIONS, Report
-from eval.reporting.tables import SCALE, check_markers, insert_table, table
+from eval.reporting.tables import SCALE, table
 from eval.samples.settings import DTYPES
 from eval.samples.store import DEFAULT_SAMPLES
 from eval.schema import read_results
 from mobilediff.checkpoints import checkpoint_names
 
 COUNT, NOUN_COUNT = 10000, 1000  # samples of class prompts and of noun prompts
+PARTS = {"claim": claim, "headline": headline, "results": table}  # of a file of --readme, between markers
+README = ("README.md", "docs/results.md")
 
 
 def model_folders(models: list[str] | None, checkpoints: str | Path) -> dict[str, Path]:
-    """--models as given (names in `checkpoints`, or NAME=FOLDER) to a folder for each name; all names by default.
+    """Map --models (names in `checkpoints`, or NAME=FOLDER) to folders; all names by default.
 
     Raises:
         ValueError: NAME=FOLDER with the name of a checkpoint, or without a name.
@@ -52,7 +56,7 @@ def model_folders(models: list[str] | None, checkpoints: str | Path) -> dict[str
 
 
 def sample_counts(values: list[str], models: list[str], default: int, option: str = "--n") -> dict[str, int]:
-    """--n, or --n-nouns, as given ("5000 teacher=2000") to a count for each model, `default` where nothing is said.
+    """Map --n or --n-nouns, such as "5000 teacher=2000", to a count for each model.
 
     Raises:
         ValueError: not a number, below 2, or a model that is not measured.
@@ -87,8 +91,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.set_defaults(extractor="judge")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
     parser.add_argument("--results", default="docs/results.json", help="where the records are")
-    parser.add_argument("--readme", default="README.md", help="the file that gets the whole table")
-    parser.add_argument("--no-insert", action="store_true", help="leave README and cards as they are")
+    parser.add_argument(
+        "--readme", nargs="+", default=README, help=f"files that get the tables (default: {' '.join(README)})"
+    )
+    parser.add_argument("--no-insert", action="store_true", help="leave these files and the cards as they are")
     parser.add_argument(
         "--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="only say what moved between two files"
     )
@@ -119,8 +125,10 @@ def main(argv: list[str] | None = None) -> None:
         return
     cards = {name: folder / "README.md" for name, folder in args.models.items()}
     if not args.no_insert:
-        for file in (args.readme, *cards.values()):
-            check_markers(file)
+        for file in args.readme:
+            marked_parts(file, tuple(PARTS))
+        for card in cards.values():
+            marked_parts(card, ("results",))
     report = Report(
         args.results,
         args.checkpoints,
@@ -141,14 +149,16 @@ def main(argv: list[str] | None = None) -> None:
     for section in SECTIONS:
         if section in args.only:
             getattr(report, section)(*arguments.get(section, ()))
-    records = report.finish()["records"]
+    results = report.finish()
+    records = results.dump()["records"]
     print(table(records))
-    for file in write_plots(records, Path(args.results).parent):
+    for file in write_plots(results.records, Path(args.results).parent):
         print(file)
     if not args.no_insert:
-        insert_table(args.readme, table(records))
+        for file in args.readme:
+            insert_parts(file, {part: PARTS[part](records) for part in marked_parts(file, tuple(PARTS))})
         for name, card in cards.items():
-            insert_table(card, table({row: records[row] for row in (name, *SCALE) if row in records}))
+            insert_parts(card, {"results": table({row: records[row] for row in (name, *SCALE) if row in records})})
 
 
 if __name__ == "__main__":

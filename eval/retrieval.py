@@ -1,4 +1,4 @@
-"""Does a CLIP find the right words: of test images the caption of their noun, of unseen phrasings the noun itself.
+"""Retrieval by a CLIP: captions of test images, and nouns of unseen phrasings.
 
     python -m eval.retrieval --data DIR
     python -m eval.retrieval --data DIR --clip-model ViT-B-32:laion2b_s34b_b79k
@@ -19,7 +19,7 @@ from eval.samples.images import real_images
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.retrieval", description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     add_clip_arguments(parser)

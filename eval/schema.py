@@ -1,56 +1,554 @@
-"""What is written of measurements, the report's file and a command's result, held to one schema."""
+"""Models of the written results, the report's file and each command's JSON; their JSON Schema is made from them.
 
-from functools import cache
+    python -m eval.schema        # writes eval/results.schema.json anew
+
+Figures whose names depend on the extractor, and settings of a sampler, are extra keys of their model.
+"""
+
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-from jsonschema import Draft202012Validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import models_json_schema
 
 from eval.protocol import read_json, write_json
 
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
-SCHEMA = 4  # of records and results; raised when their shape changes
+SCHEMA = 5  # of records and results; raised when their shape changes
+OTHER_DISTANCE = "frechet_distance "  # starts the key of a section of another extractor's distance
+DRAWN = ("model_sha256", "seed", "seeds", "prompts", "nfe", "dtype", "versions", "device_name", "threads")
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(gt=0, lt=100)]
+Cosine100 = Annotated[float, Field(ge=-100, le=100)]
+Versions = dict[str, str]
 
 
-@cache
-def _validator(definition: str) -> Draft202012Validator:
-    schema = read_json(SCHEMA_FILE)
-    return Draft202012Validator({"$ref": f"#/$defs/{definition}", "$defs": schema["$defs"]})
+class Model(BaseModel):
+    """A frozen model without further keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _check(content: dict, definition: str, refused: str) -> dict:
-    errors = sorted(_validator(definition).iter_errors(content), key=lambda error: list(error.path))
-    if errors:
-        place = "/".join(map(str, errors[0].path)) or "the file"
-        raise ValueError(f"{refused}: {place}: {errors[0].message[:200]}")
-    return content
+class Machine(Model):
+    """Device, threads and library versions of a measurement."""
+
+    device: str
+    device_name: str
+    threads: PositiveInt
+    versions: Versions
 
 
-def check_results(results: dict, name: str) -> dict:
-    """The report's results, if they are what the schema says.
+class Samples(Model):
+    """Protocol of the measured images, with every setting of the sampler that drew them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    n: PositiveInt
+    images_sha256: Sha256
+    model: str | None = None
+    template: str | None = None
+    dtype: str | None = None
+    compiled: bool | None = None
+    nfe: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _state_settings(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "model" in content and (missing := sorted(set(DRAWN) - set(content))):
+            raise ValueError(f"samples of a model lack {', '.join(missing)}")
+        return content
+
+
+class Interval(Model):
+    """Confidence interval of a figure."""
+
+    low: float
+    high: float
+    confidence: Fraction
+    resamples: PositiveInt
+
+
+class ExtractorProtocol(Machine):
+    """Extractor, device and versions of a measurement; `clip_model` of an open_clip extractor."""
+
+    extractor: str
+    extractor_sha256: Sha256
+    resize: str
+    clip_model: str | None = None
+
+
+class ReferenceProtocol(ExtractorProtocol):
+    """Extractor and reference images of a measurement; the last three where a command states them."""
+
+    reference: str
+    reference_n: PositiveInt
+    reference_sha256: Sha256
+    image_size: str | None = None
+    floor_is: str | None = None
+    vae: str | None = None
+    vae_sha256: Sha256 | None = None
+
+
+class ClipProtocol(Machine):
+    """CLIP and captions of a measurement; the real images and the scale of a CLIP score."""
+
+    clip_model: str
+    clip_sha256: Sha256
+    resize: str
+    template: str
+    scale: str | None = None
+    real_images: str | None = None
+    real_images_sha256: Sha256 | None = None
+
+
+class Measured(Model):
+    """Number of images, intervals and protocols: a part of every section and result on images."""
+
+    n: PositiveInt
+    intervals: dict[str, Interval] = {}
+    protocol: Machine
+    samples: Samples
+
+
+class Nouns(Model):
+    """Noun accuracies of the judge, over `noun_n` images with a known noun of the judge's `nouns`."""
+
+    noun_top1: Fraction | None = None
+    noun_top5: Fraction | None = None
+    noun_n: NonNegativeInt | None = None
+    nouns: PositiveInt | None = None
+
+
+class Accuracy(Measured, Nouns):
+    """Class and noun accuracies of the judge."""
+
+    protocol: ExtractorProtocol
+    class_accuracy: Fraction
+    class_accuracy_by_class: dict[str, Fraction]
+
+
+class Distance(Measured, Nouns):
+    """Frechet distance, under the extractor's key `frechet_...`, and the judge's accuracies of labelled images."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    floor: float | None = None
+    protocol: ReferenceProtocol
+    class_accuracy: Fraction | None = None
+    class_accuracy_by_class: dict[str, Fraction] = {}
+
+    @model_validator(mode="after")
+    def _name_one_distance(self) -> "Distance":
+        if len(self.model_extra) != 1 or not next(iter(self.model_extra)).startswith("frechet_"):
+            raise ValueError(f"one key frechet_... is needed, not {', '.join(self.model_extra) or 'none'}")
+        return self
+
+
+class JudgeDistance(Measured, Nouns):
+    """Frechet distance of the judge's features, its floor, and the judge's accuracies."""
+
+    frechet_distance_judge: float
+    floor: float
+    protocol: ReferenceProtocol
+    class_accuracy: Fraction | None = None
+    class_accuracy_by_class: dict[str, Fraction] = {}
+
+
+class OtherDistance(Distance):
+    """Frechet distance of another extractor: `figure` is its key, `label` its name in a table."""
+
+    label: str
+    figure: str
+
+
+class Histogram(Model):
+    """Counts of nearest distances in bins between `edges`."""
+
+    edges: list[float]
+    samples: list[NonNegativeInt]
+    test: list[NonNegativeInt]
+
+
+class Copies(Model):
+    """Nearest training distances of samples beside those of test images; see `compare_nearest`."""
+
+    copy_fraction: Fraction
+    copy_threshold: NonNegativeFloat
+    copy_percentile: Percent
+    nearest_distance_median: NonNegativeFloat
+    nearest_distance_median_test: NonNegativeFloat
+    n: PositiveInt
+    n_test: PositiveInt
+    histogram: Histogram
+    n_training: PositiveInt
+    training_features_sha256: Sha256
+
+
+class Quality(Measured):
+    """Figures of features beyond mean and covariance; kernel distance and score by the extractor's names."""
+
+    kernel_distance_mean: float | None = None
+    kernel_distance_std: NonNegativeFloat | None = None
+    kernel_inception_distance_mean: float | None = None
+    kernel_inception_distance_std: NonNegativeFloat | None = None
+    subsets: PositiveInt
+    subset_size: PositiveInt
+    classifier_score_mean: PositiveFloat | None = None
+    classifier_score_std: NonNegativeFloat | None = None
+    inception_score_mean: PositiveFloat | None = None
+    inception_score_std: NonNegativeFloat | None = None
+    splits: PositiveInt | None = None
+    precision: Fraction
+    recall: Fraction
+    density: NonNegativeFloat
+    coverage: Fraction
+    neighbours: PositiveInt
+    seed_distance: NonNegativeFloat | None = None
+    copies: Copies | None = None
+    protocol: ReferenceProtocol
+
+
+class JudgeQuality(Quality):
+    """The judge's figures with copies, as the report has them."""
+
+    kernel_distance_mean: float
+    copies: Copies
+
+
+class ClipScore(Measured):
+    """CLIP score of images with their prompts, beside that of real images."""
+
+    clip_score: Cosine100
+    clip_cosine: float
+    clip_score_real: Cosine100
+    real_n: PositiveInt
+    protocol: ClipProtocol
+
+
+class Timing(Model):
+    """Timed calls of one part of a model."""
+
+    median_ms: PositiveFloat
+    p90_ms: PositiveFloat
+    runs: PositiveInt
+    images_per_second: PositiveFloat
+    fraction_of_peak: PositiveFloat | None = None
+    peak_memory_bytes: NonNegativeInt | None = None
+
+
+class TimingProtocol(Machine):
+    """Batch, rounds and machine of timings, and the models that took turns."""
+
+    batch_size: PositiveInt
+    dtype: str
+    warm_up: NonNegativeInt
+    rounds: PositiveInt
+    max_seconds: PositiveFloat
+    timed: str
+    long_call_seconds: PositiveFloat
+    interleaved_with: list[str]
+    matrix_peak_fp32_gflops: PositiveFloat
+    matrix_peak_bf16_gflops: PositiveFloat
+
+
+class Parts(Model):
+    """Timings of one model's parts; a peer may have its network call alone."""
+
+    text_encoder: Timing | None = None
+    network_call: Timing
+    vae_decoder: Timing | None = None
+    image: Timing | None = None
+
+
+class Latency(Parts):
+    """Timings of one model at one batch size, and how many times faster than the baseline it makes an image."""
+
+    times_faster: PositiveFloat | None = None
+    baseline: str | None = None
+    protocol: TimingProtocol
+
+
+class Throughput(Model):
+    """Timings of one model at several batch sizes."""
+
+    batches: Annotated[list[Latency], Field(min_length=1)]
+
+
+class Size(Model):
+    """Parameters, multiply-accumulates and bytes of a model; a peer has those that apply."""
+
+    source: str | None = None
+    params_unet: PositiveInt
+    params_vae_decoder: PositiveInt | None = None
+    params_text_encoder: PositiveInt | None = None
+    params_total: PositiveInt
+    macs_network_call: PositiveInt
+    macs_vae_decoder: PositiveInt | None = None
+    macs_text_encoder: PositiveInt | None = None
+    macs_image: PositiveInt | None = None
+    nfe: PositiveInt | None = None
+    num_inference_steps: PositiveInt | None = None
+    guidance_scale: PositiveFloat | None = None
+    weights_bytes: PositiveInt | None = None
+
+
+class Record(Model):
+    """Sections of one row of the report; those of other extractors' distances are keys `frechet_distance NAME`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, OtherDistance] = Field(init=False)
+
+    model: str | None = None
+    model_sha256: Sha256 | None = None
+    vae_sha256: Sha256 | None = None
+    shipped: bool | None = None
+    peer: str | None = None
+    size: Size | None = None
+    latency: Latency | None = None
+    throughput: Throughput | None = None
+    frechet_distance: JudgeDistance | None = None
+    quality: JudgeQuality | None = None
+    nouns: Accuracy | None = None
+    clip: ClipScore | None = None
+    figures: dict[Literal["cost", "quality"], dict[str, str]] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_sections(cls, content: Any) -> Any:
+        keys = set(content) - set(cls.model_fields) if isinstance(content, dict) else ()
+        if unknown := sorted(key for key in keys if not key.startswith(OTHER_DISTANCE)):
+            raise ValueError(f"{unknown[0]!r} is no section")
+        return content
+
+    @model_validator(mode="after")
+    def _complete_models(self) -> "Record":
+        required = {
+            "size": ("macs_image", "nfe", "weights_bytes"),
+            "latency": ("text_encoder", "vae_decoder", "image"),
+        }
+        for section, keys in required.items() if self.peer is None else ():
+            part = getattr(self, section)
+            if part and (missing := [key for key in keys if getattr(part, key) is None]):
+                raise ValueError(f"{section} lacks {', '.join(missing)}, which a peer alone may lack")
+        return self
+
+    @property
+    def other_distances(self) -> dict[str, OtherDistance]:
+        """Sections of other extractors' distances, by key."""
+        return self.model_extra
+
+
+class Results(Model):
+    """The report's file: records by row."""
+
+    schema_number: Literal[5] = Field(alias="schema")
+    records: dict[str, Record]
+
+    def dump(self) -> dict:
+        """Return the content of the file."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class Spread(Model):
+    """A figure of several sets of samples."""
+
+    values: list[float]
+    mean: float
+    std: NonNegativeFloat
+
+
+class Repeats(Model):
+    """First seeds of several sets of samples, and the spread of each figure by its key."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Spread] = Field(init=False)
+
+    seeds: list[NonNegativeInt]
+
+
+class Result(Model):
+    """The result of one command on one or, with `repeats`, several sets of images."""
+
+    schema_number: Literal[5] = Field(alias="schema")
+    repeats: Repeats | None = None
+
+
+class AccuracyResult(Result, Accuracy):
+    """Result of eval.accuracy."""
+
+    command: Literal["eval.accuracy"]
+
+
+class ClipScoreResult(Result, ClipScore):
+    """Result of eval.clip_score."""
+
+    command: Literal["eval.clip_score"]
+
+
+class DistanceResult(Result, Distance):
+    """Result of eval.fid."""
+
+    command: Literal["eval.fid"]
+
+
+class QualityResult(Result, Quality):
+    """Result of eval.quality."""
+
+    command: Literal["eval.quality"]
+
+
+class ReconstructionResult(Result, Distance):
+    """Result of eval.reconstruction."""
+
+    command: Literal["eval.reconstruction"]
+    psnr: PositiveFloat
+    latent_channels: PositiveInt
+
+
+class RetrievalResult(Result, Measured, Nouns):
+    """Result of eval.retrieval: accuracies over images, and over phrasings by the phrasing's name."""
+
+    command: Literal["eval.retrieval"]
+    protocol: ClipProtocol
+    class_top1: Fraction
+    phrase_top1: dict[str, Fraction]
+    phrase_top5: dict[str, Fraction]
+
+
+class GuidancePoint(Model):
+    """One point of a sweep."""
+
+    scheduler: str
+    num_inference_steps: PositiveInt
+    guidance_interval: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    guidance_scale: Annotated[float, Field(ge=1)]
+    class_accuracy: Fraction
+    frechet_distance_judge: float
+    intervals: dict[str, Interval]
+    samples: Samples
+
+
+class GuidanceResult(Model):
+    """Result of eval.guidance."""
+
+    schema_number: Literal[5] = Field(alias="schema")
+    command: Literal["eval.guidance"]
+    n: PositiveInt
+    points: Annotated[list[GuidancePoint], Field(min_length=1)]
+    protocol: ReferenceProtocol
+
+
+class MeasuredSize(Size):
+    """Size of a model that eval.latency measured, and its weights in memory, fp32."""
+
+    weights: Literal["checkpoint", "random"]
+    model_sha256: Sha256 | None = None
+    weights_memory_bytes: PositiveInt
+
+
+class LatencyBatch(Model):
+    """Timings of all models at one batch size."""
+
+    models: dict[str, Parts]
+    protocol: TimingProtocol
+    times_faster: dict[str, PositiveFloat] = {}
+
+
+class LatencyResult(Model):
+    """Result of eval.latency."""
+
+    schema_number: Literal[5] = Field(alias="schema")
+    command: Literal["eval.latency"]
+    models: dict[str, MeasuredSize]
+    batches: Annotated[list[LatencyBatch], Field(min_length=1)]
+    baseline: str | None = None
+
+
+CommandResult = Annotated[
+    AccuracyResult
+    | ClipScoreResult
+    | DistanceResult
+    | GuidanceResult
+    | LatencyResult
+    | QualityResult
+    | ReconstructionResult
+    | RetrievalResult,
+    Field(discriminator="command"),
+]
+COMMAND_RESULT = TypeAdapter(CommandResult)
+
+
+def _refusal(refused: str, error: ValidationError) -> ValueError:
+    """An error that names the first place in the content."""
+    first = error.errors()[0]
+    place = "/".join(map(str, first["loc"])) or "the file"
+    return ValueError(f"{refused}: {place}: {first['msg'][:200]}")
+
+
+def check_results(content: dict, name: str) -> Results:
+    """Check the report's content and return its model.
 
     Args:
-        name: what an error calls them.
+        name: of the content in an error.
 
     Raises:
-        ValueError: they are not; the error names the place.
+        ValueError: the content does not fit the model; the error names the place.
     """
-    return _check(results, "report", f"{name} is no file of eval.report")
+    try:
+        return Results.model_validate(content)
+    except ValidationError as error:
+        raise _refusal(f"{name} is no file of eval.report", error) from None
 
 
-def read_results(file: str | Path) -> dict:
-    """Read and check; errors as in `read_json` and `check_results`."""
+def read_results(file: str | Path) -> Results:
+    """Read the report's file; errors as in `read_json` and `check_results`."""
     return check_results(read_json(file), str(file))
 
 
-def write_results(file: str | Path, results: dict) -> None:
-    """Check and write in one piece; errors as in `check_results`."""
-    write_json(file, check_results(results, str(file)))
+def write_results(file: str | Path, content: dict) -> Results:
+    """Check the report's content, write it in one piece and return its model; errors as in `check_results`."""
+    results = check_results(content, str(file))
+    write_json(file, content)
+    return results
 
 
-def stated_result(command: str, result: dict) -> dict:
-    """One command's result with the number of the schema and the command's name, if it is what the schema says.
+def check_result(command: str, content: dict) -> CommandResult:
+    """Check the JSON of one command and return its model.
 
     Raises:
-        ValueError: it is not; the error names the place.
+        ValueError: the content does not fit the command's model; the error names the place.
     """
-    return _check({"schema": SCHEMA, "command": command} | result, "result", f"{command} has no such result")
+    try:
+        return COMMAND_RESULT.validate_python(content)
+    except ValidationError as error:
+        raise _refusal(f"{command} has no such result", error) from None
+
+
+def json_schema() -> dict:
+    """Make the JSON Schema of the report's file and of a command's result, under $defs."""
+    models = [(model, "validation") for model in (Results, *get_args(get_args(CommandResult)[0]))]
+    title = "Results of eval: the report's file (Results), and the result of each command"
+    return models_json_schema(models, title=title)[1]
+
+
+def main() -> None:
+    """Write the JSON Schema file."""
+    write_json(SCHEMA_FILE, json_schema())
+
+
+if __name__ == "__main__":
+    main()

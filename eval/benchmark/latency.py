@@ -2,7 +2,7 @@
 
 After a warm-up the models take turns at each part, so that a drift of the machine hits all alike; of two calls in a
 row the second is timed. The machine's matrix product takes its turn as well, and its best rate is the peak that a
-network call has its share of. Memory is measured after the timed runs, in calls of its own.
+network call reaches a fraction of. Memory is measured after the timed runs, in calls of its own.
 """
 
 import math
@@ -34,7 +34,7 @@ LONG_CALL = 10
 
 
 def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
-    """One call of each part that a pipeline or a peer has, ready to be timed."""
+    """Build one call of each part of a pipeline or a peer, ready to be timed."""
     if isinstance(model, Peer):
         return model.timed_parts(batch_size)
     inputs, prompts = network_inputs(model, batch_size), [PROMPT] * batch_size
@@ -51,7 +51,7 @@ def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
 def interleave(
     calls: dict[Hashable, Callable[[], object]], device: torch.device, rounds: int, max_seconds: float
 ) -> dict[Hashable, list[float]]:
-    """Warm each call up, then time them all in turn, round after round; arguments as in `measure_latency`.
+    """Warm each call up, then time all in turn, round after round; arguments as in `measure_latency`.
 
     Returns:
         The seconds of each call's timed runs.
@@ -71,7 +71,7 @@ def interleave(
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
-    """Bytes that one call holds at its peak beyond what was allocated before it: activations and results, no weights.
+    """Measure the peak bytes of one call beyond those allocated before it: activations, no weights.
 
     An accelerator counts that itself. On the CPU the process's peak belongs to all models together, so PyTorch's
     profiler notes what the call allocates and frees in PyTorch's allocator; NumPy's and Pillow's memory is not in it.
@@ -91,7 +91,7 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
 
 @contextmanager
 def thread_count(threads: int):
-    """Runs the block on that many threads of the CPU."""
+    """Set the CPU threads of the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -101,7 +101,7 @@ def thread_count(threads: int):
 
 
 def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: list[int]) -> None:
-    """Refuse what cannot be measured, before any work.
+    """Refuse options that cannot be measured, before any work.
 
     Raises:
         ValueError: naming the option, its value and what is accepted.
@@ -138,7 +138,7 @@ def measure_latency(
 
     Returns:
         `models`: by name, each part's `median_ms`, `p90_ms`, `runs`, `images_per_second` (`batch_size` / median),
-        `share_of_peak` (fp32) of the network call and, with `memory`, `peak_memory_bytes`; `protocol`: batch size,
+        `fraction_of_peak` (fp32) of the network call and, with `memory`, `peak_memory_bytes`; `protocol`: batch size,
         the machine's peaks, device, threads and versions, and `long_call_seconds`, see `LONG_CALL`.
 
     Raises:
@@ -167,12 +167,12 @@ def measure_latency(
     for name, model in pipelines.items():
         macs = batch_size * count_params_and_macs(model.unet, network_inputs(model))[1]
         rate = 2 * macs / result[name]["network_call"]["median_ms"] / 1e6
-        result[name]["network_call"]["share_of_peak"] = rate / peaks["matrix_peak_fp32_gflops"]
+        result[name]["network_call"]["fraction_of_peak"] = rate / peaks["matrix_peak_fp32_gflops"]
     return {"models": result, "protocol": protocol}
 
 
 def speed_ups(models: dict, baseline: str) -> dict[str, float]:
-    """How many times faster than the baseline each model that makes images makes one, by medians.
+    """Divide the baseline's median image time by that of each model that makes images.
 
     Raises:
         ValueError: the baseline's image was not measured.

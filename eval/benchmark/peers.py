@@ -46,7 +46,7 @@ BK_SDM_TINY = SD_1_5 | {
 
 @dataclass(frozen=True)
 class PeerConfig:
-    """What a peer is built from.
+    """Public configuration of a peer.
 
     Attributes:
         source: where the configuration is public.
@@ -61,7 +61,7 @@ class PeerConfig:
     num_inference_steps: int | None = None
 
     def build(self) -> ModelMixin:
-        """The network with random weights, in evaluation mode, on the default device."""
+        """Build the network with random weights, in evaluation mode, on the default device."""
         return self.network_class(**self.config).eval()
 
 
@@ -89,7 +89,7 @@ class Peer:
         return self.unet.device
 
     def network_inputs(self, batch_size: int = 1) -> dict[str, torch.Tensor]:
-        """The arguments of one network call: `sample` [B, C, H, W], `timestep` [B], and the text [B, L, D] if any."""
+        """Build the arguments of one network call: `sample` [B, C, H, W], `timestep` [B], text [B, L, D] if any."""
         config = self.unet.config
         shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
         inputs = {
@@ -102,7 +102,7 @@ class Peer:
         return inputs
 
     def timed_parts(self, batch_size: int) -> dict[str, Callable[[], object]]:
-        """One call of the network and, where there is a pipeline, one from noise to images, ready to be timed."""
+        """Build a call of the network and, with a pipeline, one from noise to images, ready to be timed."""
         inputs, generator = self.network_inputs(batch_size), torch.Generator("cpu")
         parts = {"network_call": lambda: self.unet(**inputs)}
         if self.pipeline:
@@ -114,7 +114,7 @@ class Peer:
         return parts
 
     def size(self) -> dict:
-        """What does not depend on the machine, with those keys of `eval.benchmark.size.measure_size` that apply."""
+        """Count parameters and multiply-accumulates, by the keys of `eval.benchmark.size.measure_size`."""
         params, macs = count_params_and_macs(self.unet, self.network_inputs())
         size = {"source": self.config.source, "params_unet": params, "params_total": params, "macs_network_call": macs}
         if steps := self.config.num_inference_steps:
@@ -123,7 +123,7 @@ class Peer:
 
 
 def load_peers(names: list[str], device: torch.device | str = "cpu") -> dict[str, Peer]:
-    """The peers by name; those of one source share a network.
+    """Build the peers by name; those of one source share a network.
 
     Raises:
         ValueError: a name that is not in `PEERS`.

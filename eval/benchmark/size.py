@@ -1,4 +1,4 @@
-"""Parameters, multiply-accumulates and bytes of a checkpoint: what does not depend on the machine."""
+"""Parameters, multiply-accumulates and bytes of a checkpoint."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ PROMPT = "a photo of a fire truck"
 
 
 def network_inputs(model, batch_size: int = 1) -> dict[str, torch.Tensor]:
-    """The arguments of one network call for `batch_size` samples, of a pipeline or a peer."""
+    """Build the arguments of one network call for `batch_size` samples, of a pipeline or a peer."""
     if isinstance(model, Peer):
         return model.network_inputs(batch_size)
     config = model.unet.config
@@ -29,7 +29,7 @@ def network_inputs(model, batch_size: int = 1) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def measure_size(pipeline, folder: str | Path) -> dict:
-    """What does not depend on the machine.
+    """Count parameters, multiply-accumulates and bytes, which do not depend on the machine.
 
     Returns:
         `params_unet`, `params_vae_decoder`, `params_text_encoder` and their sum `params_total`; `macs_network_call`

@@ -1,1 +1,1 @@
-"""What the commands share: groups of options, the table on the terminal, the end of a refused one."""
+"""Shared by the commands: groups of options, tables on the terminal, errors."""

@@ -1,4 +1,4 @@
-"""Options that say which extractor, which CLIP and which reference images measure."""
+"""Options of the extractor, the CLIP and the reference images."""
 
 import argparse
 import os
@@ -15,14 +15,14 @@ from mobilediff.data import DATA_VARIABLE, SPLITS
 
 
 def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that name an extractor, for `choose_extractor`."""
+    """Add the options of `choose_extractor`."""
     parser.add_argument("--extractor", choices=EXTRACTORS, default="auto", help="auto: Inception where it can be had")
     parser.add_argument("--extractor-weights", help="a file (inception, clip) or a folder (dinov2) of its weights")
     parser.add_argument("--clip-model", help=f"of --extractor clip: architecture:tag of open_clip, as {EXAMPLE}")
 
 
 def extractor_from_arguments(args: argparse.Namespace) -> Extractor:
-    """The extractor that the options name; "auto" without statistics of CIFAR-10 or the data for them is the judge."""
+    """Choose the extractor of the options; "auto" without statistics of CIFAR-10 or data for them is the judge."""
     extractor = choose_extractor(args.extractor, args.extractor_weights, args.clip_model)
     if args.extractor != "auto" or args.extractor_weights or extractor.name == JUDGE:
         return extractor
@@ -35,20 +35,20 @@ def extractor_from_arguments(args: argparse.Namespace) -> Extractor:
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that say which CLIP is asked."""
+    """Add the options of the CLIP."""
     parser.add_argument("--clip-model", help="an open_clip architecture:tag (default: the bundled CLIP)")
     parser.add_argument("--clip-weights", help="that model's file, or another folder of the bundled CLIP's parts")
 
 
 def clip_from_arguments(args: argparse.Namespace, device: torch.device | str) -> ClipModel:
-    """The CLIP that --clip-model and --clip-weights name; errors as in `open_clip_model` and `bundled_clip`."""
+    """Load the CLIP of --clip-model and --clip-weights; errors as in `open_clip_model` and `bundled_clip`."""
     if args.clip_model:
         return open_clip_model(args.clip_model, args.clip_weights, device)
     return bundled_clip(args.clip_weights, device)
 
 
 def add_reference_argument(parser: argparse.ArgumentParser) -> None:
-    """--reference, as `reference_statistics` takes it."""
+    """Add --reference, an argument of `reference_statistics`."""
     parser.add_argument(
         "--reference",
         default="train",

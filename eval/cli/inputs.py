@@ -1,4 +1,4 @@
-"""Options that say which images are measured: samples of a model, drawn once and kept, or images on disk."""
+"""Options of the measured images: samples of a model, drawn once and kept, or images on disk."""
 
 import argparse
 import statistics
@@ -15,7 +15,7 @@ OF_REAL_IMAGES = ("floor", "clip_score_real")  # figures that no draw of samples
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, --pipeline or --images, the sampling options, where samples are kept, where the result is written."""
+    """Add --model, --pipeline or --images, the sampling options, and those of the folders and files."""
     source = parser.add_mutually_exclusive_group(required=True)
     add_model_arguments(source)
     source.add_argument("--images", help="a folder of images or an npz file")
@@ -29,12 +29,12 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def planned_count(args: argparse.Namespace) -> int:
-    """How many samples of a model are asked for."""
+    """Return the number of samples to draw of a model."""
     return DEFAULT_COUNT if args.n is None else args.n
 
 
 def images_from_arguments(args: argparse.Namespace, labelled: bool = False) -> ImageSet:
-    """The images that the options of `add_input_arguments` name; without --n all images, `DEFAULT_COUNT` samples.
+    """Read or draw the images of the options; without --n all images, or `DEFAULT_COUNT` samples.
 
     Args:
         args: of the command line.
@@ -64,7 +64,7 @@ def images_from_arguments(args: argparse.Namespace, labelled: bool = False) -> I
 
 
 def measure_repeatedly(args: argparse.Namespace, measure: Callable[[ImageSet], dict], labelled: bool = False) -> dict:
-    """Measure the images that the options name and, with --repeats, as many further sets of samples.
+    """Measure the images of the options and, with --repeats, further sets of samples.
 
     The sets follow each other: n samples from --seed on, then n from --seed + n on. What differs between them is the
     draw of the samples, so their spread is what an interval of one set estimates.

@@ -1,12 +1,12 @@
-"""The end of a command that refuses its input."""
+"""Errors of a command."""
 
 import sys
 from collections.abc import Callable
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; what it refuses ends the process with one line that says why."""
+    """Call `main` and end the process with one line for an error of the user's."""
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -1,4 +1,4 @@
-"""Options that say what is sampled, and how."""
+"""Options of the sampled model and its sampling."""
 
 import argparse
 from dataclasses import replace
@@ -20,13 +20,13 @@ from mobilediff.schedulers.compatible import choose_scheduler
 
 
 def add_model_arguments(group) -> None:
-    """What can be sampled, to an argument group: a checkpoint or a diffusers pipeline."""
+    """Add --model, a checkpoint, and --pipeline, a diffusers pipeline, to an argument group."""
     group.add_argument("--model", help="a checkpoint folder of this project")
     group.add_argument("--pipeline", help="a diffusers pipeline that makes images: a folder or a name on the hub")
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that every command that samples has in common."""
+    """Add the options of sampling."""
     parser.add_argument("--n", type=int, default=10000, help="number of samples, balanced over the classes")
     parser.add_argument("--steps", type=int, help="of --model: inference steps (default: the checkpoint's own)")
     parser.add_argument(
@@ -55,7 +55,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def checked_template(text: str) -> str:
-    """A template that can be filled, and not without the noun."""
+    """Refuse a template that cannot be filled or has no place for the noun."""
     try:
         filled = {noun: caption(noun, text) for noun in ("zebra", "ostrich")}
     except (KeyError, IndexError, ValueError) as error:
@@ -66,7 +66,7 @@ def checked_template(text: str) -> str:
 
 
 def sampler_from_arguments(args: argparse.Namespace) -> tuple[DiffusionPipeline, SamplingSettings]:
-    """The model that --model or --pipeline names, and its settings from the options of `add_sampling_arguments`.
+    """Load the model of --model or --pipeline and resolve its settings.
 
     Raises:
         ValueError: an option of the other kind of model, or as in the functions that load and resolve.

@@ -1,45 +1,46 @@
-"""What a command measured: a table on the terminal, and JSON on disk where it was asked for."""
+"""The result of a command as a table on the terminal and as JSON on disk."""
 
 from collections.abc import Iterator
 
 from eval.cli.table import aligned
 from eval.protocol import write_json
-from eval.schema import stated_result
+from eval.schema import SCHEMA, CommandResult, check_result
 
 SHA_LENGTH = 12
 APART = ("protocol", "samples", "intervals", "repeats")
 
 
 def show_result(command: str, result: dict, path: str | None) -> None:
-    """Print the figures of a result with their intervals and what they were measured with; write it to `path`.
+    """Print a result's figures, intervals and protocol, and write it to `path`.
 
     Args:
         command: "eval." and the module's name.
         result: from a `measure_` function.
         path: a JSON file, or None.
     """
-    result = keep_result(command, result, path)
+    keep_result(command, result, path)
     print(figures_table(result))
     for part in ("samples", "protocol"):
         stated = "; ".join(f"{key} {value}" for key, value in _flat(result[part]))
         print(f"{part}: {stated}")
 
 
-def keep_result(command: str, result: dict, path: str | None) -> dict:
-    """The result held to the schema, and written to `path` if there is one; errors as in `stated_result`."""
-    result = stated_result(command, result)
+def keep_result(command: str, result: dict, path: str | None) -> CommandResult:
+    """Check a result, write it to `path` if there is one and return its model; errors as in `check_result`."""
+    content = {"schema": SCHEMA, "command": command} | result
+    checked = check_result(command, content)
     if path:
-        write_json(path, result)
-    return result
+        write_json(path, content)
+    return checked
 
 
 def figures_table(result: dict) -> str:
-    """A line a figure: its name, value, interval, and its spread over several sets of samples."""
+    """Tabulate figures, a line each: name, value, interval, spread over several sets of samples."""
     intervals, repeats = result.get("intervals", {}), result.get("repeats", {"seeds": []})
     sets = f"{len(repeats['seeds'])} sets: mean, std" if repeats["seeds"] else ""
     lines = [["figure", "value", "95 % interval", sets]]
-    for key, value in _flat({key: value for key, value in result.items() if key not in (*APART, "schema", "command")}):
-        if isinstance(value, str) or value is None:
+    for key, value in _flat({key: value for key, value in result.items() if key not in APART}):
+        if isinstance(value, str | list) or value is None:
             continue
         interval, spread = intervals.get(key), repeats.get(key)
         lines.append([
@@ -52,7 +53,7 @@ def figures_table(result: dict) -> str:
 
 
 def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The values of nested dictionaries with the keys that lead to them; hashes are cut."""
+    """Flatten nested dictionaries, joining keys and cutting hashes."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key} ")

@@ -1,4 +1,4 @@
-"""A table on the terminal."""
+"""Tables on the terminal."""
 
 
 def aligned(rows: list[list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""A feature extractor that torch-fidelity knows, and its features of images."""
+"""Feature extractors registered with torch-fidelity, and their features of images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,16 +12,17 @@ from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from
 
 @dataclass(frozen=True)
 class Extractor:
-    """An extractor that can be used: its name, its weights, and the key of its distance.
+    """Name, weights and layers of a feature extractor.
 
     Attributes:
         name: as registered with torch-fidelity.
         weights: a folder (judge, DINOv2), a file (Inception, CLIP), or None for a CLIP that open_clip finds.
         sha256: of the weights.
-        layer: the features that its Frechet distance is taken of.
-        result_key: the key of that distance in a result.
-        resize: what is done to an image on its way in.
-        options: what else the registered class is given.
+        layer: features of the Frechet distance and of all that compares sets of features.
+        result_key: of the Frechet distance in a result.
+        resize: of an image on its way in, in words.
+        options: further arguments of the registered class.
+        logits: layers of a classifier's logits, of its classes first; none of an extractor without classes.
     """
 
     name: str
@@ -31,9 +32,10 @@ class Extractor:
     result_key: str
     resize: str
     options: dict[str, str] = field(default_factory=dict)
+    logits: tuple[str, ...] = ()
 
     def protocol(self) -> dict[str, str]:
-        """The extractor's part of a protocol."""
+        """Return the extractor's part of a protocol."""
         return {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize} | self.options
 
 
@@ -67,7 +69,7 @@ def extract_features(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """Features of uint8 images [N, 3, H, W] by torch-fidelity's own loop.
+    """Extract features of uint8 images [N, 3, H, W] in torch-fidelity's own loop.
 
     Args:
         names: features that the extractor provides.

@@ -14,9 +14,9 @@ EXTRACTORS = ("auto", "judge", "inception", "dinov2", "clip")
 
 
 def choose_extractor(kind: str, weights: str | Path | None = None, clip_model: str | None = None) -> Extractor:
-    """The extractor for `kind`, one of `EXTRACTORS`; "auto" is Inception where its weights can be had, else the judge.
+    """Choose the extractor of a kind of `EXTRACTORS`; "auto" is Inception, or the judge without its weights.
 
-    When "auto" takes the bundled extractor, one line on stderr says so.
+    A line on stderr says when "auto" is the judge.
 
     Args:
         kind: of extractor.

@@ -25,7 +25,7 @@ BATCH_SIZE = 100
 
 @dataclass(frozen=True)
 class ClipModel:
-    """Two towers, ready to be asked.
+    """Image and text towers of a CLIP.
 
     Attributes:
         name: "mobilediff-clip", or open_clip's architecture and weights.
@@ -42,12 +42,12 @@ class ClipModel:
     embed_texts: Callable[[list[str]], torch.Tensor]
 
     def protocol(self) -> dict:
-        """The model's part of a protocol."""
+        """Return the model's part of a protocol."""
         return {"clip_model": self.name, "clip_sha256": self.sha256, "resize": self.resize}
 
 
 def bundled_clip(folder: str | Path | None = None, device: torch.device | str = "cpu") -> ClipModel:
-    """The project's own CLIP.
+    """Load the project's own CLIP.
 
     Raises:
         FileNotFoundError: there are no weights in `folder`.
@@ -76,7 +76,7 @@ def bundled_clip(folder: str | Path | None = None, device: torch.device | str = 
 
 
 def open_clip_model(model: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> ClipModel:
-    """One of open_clip's models on a device; the other arguments and errors as in `load_open_clip`."""
+    """Load one of open_clip's models to a device; other arguments and errors as in `load_open_clip`."""
     import open_clip
 
     network, preprocess = load_open_clip(model, weights)
@@ -96,14 +96,14 @@ def open_clip_model(model: str, weights: str | Path | None = None, device: torch
 
 @torch.no_grad()
 def normalized_texts(clip: ClipModel, texts: list[str]) -> torch.Tensor:
-    """Embeddings of length 1, float64 [N, P] on the CPU."""
+    """Embed N texts with length 1, float64 [N, P] on the CPU."""
     batches = [clip.embed_texts(texts[i : i + BATCH_SIZE]).cpu() for i in range(0, len(texts), BATCH_SIZE)]
     return F.normalize(torch.cat(batches).double(), dim=1)
 
 
 @torch.no_grad()
 def normalized_images(clip: ClipModel, images: torch.Tensor, progress: bool = True) -> torch.Tensor:
-    """Embeddings of length 1 of uint8 [N, 3, H, W], float64 [N, P] on the CPU."""
+    """Embed uint8 images [N, 3, H, W] with length 1, float64 [N, P] on the CPU."""
     batches = []
     with tqdm(total=len(images), desc=clip.name, unit="image", leave=False, disable=not progress) as bar:
         for batch in images.split(BATCH_SIZE):

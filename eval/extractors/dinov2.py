@@ -58,7 +58,7 @@ class Dinov2FeatureExtractor(FeatureExtractorBase):
 
 
 def dinov2_inputs(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, 3, H, W] -> float32 [N, 3, 224, 224], as `DINOV2_RESIZE` says.
+    """Preprocess uint8 [N, 3, H, W] to float32 [N, 3, 224, 224] by `DINOV2_RESIZE`.
 
     Raises:
         ValueError: not such a tensor.
@@ -73,7 +73,7 @@ def dinov2_inputs(images: torch.Tensor) -> torch.Tensor:
 
 
 def dinov2_folder(weights: str | Path | None = None) -> Path:
-    """The folder of a DINOv2: the one named, else that of `DINOV2_HUB_NAME`, from the hub's cache or a download.
+    """Find the folder of a DINOv2: the named one, else that of `DINOV2_HUB_NAME`, cached or downloaded.
 
     Raises:
         FileNotFoundError: the folder lacks one of its two files, or the hub's cannot be had.
@@ -96,7 +96,7 @@ def dinov2_folder(weights: str | Path | None = None) -> Path:
 
 
 def dinov2_extractor(weights: str | Path | None = None) -> Extractor:
-    """DINOv2; arguments and errors as in `dinov2_folder`. The hash is of the file, as the hub states it."""
+    """Make the DINOv2 extractor; arguments and errors as in `dinov2_folder`. Its hash is that of the weights' file."""
     folder = dinov2_folder(weights)
     sha256 = file_sha256(folder / WEIGHTS_FILE)
     return Extractor(DINOV2, folder, sha256, "class_token", "frechet_distance_dinov2", DINOV2_RESIZE)

@@ -36,7 +36,7 @@ class InceptionFeatureExtractor(FeatureExtractorInceptionV3):
 
 
 def inception_extractor(weights: str | Path | None = None) -> Extractor:
-    """Inception with weights from `weights`, torch-fidelity's cache or its download.
+    """Make the Inception extractor with weights from `weights`, torch-fidelity's cache or its download.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -48,11 +48,12 @@ def inception_extractor(weights: str | Path | None = None) -> Extractor:
             raise FileNotFoundError(f"--extractor-weights {weights} is no file")
         _download_inception(weights)
     resize = "bilinear to 299x299, as TensorFlow 1"
-    return Extractor(INCEPTION, weights, file_sha256(weights), "2048", "frechet_inception_distance", resize)
+    sha256, logits = file_sha256(weights), ("logits_unbiased",)
+    return Extractor(INCEPTION, weights, sha256, "2048", "frechet_inception_distance", resize, logits=logits)
 
 
 def inception_cache() -> Path:
-    """Where torch-fidelity keeps its Inception weights."""
+    """Return the file of torch-fidelity's Inception weights."""
     return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
 
 

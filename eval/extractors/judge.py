@@ -64,7 +64,7 @@ class JudgeFeatureExtractor(FeatureExtractorBase):
 
 
 def load_judge(folder: str | Path) -> ImageEncoder:
-    """The judge in evaluation mode.
+    """Load the judge in evaluation mode.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -77,7 +77,7 @@ def load_judge(folder: str | Path) -> ImageEncoder:
 
 
 def judge_extractor() -> Extractor:
-    """The bundled extractor.
+    """Make the extractor of the bundled judge.
 
     Raises:
         FileNotFoundError: its weights are not there.
@@ -85,10 +85,11 @@ def judge_extractor() -> Extractor:
     folder = JUDGE_FOLDER
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} holds no judge: expected what ImageEncoder.save_pretrained writes")
-    return Extractor(JUDGE, folder, folder_sha256(folder), "features", "frechet_distance_judge", RESIZE)
+    sha256, logits = folder_sha256(folder), ("class_logits", "noun_logits")
+    return Extractor(JUDGE, folder, sha256, "features", "frechet_distance_judge", RESIZE, logits=logits)
 
 
 def say_judge_is_used(reason: str) -> None:
-    """The one plain line that tells a Frechet distance from FID."""
+    """Print the line that tells a Frechet distance from FID."""
     line = f"{reason}: the bundled extractor {JUDGE} is used; the number is a Frechet distance and not FID"
     print(line, file=sys.stderr)

@@ -46,13 +46,13 @@ class OpenClipFeatureExtractor(FeatureExtractorBase):
 
 
 def preprocessed(images: torch.Tensor, preprocess: Callable) -> torch.Tensor:
-    """uint8 [N, 3, H, W] -> what the image tower takes, by open_clip's transform of Pillow images, on their device."""
+    """Transform uint8 [N, 3, H, W] by open_clip's transform of Pillow images, on their device."""
     pictures = [Image.fromarray(image) for image in images.permute(0, 2, 3, 1).cpu().numpy()]
     return torch.stack([preprocess(picture) for picture in pictures]).to(images.device)
 
 
 def load_open_clip(model: str, weights: str | Path | None = None) -> tuple[nn.Module, Callable]:
-    """A model in evaluation mode on the CPU, and its transform of Pillow images.
+    """Load a model in evaluation mode on the CPU, and its transform of Pillow images.
 
     Args:
         model: architecture:tag, as "ViT-B-32:laion2b_s34b_b79k"; the tag may be left out beside `weights`.
@@ -99,7 +99,7 @@ def load_open_clip(model: str, weights: str | Path | None = None) -> tuple[nn.Mo
 
 
 def clip_extractor(clip_model: str | None, weights: str | Path | None = None) -> Extractor:
-    """The image tower of one of open_clip's models; other arguments and errors as in `load_open_clip`.
+    """Make the extractor of an open_clip image tower; other arguments and errors as in `load_open_clip`.
 
     Raises:
         ValueError: no model is named.

@@ -23,7 +23,7 @@ MAX_FEATURES = 10000
 
 
 def compute_reference(extractor: Extractor, images: ImageSet, device: torch.device | str = "cpu") -> Statistics:
-    """Statistics of an image set, the features of its first `MAX_FEATURES` images among them.
+    """Compute statistics of an image set, and keep the features of its first `MAX_FEATURES` images.
 
     Raises:
         ValueError: as in `extract_features` and `feature_statistics`, or a feature that float16 cannot hold.
@@ -46,7 +46,7 @@ def save_reference(statistics: Statistics, file: str | Path) -> None:
 
 
 def load_reference(file: str | Path, extractor: Extractor) -> Statistics:
-    """Read statistics that `extractor` made.
+    """Load statistics and check that `extractor` made them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,18 +72,18 @@ def load_reference(file: str | Path, extractor: Extractor) -> Statistics:
 
 
 def reference_name(reference: str) -> str:
-    """What a result calls a reference; which images it is says their hash."""
+    """Name a reference in a result, which identifies its images by their hash."""
     return f"CIFAR-10 {reference}" if reference in SPLITS else Path(reference).name
 
 
 def reference_protocol(reference: str, statistics: Statistics) -> dict:
-    """The reference's part of a protocol."""
+    """Return the reference's part of a protocol."""
     sha256 = statistics.metadata["images_sha256"]
     return {"reference": reference_name(reference), "reference_n": statistics.n, "reference_sha256": sha256}
 
 
 def reference_images(reference: str, data: str | Path | None = None) -> ImageSet:
-    """The images of a reference: a split of CIFAR-10, a folder of images or an npz file.
+    """Read the images of a reference: a split of CIFAR-10, a folder of images or an npz file.
 
     Raises:
         FileNotFoundError, ValueError: neither; or as in `load_cifar10` and `read_images`.
@@ -99,7 +99,7 @@ def reference_images(reference: str, data: str | Path | None = None) -> ImageSet
 
 
 def reference_file(extractor: Extractor, reference: str) -> Path:
-    """Where the statistics of an extractor are: shipped for the judge, a cache named by the hash for the others.
+    """Return the file of an extractor's statistics: shipped for the judge, cached by hash for the others.
 
     Args:
         extractor: from `choose_extractor`.
@@ -114,7 +114,7 @@ def reference_file(extractor: Extractor, reference: str) -> Path:
 def reference_statistics(
     extractor: Extractor, reference: str, data: str | Path | None = None, device: torch.device | str = "cpu"
 ) -> Statistics:
-    """Statistics of a reference: shipped, cached, or computed and cached.
+    """Load statistics of a reference, shipped or cached, or compute and cache them.
 
     Args:
         extractor: from `choose_extractor`.

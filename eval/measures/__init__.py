@@ -1,1 +1,1 @@
-"""Measurements: images or models in, a result with its protocol out; one file for what each command states."""
+"""Measurements of one command each: images or models in, a result with its protocol out."""

@@ -1,16 +1,14 @@
-"""Measure how often the judge names the class and the noun of images."""
+"""Class and noun accuracy of images by the judge."""
 
-import torch
-
-from eval.extractors.base import Extractor, extract_features
+from eval.extractors.base import Extractor
+from eval.extractors.features import FeatureSet
 from eval.metrics.accuracy import accuracies, accuracy_intervals
 from eval.protocol import measured_with
-from eval.samples.images import ImageSet
 from mobilediff.captions import CLASS_NAMES
 
 
-def measure_accuracy(images: ImageSet, judge: Extractor, device: torch.device | str = "cpu") -> dict:
-    """The judge's accuracies of labelled images.
+def measure_accuracy(measured: FeatureSet, judge: Extractor) -> dict:
+    """Measure the judge's accuracies of labelled images.
 
     Returns:
         `n`, the figures of `accuracies`, `intervals` of the class accuracy and of both noun figures, `protocol`,
@@ -19,10 +17,11 @@ def measure_accuracy(images: ImageSet, judge: Extractor, device: torch.device | 
     Raises:
         ValueError: the images have no labels, or are of the wrong size.
     """
+    images = measured.images
     if images.class_labels is None:
         raise ValueError("the images have no labels: accuracy needs a folder or npz file made by eval.generate")
-    features = extract_features(judge, images.images, ("class_logits", "noun_logits"), device=device)
+    features = measured.of(judge)
     labels = images.class_labels, images.noun_ids
     result = {"n": len(images)} | accuracies(features, *labels, CLASS_NAMES)
     result["intervals"] = accuracy_intervals(features, *labels)
-    return result | {"protocol": judge.protocol() | measured_with(device), "samples": images.protocol}
+    return result | {"protocol": judge.protocol() | measured_with(measured.device), "samples": images.protocol}

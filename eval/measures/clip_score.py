@@ -1,4 +1,4 @@
-"""Measure the CLIP score of images and their prompts, beside that of real images."""
+"""CLIP score of images and their prompts, beside that of real images."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ SHIPPED_REAL_SCORE = WEIGHTS / "reference" / "clip_score.json"
 
 
 def clip_scores(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> torch.Tensor:
-    """100 x cosine of each image with its prompt. Source: Hessel et al., arXiv 2104.08718, unscaled.
+    """Compute 100 x cosine of each image with its prompt. Source: Hessel et al., arXiv 2104.08718, unscaled.
 
     Args:
         clip: the model.
@@ -41,12 +41,12 @@ def clip_scores(clip: ClipModel, images: torch.Tensor, prompts: list[str], progr
 
 
 def clip_score(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> float:
-    """The mean of `clip_scores`; arguments and errors as there."""
+    """Average `clip_scores`; arguments and errors as there."""
     return clip_scores(clip, images, prompts, progress).mean().item()
 
 
 def score_real_images(clip: ClipModel, template: str, data: str | Path | None, n: int | None = None) -> dict:
-    """The CLIP score of CIFAR-10's test images with their classes in `template`.
+    """Score CIFAR-10's test images with their classes in `template`.
 
     Args:
         n: the first n images, None for all.
@@ -60,7 +60,7 @@ def score_real_images(clip: ClipModel, template: str, data: str | Path | None, n
 
 
 def real_score(clip: ClipModel, template: str, data: str | Path | None, n: int) -> dict:
-    """The score of real images: measured where there is data, else the one that ships with the bundled CLIP.
+    """Measure the score of real images where there is data, else read the shipped one.
 
     Raises:
         ValueError: there is no data, and no shipped score for this model and template.
@@ -76,7 +76,7 @@ def real_score(clip: ClipModel, template: str, data: str | Path | None, n: int) 
 
 
 def shipped_real_score(clip: ClipModel) -> dict:
-    """The score of real images that ships with the bundled CLIP.
+    """Read the score of real images shipped with the bundled CLIP.
 
     Raises:
         ValueError: it is of another model than `clip`.
@@ -90,7 +90,7 @@ def shipped_real_score(clip: ClipModel) -> dict:
 def measure_clip_score(
     images: ImageSet, clip: ClipModel, data: str | Path | None = None, device: torch.device | str = "cpu"
 ) -> dict:
-    """CLIP score of samples whose prompts are known, beside that of real images.
+    """Measure the CLIP score of samples with known prompts, beside that of real images.
 
     Returns:
         `clip_score`, the same as a cosine `clip_cosine`, `clip_score_real`, `n`, `real_n`, `intervals` of the score

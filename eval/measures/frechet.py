@@ -1,18 +1,16 @@
-"""Measure the Frechet distance of images to a reference."""
+"""Frechet distance of images to a reference."""
 
 from pathlib import Path
 
-import torch
-
-from eval.extractors.base import Extractor, extract_features
+from eval.extractors.base import Extractor
+from eval.extractors.features import FeatureSet
 from eval.extractors.inception import INCEPTION, INCEPTION_SHA256
-from eval.extractors.judge import IMAGE_SIZE, JUDGE, judge_extractor
+from eval.extractors.judge import IMAGE_SIZE, judge_extractor
 from eval.extractors.statistics import reference_protocol, reference_statistics
 from eval.metrics.accuracy import accuracies, accuracy_intervals
 from eval.metrics.bootstrap import frechet_interval, interval_at_n
 from eval.metrics.frechet import check_count, feature_statistics, frechet_distance
 from eval.protocol import measured_with
-from eval.samples.images import ImageSet
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.data import SPLITS
 
@@ -29,21 +27,19 @@ def distance_label(extractor: Extractor, n: int) -> str:
 
 
 def measure_frechet_distance(
-    images: ImageSet,
+    measured: FeatureSet,
     extractor: Extractor,
     reference: str = "train",
     data: str | Path | None = None,
-    device: torch.device | str = "cpu",
     resamples: int = 100,
 ) -> dict:
-    """Frechet distance, its floor where the reference is CIFAR-10's and, with known labels, the judge's accuracies.
+    """Measure the Frechet distance, its floor against CIFAR-10 and, with known labels, the judge's accuracies.
 
     Args:
-        images: what is measured.
+        measured: images and their features.
         extractor: from `choose_extractor`.
         reference: as in `reference_statistics`.
         data: CIFAR-10, for an extractor without statistics on disk.
-        device: what the extractor runs on.
         resamples: of the bootstrap intervals, 0 for none.
 
     Returns:
@@ -53,17 +49,12 @@ def measure_frechet_distance(
     Raises:
         ValueError: too few images, images of the wrong size, or stale statistics.
     """
+    images, device = measured.images, measured.device
     statistics = reference_statistics(extractor, reference, data, device)
     check_count(len(images), len(statistics.mu))
     labelled = images.class_labels is not None and images.images.shape[2:] == (IMAGE_SIZE, IMAGE_SIZE)
-    logits = ("class_logits", "noun_logits") if labelled else ()
-    if extractor.name == JUDGE:
-        features = extract_features(extractor, images.images, (extractor.layer, *logits), device=device)
-    else:
-        features = extract_features(extractor, images.images, (extractor.layer,), device=device)
-        if labelled:
-            features |= extract_features(judge_extractor(), images.images, logits, device=device)
-    result = {extractor.result_key: frechet_distance(feature_statistics(features[extractor.layer]), statistics)}
+    features = measured.of(extractor)[extractor.layer]
+    result = {extractor.result_key: frechet_distance(feature_statistics(features), statistics)}
     protocol = extractor.protocol() | reference_protocol(reference, statistics)
     protocol["image_size"] = "{1}x{0}".format(*images.images.shape[2:])
     if reference in SPLITS:
@@ -71,10 +62,11 @@ def measure_frechet_distance(
         protocol["floor_is"] = "CIFAR-10 test against train"
     result["n"] = len(images)
     if labelled:
-        result |= accuracies(features, images.class_labels, images.noun_ids, CLASS_NAMES)
+        judged = measured.of(judge_extractor()), images.class_labels, images.noun_ids
+        result |= accuracies(*judged, CLASS_NAMES)
     if resamples:
-        interval = frechet_interval(features[extractor.layer], statistics, resamples)
+        interval = frechet_interval(features, statistics, resamples)
         result["intervals"] = {extractor.result_key: interval_at_n(interval)}
         if labelled:
-            result["intervals"] |= accuracy_intervals(features, images.class_labels, images.noun_ids)
+            result["intervals"] |= accuracy_intervals(*judged)
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}

@@ -1,4 +1,4 @@
-"""Measure class accuracy and Frechet distance along a sweep of guidance, solver and steps."""
+"""Class accuracy and Frechet distance along a sweep of guidance, solver and steps."""
 
 import math
 from dataclasses import replace
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from eval.extractors.base import Extractor
+from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import reference_statistics
 from eval.measures.frechet import measure_frechet_distance
 from eval.metrics.frechet import check_count
@@ -42,7 +43,7 @@ def sweep_points(
     steps: list[int] | None = None,
     schedulers: list[str] | None = None,
 ) -> list[CheckpointSettings]:
-    """The settings of every combination; what is None stays as it is in `settings`.
+    """List the settings of every combination; None leaves those of `settings`.
 
     Without guidance (scale 1) there is one point for all intervals.
 
@@ -101,7 +102,7 @@ def measure_guidance(
     for point in points:
         choose_scheduler(pipeline, point.scheduler)
         images = kept_samples(pipeline, point, n, batch_size, samples)
-        measured = measure_frechet_distance(images, extractor, device=device)
+        measured = measure_frechet_distance(FeatureSet(images, device), extractor)
         keys = ("class_accuracy", extractor.result_key, "intervals", "samples")
         varied = {key: getattr(point, key) for key in VARIED}
         measured_points.append(varied | {key: measured[key] for key in keys})
@@ -111,7 +112,7 @@ def measure_guidance(
 
 
 def describe_point(point: dict, extractor: Extractor) -> str:
-    """One line on a point of `measure_guidance`."""
+    """Describe a point of `measure_guidance` in one line."""
     low, high = point["guidance_interval"]
     way = f"{point['scheduler']}, {point['num_inference_steps']} steps, guidance {point['guidance_scale']:g}"
     way += f" in {low:g} to {high:g}" if (low, high) != (0, 1) else ""

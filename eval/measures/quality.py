@@ -1,12 +1,12 @@
-"""Measure fidelity, diversity and copies of training images."""
+"""Fidelity, diversity and copies of training images."""
 
 from pathlib import Path
 
 import torch
 
 from eval.extractors.base import Extractor, extract_features
+from eval.extractors.features import FeatureSet
 from eval.extractors.inception import INCEPTION
-from eval.extractors.judge import JUDGE
 from eval.extractors.statistics import reference_protocol, reference_statistics
 from eval.metrics.bootstrap import interval_at_n, kernel_interval, manifold_intervals
 from eval.metrics.checks import in_canonical_order
@@ -20,39 +20,34 @@ from mobilediff.captions import CLASS_NAMES
 SUBSETS, MAX_SUBSET_SIZE = 100, 1000
 MAX_COPY_QUERIES = 1000
 MAX_SEEDS = 100
-LOGITS = {JUDGE: "class_logits", INCEPTION: "logits_unbiased"}
 
 
 class TrainingFeatures:
-    """Features of CIFAR-10's training images, and how near to them test images come; computed once."""
+    """Features [N, F] of CIFAR-10's training images, and nearest distances of its first test images to them."""
 
     def __init__(self, extractor: Extractor, data: str | Path | None, device: torch.device | str = "cpu"):
-        features = [
-            extract_features(extractor, real_images(data, split).images, (extractor.layer,), device=device)
-            for split in ("train", "test")
-        ]
-        self.training, test = (split[extractor.layer] for split in features)
+        layer, training, test = extractor.layer, *(real_images(data, split).images for split in ("train", "test"))
+        self.training = extract_features(extractor, training, (layer,), device=device)[layer]
         self.sha256 = tensor_sha256(self.training)
-        self.test_distances = nearest_training(test[:MAX_COPY_QUERIES], self.training)[0]
+        queries = extract_features(extractor, test[:MAX_COPY_QUERIES], (layer,), device=device)[layer]
+        self.test_distances = nearest_training(queries, self.training)[0]
 
 
 def measure_quality(
-    images: ImageSet,
+    measured: FeatureSet,
     extractor: Extractor,
     reference: str = "train",
     data: str | Path | None = None,
-    device: torch.device | str = "cpu",
     training: TrainingFeatures | None = None,
 ) -> dict:
-    """All figures of one set of images that take features beyond their mean and covariance.
+    """Measure fidelity, diversity and copies: figures of features beyond mean and covariance.
 
     Args:
-        images: what is measured.
+        measured: images and their features.
         extractor: from `choose_extractor`.
         reference: as in `reference_statistics`; its statistics must hold features.
         data: CIFAR-10, for an extractor without statistics on disk.
-        device: what the extractor runs on.
-        training: what copies are looked for among, or None.
+        training: features of the training images, among which copies are searched; None for no search.
 
     Returns:
         `n`; the figures of `kernel_distance` (`kernel_inception_distance` under Inception) and `manifold_metrics`;
@@ -63,18 +58,18 @@ def measure_quality(
     Raises:
         ValueError: too few images, images of the wrong size, or a reference without features.
     """
+    images, device = measured.images, measured.device
     statistics = reference_statistics(extractor, reference, data, device)
     real = statistics.kept_features()
-    names = [extractor.layer, *([LOGITS[extractor.name]] if extractor.name in LOGITS else [])]
-    features = extract_features(extractor, images.images, tuple(names), device=device)
+    features = measured.of(extractor)
     generated = features[extractor.layer]
     n = min(len(real), len(generated))
     subset_size = min(MAX_SUBSET_SIZE, n)
     # both draw rows by number: in an order of the values a figure is of the set of images alone
     ordered = in_canonical_order(real[:n]), in_canonical_order(generated[:n])
     scores = kernel_distance(*ordered, subsets=SUBSETS, subset_size=subset_size)
-    if extractor.name in LOGITS:
-        scores |= inception_score(in_canonical_order(features[LOGITS[extractor.name]][:n]))
+    if extractor.logits:
+        scores |= inception_score(in_canonical_order(features[extractor.logits[0]][:n]))
     result = {"n": n} | _named(scores, extractor) | manifold_metrics(real[:n], generated[:n], k=NEIGHBOURS)
     if seeds := _by_class(generated, images):
         result["seed_distance"] = pairwise_distance(torch.stack(seeds))
@@ -96,7 +91,7 @@ def _named(scores: dict, extractor: Extractor) -> dict:
 
 
 def _by_class(features: torch.Tensor, images: ImageSet) -> list[torch.Tensor]:
-    """Features of each class's first samples, [S, F], as many of each; none if not every class has two."""
+    """Group features of each class's first samples, [S, F], equally many; none if a class has fewer than two."""
     if images.class_labels is None:
         return []
     groups = [features[images.class_labels == label][:MAX_SEEDS] for label in range(len(CLASS_NAMES))]

@@ -1,4 +1,4 @@
-"""Measure how often a CLIP finds the caption of an image, or the noun of a phrasing."""
+"""Retrieval of an image's caption, and of a phrasing's noun, by a CLIP."""
 
 import torch
 
@@ -22,7 +22,7 @@ UNSEEN_PHRASINGS = {
 def measure_retrieval(
     clip: ClipModel, images: ImageSet, template: str = DEFAULT_TEMPLATE, device: torch.device | str = "cpu"
 ) -> dict:
-    """Shares of images and of phrasings whose nearest caption is the right one.
+    """Measure the fractions of images and of phrasings whose nearest caption is the right one.
 
     Args:
         clip: the model.

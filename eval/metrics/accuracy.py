@@ -13,7 +13,7 @@ def top_k_hits(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torch.
 
 
 def top_k_accuracy(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> float:
-    """The mean of `top_k_hits`, 0 to 1."""
+    """Average `top_k_hits`, 0 to 1."""
     return top_k_hits(logits, labels, k).mean().item()
 
 
@@ -60,7 +60,7 @@ def accuracies(
 def accuracy_intervals(
     features: dict[str, torch.Tensor], class_labels: torch.Tensor | None, noun_ids: torch.Tensor | None
 ) -> dict:
-    """Intervals of the figures of `accuracies` that are a mean over two images or more; arguments as there."""
+    """Compute intervals of the figures of `accuracies` over two images or more; arguments as there."""
     intervals = {}
     if class_labels is not None and len(class_labels) >= 2:
         intervals["class_accuracy"] = mean_interval(top_k_hits(features["class_logits"], class_labels))

@@ -1,11 +1,11 @@
-"""Check the feature tensors that a metric is given."""
+"""Checks of a metric's feature tensors."""
 
 import numpy as np
 import torch
 
 
 def check_features(features: torch.Tensor, name: str, least: int = 1) -> torch.Tensor:
-    """Features [N, F] as float64, refused unless they are finite and enough.
+    """Convert features [N, F] to float64, refusing too few and not finite ones.
 
     Args:
         name: what an error calls them.
@@ -26,7 +26,7 @@ def check_features(features: torch.Tensor, name: str, least: int = 1) -> torch.T
 
 
 def in_canonical_order(features: torch.Tensor) -> torch.Tensor:
-    """The rows [N, F] sorted by their values, so that what draws rows by number does not depend on their order."""
+    """Sort the rows [N, F] by their values, so that draws of rows by number do not depend on their order."""
     columns = features[:, :4].cpu().numpy()  # rows that tie here are copies of one image
     return features[np.lexsort(columns.T[::-1]).copy()]
 
@@ -34,7 +34,7 @@ def in_canonical_order(features: torch.Tensor) -> torch.Tensor:
 def check_pair(
     first: torch.Tensor, second: torch.Tensor, names: tuple[str, str], least: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two sets of features of one extractor, [N, F] and [M, F], as float64.
+    """Convert two sets of features of one extractor, [N, F] and [M, F], to float64.
 
     Raises:
         ValueError: as in `check_features`, or the two have different numbers of features.

@@ -11,7 +11,7 @@ from eval.metrics.checks import check_features
 
 @dataclass(frozen=True)
 class Statistics:
-    """A Gaussian fitted to features, and some of the features.
+    """Mean and covariance of features, and the first features themselves.
 
     Attributes:
         mu: mean, float64 [F].
@@ -28,7 +28,7 @@ class Statistics:
     features: np.ndarray | None = None
 
     def kept_features(self) -> torch.Tensor:
-        """The features of the first images, float32 with the precision of float16.
+        """Return the features of the first images, float32 [N, F] with the precision of float16.
 
         Raises:
             ValueError: they were not kept.
@@ -63,7 +63,7 @@ def feature_statistics(features: torch.Tensor, **metadata: str) -> Statistics:
 
 
 def frechet_distance(first: Statistics, second: Statistics) -> float:
-    """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) in float64, by torch-fidelity's own function.
+    """Compute |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) in float64, by torch-fidelity's own function.
 
     Source: Heusel et al., arXiv 1706.08500, equation 6.
 

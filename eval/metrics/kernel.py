@@ -23,7 +23,7 @@ def kernel_distance(
     coef: float = 1.0,
     seed: int = SEED,
 ) -> dict:
-    """Squared maximum mean discrepancy, unbiased, of random subsets under the kernel (gamma x.y + coef)^degree.
+    """Estimate the squared maximum mean discrepancy of random subsets, kernel (gamma x.y + coef)^degree, unbiased.
 
     It does not depend on the number of rows in the mean, and can be a little below 0 for equal distributions. The
     subsets overlap: `kernel_distance_std` is their spread, no standard error, and nears 0 as `subset_size` nears the
@@ -64,7 +64,7 @@ def kernel_distance(
 
 
 def inception_score(logits: torch.Tensor, splits: int = 10, shuffle: bool = True, seed: int = SEED) -> dict:
-    """exp of the mean divergence of p(y|x) from p(y), from 1 to the number of classes; p(y) is of one split.
+    """Compute exp of the mean divergence of p(y|x) from p(y), 1 to the number of classes; p(y) is of one split.
 
     It rises with the rows in a split, so that only equal numbers of rows and splits can be compared.
 

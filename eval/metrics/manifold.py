@@ -13,7 +13,7 @@ RIM = 1e-7
 
 
 def manifold_metrics(real: torch.Tensor, generated: torch.Tensor, k: int = 3, batch_size: int = 500) -> dict:
-    """How much of each set of features lies in the other's balls; a ball reaches to its centre's k-th nearest row.
+    """Measure how much of each set of features lies in the other's balls, each to its centre's k-th nearest row.
 
     All four depend on k and on the sizes of both sets: compare only figures of equal sizes, best N = M. Two sets of
     one distribution with N = M have a density of about 1 and a coverage of about 1 - 2^-k; density can exceed 1.
@@ -56,7 +56,7 @@ def manifold_metrics(real: torch.Tensor, generated: torch.Tensor, k: int = 3, ba
 
 
 def density_and_coverage(real: torch.Tensor, generated: torch.Tensor, k: int, batch_size: int) -> tuple[float, float]:
-    """Density and coverage of float64 features that `manifold_metrics` has checked.
+    """Compute density and coverage of float64 features checked by `manifold_metrics`.
 
     X_i, Y_j = real [N, F], generated [M, F]; NND_k(X_i) = distance of X_i to its k-th nearest other real row.
 
@@ -71,7 +71,7 @@ def density_and_coverage(real: torch.Tensor, generated: torch.Tensor, k: int, ba
 
 
 def ball_hits(real: torch.Tensor, generated: torch.Tensor, k: int, batch_size: int) -> Iterator[torch.Tensor]:
-    """Which generated rows lie in which real balls: bool [at most `batch_size`, M], real row after real row."""
+    """Find the generated rows in each real ball: bool [at most `batch_size`, M], real row after real row."""
     rim = RIM * real.norm(dim=1).max()
     for centres in real.split(batch_size):
         # k + 1, as a centre is its own nearest row

@@ -1,4 +1,4 @@
-"""Are samples copies of training images, and do seeds differ: nearest training rows, and distances among seeds."""
+"""Copies of training images by nearest training rows, and diversity over seeds by pairwise distances."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from eval.metrics.checks import check_features, check_pair
 def nearest_training(
     query: torch.Tensor, training: torch.Tensor, batch_size: int = 250
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest training row of each query row.
+    """Find the nearest training row of each query row.
 
     The search is by matrix products in float64; the distance of the row it finds is then taken from the difference,
     so that an exact copy has distance 0.
@@ -33,12 +33,12 @@ def nearest_training(
 
 
 def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float = 1.0, bins: int = 50) -> dict:
-    """Nearest training distances of samples beside those of test images, which are no copies made by a model.
+    """Compare nearest training distances of samples with those of test images, which no model copied.
 
     The threshold is the `percentile`-th percentile of the test images' distances: a sample at it or nearer is nearer
     to a training image than almost every new real image is. Samples that are as far from the training images as test
-    images are have a `copy_share` of about percentile / 100, and not of 0. CIFAR-10's test set has near-duplicates of
-    training images, 3.3 % of it by Barz and Denzler (arXiv 1902.00423), so that its 1st percentile is strict.
+    images are have a `copy_fraction` of about percentile / 100, and not of 0. CIFAR-10's test set has near-duplicates
+    of training images, 3.3 % of it by Barz and Denzler (arXiv 1902.00423), so that its 1st percentile is strict.
 
     Args:
         samples: distances of samples from `nearest_training`, [M].
@@ -47,7 +47,7 @@ def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float
         bins: of the histogram, equally wide from 0 to the largest distance.
 
     Returns:
-        `copy_share` (0 to 1), `copy_threshold`, `copy_percentile`, `nearest_distance_median`,
+        `copy_fraction` (0 to 1), `copy_threshold`, `copy_percentile`, `nearest_distance_median`,
         `nearest_distance_median_test`, `n`, `n_test`, and `histogram` with `edges` (bins + 1) and the counts
         `samples` and `test`.
 
@@ -67,7 +67,7 @@ def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float
     threshold = float(np.percentile(test, percentile))
     edges = np.linspace(0, max(samples.max(), test.max()) or 1.0, bins + 1)
     return {
-        "copy_share": float((samples <= threshold).mean()),
+        "copy_fraction": float((samples <= threshold).mean()),
         "copy_threshold": threshold,
         "copy_percentile": percentile,
         "nearest_distance_median": float(np.median(samples)),
@@ -83,7 +83,7 @@ def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float
 
 
 def pairwise_distance(features: torch.Tensor) -> float:
-    """Diversity over seeds: the mean over prompts of the mean Euclidean distance between two seeds of a prompt.
+    """Average the Euclidean distance between two seeds of a prompt, over pairs and prompts.
 
     Args:
         features: of P prompts with S seeds each, [P, S, F], S at least 2.

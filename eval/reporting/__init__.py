@@ -1,1 +1,1 @@
-"""The report: records of every checkpoint, as tables and plots, and compared."""
+"""The report: records of every checkpoint, their tables, plots and comparison."""

@@ -1,18 +1,22 @@
-"""Which figures of two result files differ by more than their uncertainty.
+"""Compare the figures of two result files by their uncertainty.
 
 python -m eval.report --compare before.json after.json
 
 A figure with a confidence interval moved if the two intervals do not overlap; a latency moved if either median lies
-beyond the other's 90th percentile. Figures of different extractors, references or machines are not compared, and
-said so; so are rows that one file alone has. A distance of another number of samples has another bias and is not
-compared either.
+beyond the other's 90th percentile. Figures of different extractors, references or machines are listed as not
+comparable, and so are distances of different numbers of samples, which have different biases.
 """
 
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
+from eval.cli.table import aligned
+from eval.schema import Latency, Measured, Results, Timing
+
 # What must be equal for two figures of a section to be comparable.
 SAME = {
-    "distance": ("n", "extractor_sha256", "resize", "reference_sha256"),
+    "frechet_distance": ("n", "extractor_sha256", "resize", "reference_sha256"),
     "quality": ("n", "extractor_sha256", "resize", "reference_sha256", "reference_n"),
     "nouns": ("extractor_sha256", "resize"),
     "clip": ("clip_sha256", "resize", "template"),
@@ -29,7 +33,7 @@ class Change:
         model: the row.
         figure: the section and key.
         before, after: the values.
-        verdict: "moved", "within", or why the two were not judged.
+        verdict: "moved", "within", "no interval", or why the two are not comparable.
     """
 
     model: str
@@ -39,8 +43,8 @@ class Change:
     verdict: str
 
 
-def compare_results(before: dict, after: dict) -> list[Change]:
-    """Every figure that both result files hold, in the order of the first.
+def compare_results(before: Results, after: Results) -> list[Change]:
+    """Compare every figure that both result files hold, in the order of the first.
 
     Args:
         before, after: from `eval.schema.read_results`.
@@ -48,60 +52,64 @@ def compare_results(before: dict, after: dict) -> list[Change]:
     Raises:
         ValueError: there is no row that both have.
     """
-    rows = [row for row in before["records"] if row in after["records"]]
+    rows = [row for row in before.records if row in after.records]
     if not rows:
-        raise ValueError(f"no row is in both: {sorted(before['records'])} and {sorted(after['records'])}")
+        raise ValueError(f"no row is in both: {sorted(before.records)} and {sorted(after.records)}")
     changes = []
     for row in rows:
-        first, second = before["records"][row], after["records"][row]
         for section in SAME:
-            if section in first and section in second:
-                changes += _compare_section(row, section, first[section], second[section])
+            first, second = (getattr(results.records[row], section) for results in (before, after))
+            if first and second:
+                changes += _compare_section(row, section, first, second)
     return changes
 
 
-def _compare_section(row: str, section: str, first: dict, second: dict) -> list[Change]:
-    there, here = ({**one["protocol"], "n": one.get("n")} for one in (first, second))
-    different = [key for key in SAME[section] if there.get(key) != here.get(key)]
+def _compare_section(row: str, section: str, first: BaseModel, second: BaseModel) -> list[Change]:
+    conditions = [dict(one) | dict(one.protocol) for one in (first, second)]
+    different = [key for key in SAME[section] if conditions[0][key] != conditions[1][key]]
     obstacle = f"not comparable: another {', '.join(different)}" if different else None
-    if section == "latency":
-        parts = [(part, first[part], second[part]) for part in LATENCY_PARTS if part in first and part in second]
+    if isinstance(first, Latency):
+        parts = [(part, getattr(first, part), getattr(second, part)) for part in LATENCY_PARTS]
         return [
-            Change(
-                row, f"latency {part} (ms)", one["median_ms"], two["median_ms"], obstacle or _latency_verdict(one, two)
-            )
+            Change(row, f"latency {part} (ms)", one.median_ms, two.median_ms, obstacle or _latency_verdict(one, two))
             for part, one, two in parts
+            if one and two
         ]
-    intervals = first.get("intervals", {}), second.get("intervals", {})
-    keys = [key for key, value in first.items() if isinstance(value, float) and isinstance(second.get(key), float)]
+    figures = [(key, value, getattr(second, key)) for key, value in first if isinstance(value, float)]
     return [
-        Change(row, f"{section} {key}", first[key], second[key], obstacle or _interval_verdict(key, *intervals))
-        for key in keys
+        Change(row, f"{section} {key}", one, two, obstacle or _interval_verdict(first, second, key))
+        for key, one, two in figures
+        if isinstance(two, float)
     ]
 
 
-def _latency_verdict(one: dict, two: dict) -> str:
-    beyond = two["median_ms"] > one["p90_ms"] or one["median_ms"] > two["p90_ms"]
+def _latency_verdict(one: Timing, two: Timing) -> str:
+    beyond = two.median_ms > one.p90_ms or one.median_ms > two.p90_ms
     return "moved" if beyond else "within"
 
 
-def _interval_verdict(key: str, first: dict, second: dict) -> str:
-    if key not in first or key not in second:
+def _interval_verdict(first: Measured, second: Measured, key: str) -> str:
+    intervals = [one.intervals[key] for one in (first, second) if key in one.intervals]
+    if len(intervals) < 2:
         return "no interval"
-    apart = first[key]["high"] < second[key]["low"] or second[key]["high"] < first[key]["low"]
-    return "moved" if apart else "within"
+    one, two = intervals
+    return "moved" if one.high < two.low or two.high < one.low else "within"
 
 
-def unmatched_rows(before: dict, after: dict) -> list[str]:
-    """The rows that only one of two result files has, a line each."""
-    first, second = before["records"], after["records"]
+def unmatched_rows(before: Results, after: Results) -> list[str]:
+    """List the rows that only one of two result files has, a line each."""
+    first, second = before.records, after.records
     lines = [f"{row}: only in the file before" for row in first if row not in second]
     return lines + [f"{row}: only in the file after" for row in second if row not in first]
 
 
 def changes_table(changes: list[Change]) -> str:
-    """The changes that are not within their uncertainty, a line each, and a line that counts them."""
-    shown = [change for change in changes if change.verdict != "within"]
-    lines = [f"{c.model:<36} {c.figure:<36} {c.before:>10.4g} -> {c.after:<10.4g} {c.verdict}" for c in shown]
+    """Tabulate the changes beyond their uncertainty, a line each, and count them."""
+    rows = [
+        [change.model, change.figure, f"{change.before:.4g}", f"{change.after:.4g}", change.verdict]
+        for change in changes
+        if change.verdict != "within"
+    ]
     moved = sum(change.verdict == "moved" for change in changes)
-    return "\n".join([*lines, f"{moved} of {len(changes)} figures moved beyond their uncertainty"])
+    count = f"{moved} of {len(changes)} figures moved beyond their uncertainty"
+    return "\n".join([aligned([["row", "figure", "before", "after", "verdict"], *rows]), count] if rows else [count])

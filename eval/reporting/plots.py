@@ -1,6 +1,6 @@
-"""Plots: of the report's records distance against latency and network evaluations with the Pareto front, and how near
-samples are to training images; of a sweep class accuracy and distance against guidance."""
+"""Plots of the report's records (distance over latency and NFE, nearest training images) and of guidance sweeps."""
 
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
@@ -9,21 +9,21 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from eval.schema import GuidancePoint, GuidanceResult, Record
 from mobilediff.files import atomic_path
 
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
-FRECHET_DISTANCE = "frechet_distance_judge"
 MARKERS = "osD^vP*X<>"
 
 
 def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
-    """Names of the points that no other is at least as good as in both coordinates and better in one.
+    """List the Pareto-optimal points: none other is as good in both coordinates and better in one.
 
     Args:
         points: (cost, distance) by name; lower is better in both.
 
     Returns:
-        The names, the cheapest first.
+        Names, the cheapest first.
     """
 
     def dominated(name: str) -> bool:
@@ -33,33 +33,38 @@ def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
     return sorted((name for name in points if not dominated(name)), key=points.get)
 
 
-def distance_points(records: dict[str, dict], cost) -> dict[str, tuple[float, float]]:
-    """(cost, Frechet distance) of every record that holds both, by name.
+def distance_points(
+    records: dict[str, Record], cost: Callable[[Record], float | None]
+) -> dict[str, tuple[float, float]]:
+    """List (cost, Frechet distance) of every record that holds both, by label.
 
-    A name says its number of samples where others have more, as a distance of fewer is biased upward.
+    A label adds the number of samples where other records have more: the distance of fewer is biased upward.
 
     Args:
         records: of the report.
-        cost: a record to its cost, or None where it was not measured.
+        cost: returns a record's cost, or None where it was not measured.
     """
-    measured = {name: record for name, record in records.items() if "distance" in record and cost(record) is not None}
-    most = max((record["distance"]["n"] for record in measured.values()), default=0)
+    measured = {
+        name: record for name, record in records.items() if record.frechet_distance and cost(record) is not None
+    }
+    most = max((record.frechet_distance.n for record in measured.values()), default=0)
     points = {}
     for name, record in measured.items():
-        n = record["distance"]["n"]
-        label = name if n == most else f"{name} (n = {n:,})"
-        points[label] = (cost(record), record["distance"][FRECHET_DISTANCE])
+        distance = record.frechet_distance
+        label = name if distance.n == most else f"{name} (n = {distance.n:,})"
+        points[label] = (cost(record), distance.frechet_distance_judge)
     return points
 
 
-def image_latency(record: dict) -> float | None:
-    """Median milliseconds of an image, if measured."""
-    return record.get("latency", {}).get("image", {}).get("median_ms")
+def image_latency(record: Record) -> float | None:
+    """Return the median milliseconds of an image, if measured."""
+    image = record.latency and record.latency.image
+    return image and image.median_ms
 
 
-def network_evaluations(record: dict) -> float | None:
-    """NFE of an image, if it is a model's record."""
-    return record.get("size", {}).get("nfe")
+def network_evaluations(record: Record) -> int | None:
+    """Return the NFE of an image, if measured."""
+    return record.size and record.size.nfe
 
 
 def save_figure(figure: plt.Figure, file: str | Path) -> None:
@@ -71,7 +76,7 @@ def save_figure(figure: plt.Figure, file: str | Path) -> None:
 
 
 def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: str, file: str | Path) -> None:
-    """A scatter plot over a logarithmic cost, the Pareto front as a line and the floor dashed, into a PNG file."""
+    """Draw distances over a logarithmic cost, with Pareto front and floor, into a PNG file."""
     figure, axes = plt.subplots(figsize=SIZE, dpi=RESOLUTION)
     front = pareto_front(points)
     axes.plot(*zip(*(points[name] for name in front), strict=True), color="tab:blue", alpha=0.4, label="Pareto front")
@@ -86,16 +91,16 @@ def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: s
     save_figure(figure, file)
 
 
-def sweep_lines(points: list[dict]) -> dict[str, list[dict]]:
-    """The points of a sweep by all that varies beside the scale, each line from its smallest scale on.
+def sweep_lines(points: list[GuidancePoint]) -> dict[str, list[GuidancePoint]]:
+    """Group the points of a sweep into lines over the scale, by scheduler, steps and interval.
 
-    A point without guidance is the start of every line of its scheduler and steps.
+    A point without guidance starts every line of its scheduler and steps.
     """
     lines = {}
-    for point in sorted(points, key=lambda point: point["guidance_scale"], reverse=True):
-        solver = point["scheduler"], point["num_inference_steps"]
+    for point in sorted(points, key=lambda point: point.guidance_scale, reverse=True):
+        solver = point.scheduler, point.num_inference_steps
         guided = [interval for *way, interval in lines if tuple(way) == solver]
-        intervals = [tuple(point["guidance_interval"])] if point["guidance_scale"] > 1 else guided or [(0, 1)]
+        intervals = [tuple(point.guidance_interval)] if point.guidance_scale > 1 else guided or [(0, 1)]
         for interval in intervals:
             lines.setdefault((*solver, interval), []).insert(0, point)
     named = {}
@@ -105,33 +110,32 @@ def sweep_lines(points: list[dict]) -> dict[str, list[dict]]:
     return named
 
 
-def draw_guidance(sweep: dict, file: str | Path) -> None:
-    """Class accuracy and distance against the scale of guidance, the lines of `sweep_lines`, into a PNG file.
-
-    Args:
-        sweep: from `measure_guidance`; intervals of its figures are shaded.
-    """
+def draw_guidance(sweep: GuidanceResult, file: str | Path) -> None:
+    """Plot class accuracy and Frechet distance over the guidance scale into a PNG file, intervals shaded."""
     wide, high = SIZE
     figure, panels = plt.subplots(ncols=2, figsize=(1.5 * wide, high), dpi=RESOLUTION)
-    shown = (("class_accuracy", "class accuracy (judge, %)", 100), (FRECHET_DISTANCE, "Fréchet distance (judge)", 1))
+    shown = (
+        ("class_accuracy", "class accuracy (judge, %)", 100),
+        ("frechet_distance_judge", "Fréchet distance (judge)", 1),
+    )
     for axes, (key, label, unit) in zip(panels, shown, strict=True):
-        for way, points in sweep_lines(sweep["points"]).items():
-            scales = [point["guidance_scale"] for point in points]
-            (line,) = axes.plot(scales, [unit * point[key] for point in points], "o-", label=way)
-            ends = ([unit * point["intervals"][key][end] for point in points] for end in ("low", "high"))
+        for way, points in sweep_lines(sweep.points).items():
+            scales = [point.guidance_scale for point in points]
+            (line,) = axes.plot(scales, [unit * getattr(point, key) for point in points], "o-", label=way)
+            ends = ([unit * getattr(point.intervals[key], end) for point in points] for end in ("low", "high"))
             axes.fill_between(scales, *ends, color=line.get_color(), alpha=0.15, linewidth=0)
         axes.set_xlabel("guidance scale")
         axes.set_ylabel(label)
         axes.legend(fontsize=8)
-    panels[0].set_title(f"{sweep['points'][0]['samples']['model']}, n = {sweep['n']:,} a point", fontsize=10)
+    panels[0].set_title(f"{sweep.points[0].samples.model}, n = {sweep.n:,} a point", fontsize=10)
     save_figure(figure, file)
 
 
-def draw_copies(records: dict[str, dict], file: str | Path) -> None:
-    """Distances to the nearest training image, as a histogram a model over that of the test images, into a PNG file.
+def draw_copies(records: dict[str, Record], file: str | Path) -> None:
+    """Plot histograms of nearest training distances, samples over test images, into a PNG file.
 
     Args:
-        records: of the report, each with a section `quality`.
+        records: of models, each with a section `quality`.
     """
     columns = min(3, len(records))
     rows = -(-len(records) // columns)
@@ -142,28 +146,24 @@ def draw_copies(records: dict[str, dict], file: str | Path) -> None:
     for axes in panels.flat[len(records) :]:
         axes.set_axis_off()
     for axes, (name, record) in zip(panels.flat, records.items(), strict=False):
-        copies = record["quality"]["copies"]
-        counts = copies["histogram"]
-        for key, colour, label, n in (
-            ("test", "tab:gray", "test images", copies["n_test"]),
-            ("samples", "tab:blue", "samples", copies["n"]),
+        copies = record.quality.copies
+        histogram = copies.histogram
+        for counts, colour, label, n in (
+            (histogram.test, "tab:gray", "test images", copies.n_test),
+            (histogram.samples, "tab:blue", "samples", copies.n),
         ):
-            percentages = [100 * count / n for count in counts[key]]
-            axes.stairs(percentages, counts["edges"], fill=True, alpha=0.5, color=colour, label=label)
-        axes.axvline(copies["copy_threshold"], color="tab:red", linewidth=1, linestyle="--")
-        axes.set_title(f"{name}\n{copies['copy_share']:.1%} left of the line", fontsize=8)
+            percentages = [100 * count / n for count in counts]
+            axes.stairs(percentages, histogram.edges, fill=True, alpha=0.5, color=colour, label=label)
+        axes.axvline(copies.copy_threshold, color="tab:red", linewidth=1, linestyle="--")
+        axes.set_title(f"{name}\n{copies.copy_fraction:.1%} left of the line", fontsize=8)
         axes.set_xlabel("distance to the nearest training image", fontsize=8)
-        axes.set_ylabel("share of the images (%)", fontsize=8)
+        axes.set_ylabel("fraction of the images (%)", fontsize=8)
         axes.legend(fontsize=7)
     save_figure(figure, file)
 
 
-def write_plots(records: dict[str, dict], folder: str | Path) -> list[Path]:
-    """All plots into `folder`; one whose figures were not measured is left out.
-
-    Returns:
-        The files written.
-    """
+def write_plots(records: dict[str, Record], folder: str | Path) -> list[Path]:
+    """Draw every plot whose figures were measured into `folder` and return the files."""
     kinds = {
         "distance-latency.png": (image_latency, "latency of an image, batch 1 (ms, median)"),
         "distance-nfe.png": (network_evaluations, "network evaluations an image"),
@@ -171,10 +171,10 @@ def write_plots(records: dict[str, dict], folder: str | Path) -> list[Path]:
     files = []
     for name, (cost, label) in kinds.items():
         if points := distance_points(records, cost):
-            floor = next(record["distance"]["floor"] for record in records.values() if "distance" in record)
+            floor = next(one.frechet_distance.floor for one in records.values() if one.frechet_distance)
             draw_points(points, floor, label, Path(folder) / name)
             files.append(Path(folder) / name)
-    models = {name: record for name, record in records.items() if "quality" in record and "model" in record}
+    models = {name: record for name, record in records.items() if record.quality and record.model}
     if models:
         files.append(Path(folder) / "near-copies.png")
         draw_copies(models, files[-1])

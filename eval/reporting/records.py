@@ -13,6 +13,7 @@ from eval.benchmark.peers import load_peers
 from eval.benchmark.size import measure_size
 from eval.extractors.base import Extractor
 from eval.extractors.clip import bundled_clip
+from eval.extractors.features import FeatureSet
 from eval.extractors.judge import JUDGE, judge_extractor
 from eval.extractors.statistics import reference_statistics
 from eval.measures.accuracy import measure_accuracy
@@ -22,22 +23,22 @@ from eval.measures.quality import TrainingFeatures, measure_quality
 from eval.measures.reconstruction import reconstructed
 from eval.metrics.accuracy import known_nouns
 from eval.metrics.frechet import check_count
-from eval.protocol import device_description, folder_sha256, library_versions, tensor_sha256
+from eval.protocol import device_description, folder_sha256, library_versions, read_json, tensor_sha256
 from eval.reporting.tables import DAMAGED, NOISE_STD, RECONSTRUCTED, SCALE, figures
 from eval.samples.images import ImageSet, real_images
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import CheckpointSettings, resolve_settings
 from eval.samples.store import DEFAULT_SAMPLES, kept_samples
-from eval.schema import SCHEMA, read_results, write_results
+from eval.schema import OTHER_DISTANCE, SCHEMA, Results, check_results, write_results
 from mobilediff.captions import CLASS_NAMES, caption
 
 SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip")
-ONE_SET = ("distance", "quality", "clip")  # sections of one row that are of the same samples
+ONE_SET = ("frechet_distance", "quality", "clip")  # sections of one row that are of the same samples
 BASELINE = "teacher"
 
 
 def damaged(images: ImageSet) -> ImageSet:
-    """The images with Gaussian noise, seed 0, cut to 0..255."""
+    """Add Gaussian noise to the images, seed 0, cut to 0..255."""
     noise = torch.randn(images.images.shape, generator=torch.Generator().manual_seed(0)) * (255 * NOISE_STD)
     noised = (images.images + noise).round().clamp(0, 255).to(torch.uint8)
     protocol = images.protocol | {"damage": f"Gaussian noise, standard deviation {NOISE_STD}, seed 0"}
@@ -46,12 +47,12 @@ def damaged(images: ImageSet) -> ImageSet:
 
 
 def agrees(there: dict, wanted: dict) -> bool:
-    """Whether a kept protocol says of everything in `wanted` the same."""
+    """Return whether a kept protocol has every value of `wanted`."""
     return all(there.get(key) == value for key, value in wanted.items())
 
 
 class Report:
-    """The records on disk, and what is still to be measured.
+    """Records on disk, and the measurement of missing sections.
 
     Args:
         file: docs/results.json.
@@ -80,10 +81,11 @@ class Report:
         self.file, self.checkpoints, self.folders, self.counts = Path(file), Path(checkpoints), folders, counts
         self.data, self.samples, self.batch_size, self.dtype = data, samples, batch_size, dtype
         self.compiled = compiled
-        self._made: dict[str, ImageSet] = {}
+        self._sets: dict[tuple[str, str], FeatureSet] = {}
         self.device = PartialState().device
         self.pipelines = {name: load_sampler(folder, self.device) for name, folder in folders.items()}
-        self.results = read_results(self.file) if self.file.exists() else {"schema": SCHEMA, "records": {}}
+        self.results = read_json(self.file) if self.file.exists() else {"schema": SCHEMA, "records": {}}
+        check_results(self.results, str(self.file))
         for name, folder in folders.items():
             sha256, shipped = folder_sha256(folder), folder.parent == self.checkpoints
             if self.record(name).get("model_sha256") != sha256:
@@ -93,11 +95,11 @@ class Report:
             self.results["records"][RECONSTRUCTED] = {"vae_sha256": vae_sha256}
 
     def record(self, name: str) -> dict:
-        """The record of a model, of the real or of the damaged images."""
+        """Return the record of a row, a model's or one for scale."""
         return self.results["records"].setdefault(name, {})
 
     def save(self, name: str, section: str, content: dict) -> None:
-        """Keep a section; what was measured survives an interruption. Sections of other samples go."""
+        """Write a section at once, and drop sections of the row measured on other samples."""
         record = self.record(name)
         if section in ONE_SET:
             for other in set(ONE_SET) & set(record):
@@ -107,12 +109,12 @@ class Report:
         write_results(self.file, self.results)
 
     def size(self) -> None:
-        """Parameters, multiply-accumulates and file size; takes no time, so it is always done."""
+        """Count parameters, multiply-accumulates and bytes, always anew."""
         for name, pipeline in self.pipelines.items():
             self.save(name, "size", measure_size(pipeline, self.folders[name]))
 
     def latency(self, threads: int, peers: list[str] | None = None) -> None:
-        """Latency of all models and peers in one run, because they are compared; again when one of them lacks it."""
+        """Time all models and peers in one run; again when one of them lacks it."""
         names = [*self.pipelines, *(peers or [])]
         if all(self._timing_holds(self.record(name).get("latency", {}), names, threads) for name in names):
             return
@@ -129,13 +131,13 @@ class Report:
             self.save(name, "latency", parts | ratio | {"protocol": measured["protocol"]})
 
     def _drop_other_timings(self, section: str, names: list[str]) -> None:
-        """Take out what did not take turns with these models: the times of one table are of one run."""
+        """Drop timings of models outside this run: the times of one table are of one run."""
         for name, record in self.results["records"].items():
             if name not in names and section in record:
                 self._drop(record, section, f"is of another run than that of {', '.join(names)}")
 
     def throughput(self, threads: int, batch_sizes: list[int]) -> None:
-        """The same parts at larger batches, with their peak memory; again when the batch sizes or models differ."""
+        """Time the parts at larger batches and their peak memory; again for other batch sizes or models."""
         names = list(self.pipelines)
 
         def holds(batches: list[dict]) -> bool:
@@ -154,7 +156,7 @@ class Report:
             self.save(name, "throughput", {"batches": batches[name]})
 
     def _timing_holds(self, section: dict, names: list[str], threads: int) -> bool:
-        """Whether times were measured of these models together, on this machine and these libraries."""
+        """Return whether these models were timed together, on this machine and these libraries."""
         wanted = {"interleaved_with": sorted(names), "versions": library_versions(), "timed": TIMED}
         wanted |= device_description(self.device) | {"threads": threads}
         there = {key: section.get("protocol", {}).get(key) for key in wanted}
@@ -164,12 +166,16 @@ class Report:
         options = {"prompts": prompts, "dtype": self.dtype, "compiled": self.compiled}
         return replace(resolve_settings(self.pipelines[name], self.folders[name], **options), model=name)
 
-    def _samples(self, name: str, prompts: str = "class") -> ImageSet:
-        settings = self._settings(name, prompts)
-        return kept_samples(self.pipelines[name], settings, self.counts[prompts][name], self.batch_size, self.samples)
+    def _samples(self, name: str, prompts: str = "class") -> FeatureSet:
+        """Draw or read a model's samples, once a report."""
+        if (name, prompts) not in self._sets:
+            settings, n = self._settings(name, prompts), self.counts[prompts][name]
+            images = kept_samples(self.pipelines[name], settings, n, self.batch_size, self.samples)
+            self._sets[name, prompts] = FeatureSet(images, self.device)
+        return self._sets[name, prompts]
 
     def _stale(self, section: str, protocol: dict, prompts: str = "class") -> list[str]:
-        """The models of which a section was not measured on the samples that would be drawn now, by this extractor."""
+        """List the models whose section is missing, or of other samples or another extractor than now."""
 
         def holds(name: str) -> bool:
             there = self.record(name).get(section)
@@ -182,7 +188,7 @@ class Report:
 
     @cached_property
     def real(self) -> ImageSet:
-        """CIFAR-10's test set with the classes' prompts; errors as in `real_images`."""
+        """Read CIFAR-10's test set with prompts of the classes; errors as in `real_images`."""
         real = real_images(self.data, "test")
         template = next(iter(self.pipelines.values())).config.class_template
         prompts = [caption(CLASS_NAMES[label], template) for label in real.class_labels.tolist()]
@@ -190,31 +196,32 @@ class Report:
 
     @cached_property
     def training(self) -> TrainingFeatures:
-        """What `quality` compares with; errors as in `real_images`."""
+        """Extract features of the training images; errors as in `real_images`."""
         return TrainingFeatures(judge_extractor(), self.data, self.device)
 
-    def _scale_images(self, name: str) -> ImageSet:
-        """The images of a row for scale, made once."""
-        if name not in self._made:
+    def _scale_images(self, name: str) -> FeatureSet:
+        """Make the images of a row for scale, once a report."""
+        if (name, "class") not in self._sets:
             vae = next(iter(self.pipelines.values())).vae
             make = {RECONSTRUCTED: partial(reconstructed, vae, device=self.device), DAMAGED: damaged}
-            self._made[name] = make[name](self.real) if name in make else self.real
-        return self._made[name]
+            images = make[name](self.real) if name in make else self.real
+            self._sets[name, "class"] = FeatureSet(images, self.device)
+        return self._sets[name, "class"]
 
     def check_data(self, sections: list[str]) -> None:
         """Refuse, before samples are drawn, sections whose rows for scale need images that are not there."""
         judge, clip = judge_extractor().protocol(), bundled_clip(device=self.device).protocol()
-        for section in set(sections) & {"distance", "quality", "nouns", "clip"}:
-            if self._scale_rows(section, clip if section == "clip" else judge):
+        extracted = {"distance": "frechet_distance", "quality": "quality", "nouns": "nouns", "clip": "clip"}
+        for section in set(sections) & set(extracted):
+            if self._scale_rows(extracted[section], clip if section == "clip" else judge):
                 self.real  # noqa: B018 - reads them
         if "quality" in sections and self._stale("quality", judge):
             self.training  # noqa: B018 - reads the training images
 
     def distance(self, extractors: list[Extractor]) -> None:
-        """Frechet distance and class accuracy, with the bundled extractor in the section `distance`; another has its
-        own, with what the figure is called."""
+        """Measure Frechet distances and class accuracy, a section for each extractor."""
         for extractor in extractors:
-            section = "distance" if extractor.name == JUDGE else f"distance {extractor.name}"
+            section = "frechet_distance" if extractor.name == JUDGE else OTHER_DISTANCE + extractor.name
             protocol = extractor.protocol()
             names = self._stale(section, protocol)
             for name in names:
@@ -225,48 +232,47 @@ class Report:
             for name in self._scale_rows(section, protocol):
                 self.save(name, section, self._distance(self._scale_images(name), extractor))
 
-    def _distance(self, images: ImageSet, extractor: Extractor) -> dict:
-        data = self._reference_data(extractor)
-        measured = measure_frechet_distance(images, extractor, data=data, device=self.device)
+    def _distance(self, measured: FeatureSet, extractor: Extractor) -> dict:
+        distance = measure_frechet_distance(measured, extractor, data=self._reference_data(extractor))
         if extractor.name == JUDGE:
-            return measured
-        return measured | {"label": distance_label(extractor, len(images)), "figure": extractor.result_key}
+            return distance
+        return distance | {"label": distance_label(extractor, len(measured)), "figure": extractor.result_key}
 
     def _reference_data(self, extractor: Extractor) -> str | None:
         return None if extractor.name == JUDGE else self.data  # the judge's statistics are shipped
 
     def quality(self) -> None:
-        """Precision and recall, kernel distance, copies and what else `measure_quality` takes of features."""
+        """Measure fidelity, diversity and copies with the judge."""
         judge = judge_extractor()
         names = self._stale("quality", judge.protocol())
         scale = self._scale_rows("quality", judge.protocol())
-        images = {name: self._samples(name) for name in names} | {name: self._scale_images(name) for name in scale}
-        for name, one in images.items():
-            self.save(name, "quality", measure_quality(one, judge, device=self.device, training=self.training))
+        sets = {name: self._samples(name) for name in names} | {name: self._scale_images(name) for name in scale}
+        for name, one in sets.items():
+            self.save(name, "quality", measure_quality(one, judge, training=self.training))
 
     def nouns(self) -> None:
-        """How often the judge names the noun, on samples of noun prompts."""
+        """Measure noun accuracies on samples of noun prompts."""
         judge = judge_extractor()
         for name in self._stale("nouns", judge.protocol(), "noun"):
-            self.save(name, "nouns", measure_accuracy(self._samples(name, "noun"), judge, self.device))
+            self.save(name, "nouns", measure_accuracy(self._samples(name, "noun"), judge))
         for name in self._scale_rows("nouns", judge.protocol()):
             if known_nouns(self.real.noun_ids).any():  # data without file names has no nouns
-                self.save(name, "nouns", measure_accuracy(self._scale_images(name), judge, self.device))
+                self.save(name, "nouns", measure_accuracy(self._scale_images(name), judge))
 
     def clip(self) -> None:
-        """CLIP score with the bundled CLIP."""
+        """Measure CLIP scores with the bundled CLIP."""
         clip = bundled_clip(device=self.device)
         for name in self._stale("clip", clip.protocol()):
-            self.save(name, "clip", measure_clip_score(self._samples(name), clip, self.data, self.device))
+            self.save(name, "clip", measure_clip_score(self._samples(name).images, clip, self.data, self.device))
         for name in self._scale_rows("clip", clip.protocol()):
-            self.save(name, "clip", measure_clip_score(self._scale_images(name), clip, self.data, self.device))
+            self.save(name, "clip", measure_clip_score(self._scale_images(name).images, clip, self.data, self.device))
 
     def _scale_rows(self, section: str, protocol: dict) -> list[str]:
-        """The rows for scale of which a section was not measured by this extractor."""
+        """List the rows for scale whose section is missing or of another extractor."""
         return [name for name in SCALE if not agrees(self.record(name).get(section, {}).get("protocol", {}), protocol)]
 
-    def finish(self) -> dict:
-        """Drop what other models or extractors than those here gave, write the rows of the tables; the results."""
+    def finish(self) -> Results:
+        """Drop records of other models and sections of other extractors, add the tables' cells, write and return."""
         for name in list(self.results["records"]):
             record, folder = self.results["records"][name], self.checkpoints / name
             if name in SCALE or "peer" in record or not record.get("shipped", True):
@@ -277,12 +283,11 @@ class Report:
         for record in self.results["records"].values():
             self._drop_stale_sections(record)
             record["figures"] = figures(record)
-        write_results(self.file, self.results)
-        return self.results
+        return write_results(self.file, self.results)
 
     def _drop_stale_sections(self, record: dict) -> None:
         judge = judge_extractor().protocol()
-        current = dict.fromkeys(("distance", "quality", "nouns"), judge)
+        current = dict.fromkeys(("frechet_distance", "quality", "nouns"), judge)
         current["clip"] = bundled_clip(device=self.device).protocol()
         for section, protocol in current.items():
             if not agrees(record.get(section, {"protocol": protocol})["protocol"], protocol):

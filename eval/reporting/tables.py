@@ -1,12 +1,8 @@
-"""The report's records as Markdown: what stands in the two tables, their legend, and where they are inserted."""
-
-from pathlib import Path
+"""The report's records as two Markdown tables, cost and quality, and their legend."""
 
 from eval.extractors.judge import JUDGE
-from mobilediff.files import atomic_path
-from mobilediff.model_card import RESULTS_END, RESULTS_START
 
-NOISE_STD = 0.1  # of the range 0..1; what "damaged" means
+NOISE_STD = 0.1  # of the damaged images, as a fraction of the range 0..1
 REAL, RECONSTRUCTED, DAMAGED = SCALE = (
     "CIFAR-10 test",
     "CIFAR-10 test, through the VAE",
@@ -20,10 +16,10 @@ IMAGE_COSTS = (
 
 
 def figures(record: dict) -> dict[str, dict[str, str]]:
-    """A record's figures as they stand in the two tables, "cost" and "quality", by column.
+    """Format a record's figures for the two tables, "cost" and "quality", by column title.
 
-    What was not measured is left out. Where sections were measured on different numbers of samples, `n` has them in
-    the order of the columns.
+    Sections that were not measured have no columns. Where sections have different numbers of samples, `n` lists them
+    in the order of the columns.
     """
     cost, quality = {}, {}
     if size := record.get("size"):
@@ -44,13 +40,13 @@ def figures(record: dict) -> dict[str, dict[str, str]]:
         size, image = largest["protocol"]["batch_size"], largest["image"]
         cost[f"images/s, batch {size}"] = f"{image['images_per_second']:.1f}"
         cost[f"peak memory, batch {size} (MB)"] = f"{image['peak_memory_bytes'] / 1e6:.0f}"
-    sections = [record[name] for name in ("distance", "nouns", "clip", "quality") if name in record]
+    sections = [record[name] for name in ("frechet_distance", "nouns", "clip", "quality") if name in record]
     if sections:
         quality["n"] = " / ".join(dict.fromkeys(f"{section['n']:,}" for section in sections))
-    if distance := record.get("distance"):
+    if distance := record.get("frechet_distance"):
         quality["Fréchet distance"] = with_interval(distance, "frechet_distance_judge", "{:.2f}")
         quality["class accuracy"] = with_interval(distance, "class_accuracy", "{:.1%}")
-    for section in (section for name, section in record.items() if name.startswith("distance ")):
+    for section in (section for name, section in record.items() if name.startswith("frechet_distance ")):
         quality[section["label"]] = with_interval(section, section["figure"], "{:.2f}")
     if nouns := record.get("nouns"):
         for key, title in (("noun_top1", "noun top-1"), ("noun_top5", "noun top-5")):
@@ -63,12 +59,12 @@ def figures(record: dict) -> dict[str, dict[str, str]]:
             quality[name] = f"{features[name]:.3f}"
         if "seed_distance" in features:
             quality["seed distance"] = f"{features['seed_distance']:.2f}"
-        quality["near copies"] = f"{features['copies']['copy_share']:.1%}"
+        quality["near copies"] = f"{features['copies']['copy_fraction']:.1%}"
     return {"cost": cost, "quality": quality}
 
 
 def with_interval(section: dict, key: str, form: str) -> str:
-    """A figure and, where it has one, its confidence interval."""
+    """Format a figure and, where it has one, its confidence interval."""
     text = form.format(section[key])
     if interval := section.get("intervals", {}).get(key):
         text += f" ({form.format(interval['low'])} to {form.format(interval['high'])})"
@@ -76,8 +72,15 @@ def with_interval(section: dict, key: str, form: str) -> str:
 
 
 def table(records: dict[str, dict]) -> str:
-    """The two Markdown tables of records and their legend; models by cost, then peers, the rows for scale last."""
-    rows = sorted(
+    """Tabulate all records and explain the columns: models by cost, then peers, the rows for scale last."""
+    rows = ordered(records)
+    tables = [one_table(kind, rows, records) for kind in ("cost", "quality")]
+    return "\n".join([*tables, *legend([records[name] for name in rows])])
+
+
+def ordered(records: dict[str, dict]) -> list[str]:
+    """Names of the records that have figures, in the order of the tables."""
+    return sorted(
         (name for name, record in records.items() if "figures" in record),
         key=lambda name: (
             SCALE.index(name) if name in SCALE else -1,
@@ -85,27 +88,39 @@ def table(records: dict[str, dict]) -> str:
             -records[name].get("size", {}).get("macs_image", 0),
         ),
     )
-    tables = [one_table(kind, rows, records) for kind in ("cost", "quality")]
-    return "\n".join([*tables, *legend([records[name] for name in rows])])
+
+
+def shipped_models(records: dict[str, dict]) -> list[str]:
+    """Names of the models whose weights are in `checkpoints/`, in the order of the tables."""
+    return [name for name in ordered(records) if records[name].get("shipped")]
 
 
 def one_table(kind: str, rows: list[str], records: dict[str, dict]) -> str:
-    """The rows that have figures of this kind, with a line of nothing at the end."""
+    """Tabulate the rows that have figures of a kind, with an empty line at the end."""
     rows = [name for name in rows if records[name]["figures"][kind]]
     columns = list(dict.fromkeys(title for name in rows for title in records[name]["figures"][kind]))
     if not columns:
         return ""
-    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    lines = []
     for name in rows:
         note = "" if records[name].get("shipped", True) else " (its weights are not in `checkpoints/`)"
         note = " (random weights)" if "peer" in records[name] else note
         shown = records[name]["figures"][kind]
-        lines.append(f"| {name}{note} | " + " | ".join(shown.get(title, "") for title in columns) + " |")
-    return "\n".join([*lines, ""])
+        lines.append([name + note, *(shown.get(title, "") for title in columns)])
+    return markdown_table(["", *columns], lines) + "\n"
+
+
+def markdown_table(titles: list[str] | tuple[str, ...], rows: list[list[str]]) -> str:
+    """Lay out a Markdown table, the first column to the left, the others to the right."""
+    lines = [
+        "|".join(["", *(f" {title} " if title else " " for title in titles), ""]),
+        "|---|" + "---:|" * (len(titles) - 1),
+    ]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def legend(records: list[dict]) -> list[str]:
-    """What the columns are, from the protocols in the records."""
+    """Explain the columns, from the protocols in the records."""
     lines = []
     if timed := [record["latency"] for record in records if "latency" in record]:
         protocol = timed[0]["protocol"]
@@ -121,14 +136,14 @@ def legend(records: list[dict]) -> list[str]:
         protocol = batches[0]["protocol"]
         lines.append(
             f"At batch {protocol['batch_size']}: the whole pipeline in {protocol['dtype']}, median of "
-            f"{protocol['rounds']} runs or more; peak memory is what a call allocates beyond the weights."
+            f"{protocol['rounds']} runs or more; peak memory: allocated by a call beyond the weights."
         )
     if sources := sorted({record["peer"] for record in records if "peer" in record}):
         lines.append(
             f"Random weights: built from the public configuration of {', '.join(sources)}, since time does not depend "
             "on the weights."
         )
-    if measured := [record["distance"] for record in records if "distance" in record]:
+    if measured := [record["frechet_distance"] for record in records if "frechet_distance" in record]:
         protocol = measured[0]["protocol"]
         lines.append(
             f"Fréchet distance: features of {JUDGE} ({protocol['extractor_sha256'][:12]}), not FID, against "
@@ -136,11 +151,11 @@ def legend(records: list[dict]) -> list[str]:
             f"training set) is {measured[0]['floor']:.2f}. Class accuracy: of the same classifier. In brackets: 95 % "
             "intervals by bootstrap over the samples."
         )
-    sampled = [record for record in records if "dtype" in record.get("distance", {}).get("samples", {})]
+    sampled = [record for record in records if "dtype" in record.get("frechet_distance", {}).get("samples", {})]
     if sampled:
         ways = {}
         for record in sampled:
-            samples = record["distance"]["samples"]
+            samples = record["frechet_distance"]["samples"]
             way = f"{samples['dtype']} under torch.compile" if samples.get("compiled") else samples["dtype"]
             ways.setdefault(way, []).append(record["model"])
         drawn = "; ".join(f"{way}: {', '.join(models)}" for way, models in ways.items())
@@ -155,7 +170,7 @@ def legend(records: list[dict]) -> list[str]:
         lines.append(
             "Of the same features, at equal numbers of samples and training images: kernel distance "
             f"({first['subsets']} subsets), precision, recall, density and coverage (k = {first['neighbours']}); seed "
-            "distance, the mean between samples of one prompt; near copies, the share of the first "
+            "distance, the mean between samples of one prompt; near copies, the fraction of the first "
             f"{copies['n']:,} samples that are nearer to "
             f"one of {copies['n_training']:,} training images than all but {copies['copy_percentile']:.0f} % of the "
             "test images are."
@@ -164,34 +179,3 @@ def legend(records: list[dict]) -> list[str]:
         protocol, template = scored[0]["protocol"], scored[0]["samples"]["template"]
         lines.append(f'CLIP score: {protocol["clip_model"]}, cosine x 100, prompts "{template}".')
     return [line for pair in zip(lines, [""] * len(lines), strict=True) for line in pair][:-1]
-
-
-def check_markers(file: str | Path) -> None:
-    """Refuse a file that a table cannot be put into.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the two markers do not stand in it once each, in order.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} does not exist: the table goes between {RESULTS_START} and {RESULTS_END} in it"
-        )
-    text = file.read_text(encoding="utf-8")
-    if (
-        text.count(RESULTS_START) != 1
-        or text.count(RESULTS_END) != 1
-        or text.index(RESULTS_START) > text.index(RESULTS_END)
-    ):
-        raise ValueError(f"{file} needs the line {RESULTS_START} once, and {RESULTS_END} once below it")
-
-
-def insert_table(file: str | Path, content: str) -> None:
-    """Put `content` between the markers; errors as in `check_markers`."""
-    check_markers(file)
-    text = Path(file).read_text(encoding="utf-8")
-    before, rest = text.split(RESULTS_START)
-    after = rest.split(RESULTS_END)[1]
-    with atomic_path(file) as temporary:
-        temporary.write_text(f"{before}{RESULTS_START}\n{content}\n{RESULTS_END}{after}", encoding="utf-8")

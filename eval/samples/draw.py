@@ -1,4 +1,4 @@
-"""Draw samples, one seed an image, so that but for rounding an image does not depend on its batch or process."""
+"""Draw samples with one seed an image: but for rounding, an image does not depend on its batch or process."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -11,6 +11,32 @@ from eval.samples.prompts import SamplePlan
 from eval.samples.settings import DTYPES, SamplingSettings
 
 
+def draw(pipeline: DiffusionPipeline, name: str, seeds: list[int], dtype: str = "fp32", **arguments) -> torch.Tensor:
+    """Draw one image a seed in one call of the pipeline.
+
+    Args:
+        pipeline: returns `images`, float [B, H, W, 3] in 0..1.
+        name: of the model in an error.
+        seeds: B seeds, each of a generator of its own.
+        dtype: "fp32", or "bf16" for autocast.
+        arguments: further ones of the call, such as B prompts.
+
+    Returns:
+        uint8 [B, 3, H, W].
+
+    Raises:
+        ValueError: the pipeline does not return B RGB images in 0..1.
+    """
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    autocast = nullcontext() if dtype == "fp32" else torch.autocast(pipeline.device.type, dtype=DTYPES[dtype])
+    with autocast:
+        # not every pipeline takes a list, and a list of one is the same noise
+        generator = generators if len(seeds) > 1 else generators[0]
+        output = pipeline(**arguments, generator=generator, output_type="np")
+    images = _checked(getattr(output, "images", None), seeds, name)
+    return torch.from_numpy((images * 255).round().astype(np.uint8).transpose(0, 3, 1, 2).copy())
+
+
 def draw_samples(
     pipeline: DiffusionPipeline,
     settings: SamplingSettings,
@@ -18,41 +44,30 @@ def draw_samples(
     indices: list[int],
     batch_size: int,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Draw the samples with the given indices.
+    """Draw the samples with the given indices, batch after batch.
 
     Yields:
-        A batch's indices and its images, uint8 [B, 3, H, W].
+        Indices of a batch and its images, uint8 [B, 3, H, W].
 
     Raises:
-        ValueError: `batch_size` is below 1, or what the pipeline returns are not RGB images in 0..1, one a prompt.
+        ValueError: `batch_size` is below 1, or as in `draw`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; accepted is 1 or more")
     for start in range(0, len(indices), batch_size):
         batch = indices[start : start + batch_size]
-        generators = [torch.Generator("cpu").manual_seed(settings.seed + index) for index in batch]
-        autocast = nullcontext()
-        if settings.dtype != "fp32":
-            autocast = torch.autocast(pipeline.device.type, dtype=DTYPES[settings.dtype])
-        with autocast:
-            output = pipeline(
-                **settings.call_arguments(plan, batch),
-                # not every pipeline takes a list, and a list of one is the same noise
-                generator=generators if len(batch) > 1 else generators[0],
-                output_type="np",
-            )
-        images = _checked(getattr(output, "images", None), batch, settings.model)
-        yield batch, torch.from_numpy((images * 255).round().astype(np.uint8).transpose(0, 3, 1, 2).copy())
+        seeds, arguments = [settings.seed + index for index in batch], settings.call_arguments(plan, batch)
+        yield batch, draw(pipeline, settings.model, seeds, settings.dtype, **arguments)
 
 
-def _checked(images: np.ndarray | None, batch: list[int], model: str) -> np.ndarray:
-    """float32 [B, H, W, 3], or an error that names the model and what it returned."""
-    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[::3] != (len(batch), 3):
+def _checked(images: np.ndarray | None, seeds: list[int], name: str) -> np.ndarray:
+    """Return float32 [B, H, W, 3], or raise an error with the model and the returned value."""
+    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[::3] != (len(seeds), 3):
         returned = images.shape if isinstance(images, np.ndarray) else type(images).__name__
-        raise ValueError(f"{model} returned {returned} for {len(batch)} samples; expected RGB images [B, H, W, 3]")
+        raise ValueError(f"{name} returned {returned} for {len(seeds)} samples; expected RGB images [B, H, W, 3]")
     inside = ((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))  # false for what is not finite
     if not inside.all():
         row = int(np.flatnonzero(~inside)[0])
         low, high = images[row].min(), images[row].max()
-        raise ValueError(f"{model} drew a sample with values from {low} to {high}, not 0..1: index {batch[row]}")
+        raise ValueError(f"{name} drew a sample with values from {low} to {high}, not 0..1: seed {seeds[row]}")
     return images.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Image sets as the metrics take them: from a folder of images, an npz file or CIFAR-10, checked at the door."""
+"""Image sets, read from a folder of images, an npz file or CIFAR-10, and checked."""
 
 import json
 import zipfile
@@ -22,7 +22,7 @@ LABELS = "labels.json"
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images to be measured.
+    """Images with their labels, prompts and protocol.
 
     Attributes:
         images: uint8, [N, 3, H, W].
@@ -42,7 +42,7 @@ class ImageSet:
         return len(self.images)
 
     def first(self, n: int) -> "ImageSet":
-        """The first `n` images.
+        """Take the first `n` images.
 
         Raises:
             ValueError: there are fewer, or `n` is below 1.
@@ -65,14 +65,14 @@ class ImageSet:
 
 
 def real_images(data: str | Path | None, split: str) -> ImageSet:
-    """One split of CIFAR-10 as an image set; arguments and errors as in `load_cifar10`."""
+    """Load one split of CIFAR-10 as an image set; arguments and errors as in `load_cifar10`."""
     dataset = load_cifar10(data, split)
     protocol = {"images": f"CIFAR-10 {split}", "images_sha256": tensor_sha256(dataset.images), "n": len(dataset)}
     return ImageSet(dataset.images, dataset.labels, dataset.noun_ids, protocol=protocol)
 
 
 def check_size(size: int) -> None:
-    """Refuse a size that images cannot be brought to.
+    """Refuse a size below 1 or over `MAX_SIZE`.
 
     Raises:
         ValueError: it is below 1 or over `MAX_SIZE`.
@@ -82,7 +82,7 @@ def check_size(size: int) -> None:
 
 
 def resized(images: ImageSet, size: int) -> ImageSet:
-    """Square images brought to `size` x `size` pixels by Pillow's Lanczos filter, which its protocol then says.
+    """Resize square images to `size` x `size` pixels by Pillow's Lanczos filter, stated in the protocol.
 
     Raises:
         ValueError: as in `check_size`, or the images are not square.
@@ -189,7 +189,7 @@ def _read_npz(file: Path) -> ImageSet:
 
 
 def _rounded(array: np.ndarray, name: str) -> np.ndarray:
-    """float32 in 0..1 -> uint8."""
+    """Round float32 in 0..1 to uint8."""
     outside = ~((array >= 0) & (array <= 1))  # true for what is not finite
     if outside.any():
         row = int(np.flatnonzero(outside.any(axis=(1, 2, 3)))[0])

@@ -1,4 +1,4 @@
-"""Load what is sampled, a checkpoint or any diffusers pipeline; compile its networks and count their evaluations."""
+"""Checkpoints and diffusers pipelines: loaded, their networks compiled, their evaluations counted."""
 
 import inspect
 import json
@@ -55,7 +55,7 @@ class PipelineSettings(SamplingSettings):
 
 
 def parse_call(text: str | None) -> dict:
-    """--call as given to the arguments it holds.
+    """Parse --call, a JSON object of arguments.
 
     Raises:
         ValueError: not a JSON object.
@@ -72,7 +72,7 @@ def parse_call(text: str | None) -> dict:
 def load_diffusers_pipeline(
     name: str, device: torch.device | str = "cpu", trust_remote_code: bool = False
 ) -> tuple[DiffusionPipeline, str | None]:
-    """A pipeline in fp32 with its progress bar off, and its revision where it is from the hub.
+    """Load a pipeline in fp32 with its progress bar off, and its revision on the hub.
 
     Args:
         name: a folder that `save_pretrained` wrote, or owner/name on the hub.
@@ -127,7 +127,7 @@ def resolve_pipeline_settings(
     dtype: str = "fp32",
     compiled: bool = False,
 ) -> PipelineSettings:
-    """Settings of a pipeline and of its call: prompts where it takes some, else a batch size or the call's labels.
+    """Resolve the settings of a pipeline: prompts where it takes some, else a batch size or labels.
 
     Raises:
         ValueError: `call` holds what the pipeline does not take or lacks what it needs, or as in `SamplingSettings`.
@@ -152,7 +152,7 @@ def resolve_pipeline_settings(
 
 
 def _stated_defaults(pipeline: DiffusionPipeline) -> dict:
-    """What a call takes for its steps and its guidance unless told otherwise, so that the protocol says it."""
+    """Return the call's default steps and guidance, for the protocol."""
     parameters = inspect.signature(pipeline.__call__).parameters
     defaults = {name: parameters[name].default for name in STATED if name in parameters}
     return {name: value for name, value in defaults.items() if isinstance(value, int | float)}
@@ -187,19 +187,19 @@ def _batch_arguments(pipeline: DiffusionPipeline, call: dict) -> list[str]:
 
 
 def takes_generators(pipeline: DiffusionPipeline) -> bool:
-    """Whether the pipeline's call says that it takes a list of generators, one an image."""
+    """Return whether the pipeline's call is annotated to take a list of generators."""
     return "list" in str(inspect.signature(pipeline.__call__).parameters["generator"].annotation).lower()
 
 
 def networks_of(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
-    """The components named unet or transformer, with or without a suffix: what every step calls."""
+    """List the components named unet or transformer, with or without a suffix, which every step calls."""
     parts = [part for name, part in pipeline.components.items() if name.split("_")[0] in NETWORKS]
     return list(dict.fromkeys(part for part in parts if isinstance(part, torch.nn.Module)))
 
 
 @contextmanager
 def compiled_networks(pipeline: DiffusionPipeline) -> Iterator[None]:
-    """The networks are under torch.compile in the block; the first call of a shape takes about a minute longer.
+    """Compile the networks for the block; the first call of a shape takes about a minute longer.
 
     Raises:
         ValueError: there is none.
@@ -218,7 +218,7 @@ def compiled_networks(pipeline: DiffusionPipeline) -> Iterator[None]:
 
 @contextmanager
 def counted_evaluations(pipeline: DiffusionPipeline) -> Iterator[list[int]]:
-    """Yields a list that gets the number of rows of each call of the pipeline's networks, in the block.
+    """Count the rows of each call of the pipeline's networks in the block, in the yielded list.
 
     Its sum over the images drawn is the NFE; a guided step has two rows an image. The list stays empty where there are
     no networks.
@@ -238,7 +238,7 @@ def counted_evaluations(pipeline: DiffusionPipeline) -> Iterator[list[int]]:
 
 
 def load_sampler(folder: str | Path, device: torch.device | str = "cpu") -> MobileDiffusionPipeline:
-    """A checkpoint in fp32 with its progress bar off; errors as in `mobilediff.checkpoints.load_pipeline`."""
+    """Load a checkpoint in fp32 with its progress bar off; errors as in `mobilediff.checkpoints.load_pipeline`."""
     pipeline = load_pipeline(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

@@ -1,4 +1,4 @@
-"""The prompt of each sample: classes in turn, or nouns as often as CIFAR-10's test images show them."""
+"""Prompts of samples: classes in turn, or nouns as often as CIFAR-10's test images show them."""
 
 import inspect
 from bisect import bisect_right
@@ -19,7 +19,7 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 def write_noun_counts(images: ImageSet, file: str | Path) -> None:
-    """Count the nouns of real images, those that none shows left out.
+    """Count the nouns of real images and write the counts above 0.
 
     Raises:
         ValueError: no image's noun is known.
@@ -34,17 +34,17 @@ def write_noun_counts(images: ImageSet, file: str | Path) -> None:
 
 @lru_cache
 def noun_counts() -> dict[str, int]:
-    """How many test images show a noun; of those that any does."""
+    """Read the number of test images of each noun, those of none left out."""
     return read_json(SHIPPED_NOUN_COUNTS)
 
 
 def noun_counts_sha256() -> str:
-    """The hash of the counts, which every set of noun prompts depends on."""
+    """Hash the noun counts, which decide every noun prompt."""
     return file_sha256(SHIPPED_NOUN_COUNTS)
 
 
 def nouns_in_turn(label: int, count: int) -> list[int]:
-    """The nouns of a class, ordered so that among the first N, whatever N, each has about its fraction of the images.
+    """Order a class's nouns so that each has about its fraction of any first N turns.
 
     The turn k falls on the noun that holds the fraction frac((k + 1/2) golden ratio), a low-discrepancy sequence.
 
@@ -63,13 +63,13 @@ def nouns_in_turn(label: int, count: int) -> list[int]:
 
 
 def nouns_of_class(label: int) -> list[str]:
-    """The counted nouns of a class, the commonest first."""
+    """List the counted nouns of a class, the commonest first."""
     counts, classes = noun_counts(), load_nouns()
     return sorted((noun for noun in counts if classes[noun] == label), key=counts.get, reverse=True)
 
 
 def commonest_nouns(count: int) -> list[str]:
-    """The commonest noun of each class, then the second of each, and so on, the classes' own names left out.
+    """List the commonest noun of each class, then the second of each, without the classes' own names.
 
     Raises:
         ValueError: fewer than none, or more than there are.
@@ -90,7 +90,7 @@ DEFAULT_TEMPLATE = inspect.signature(MobileDiffusionPipeline.__init__).parameter
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """The prompt and labels of each sample; balanced over the classes, and so is every prefix of ten.
+    """Prompt and labels of each sample, balanced over the classes in every ten.
 
     Attributes:
         n: samples.
@@ -104,7 +104,7 @@ class SamplePlan:
 
 
 def check_sample_count(n: int) -> None:
-    """Refuse a number of samples.
+    """Refuse a number of samples out of range.
 
     Raises:
         ValueError: `n` is below 1 or over a million.
@@ -114,7 +114,7 @@ def check_sample_count(n: int) -> None:
 
 
 def plan_samples(n: int, prompts: str | None, template: str | None) -> SamplePlan:
-    """The first `n` prompts: class `i % 10`; for nouns, those of that class by `nouns_in_turn`; none without prompts.
+    """Plan the first `n` prompts: class `i % 10`, or that class's nouns by `nouns_in_turn`, or none.
 
     Raises:
         ValueError: as in `check_sample_count`.

@@ -1,4 +1,4 @@
-"""What decides the pixels of a sample."""
+"""Settings of a sampler, which decide the pixels of each sample."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings(ABC):
-    """What decides the pixels of sample `i`, so that sets made under equal settings can be joined.
+    """Settings that decide the pixels of sample `i`: sets of equal settings can be joined.
 
     Attributes:
         model: name of the checkpoint's or pipeline's folder, or its name on the hub.
@@ -48,14 +48,14 @@ class SamplingSettings(ABC):
 
     @abstractmethod
     def call_arguments(self, plan: SamplePlan, indices: list[int]) -> dict:
-        """What the pipeline is called with for the samples `indices`, generators and output type aside."""
+        """Return the pipeline's arguments for the samples `indices`, without generators and output type."""
 
     def identity(self) -> dict:
-        """What makes two sets samples of one sequence, as JSON values."""
+        """Return the values that two sets of one sequence share, as JSON."""
         return asdict(self) | ({"noun_counts_sha256": noun_counts_sha256()} if self.prompts == "noun" else {})
 
     def protocol(self, n: int) -> dict:
-        """The settings as JSON values, with the number of images."""
+        """Return the settings as JSON values, with the number of images."""
         return self.identity() | {"n": n, "seeds": seed_range(self.seed, n)}
 
 
@@ -97,7 +97,7 @@ def resolve_settings(
     dtype: str = "fp32",
     compiled: bool = False,
 ) -> CheckpointSettings:
-    """Fill in the checkpoint's own defaults; the scheduler is the one that the pipeline has now.
+    """Resolve settings with the checkpoint's own defaults and the pipeline's present scheduler.
 
     Raises:
         ValueError: an unknown kind of prompts or dtype, a negative seed, or steps or guidance that the checkpoint

@@ -31,7 +31,7 @@ class PngFolder:
         self.manifest = folder / MANIFEST
 
     def done(self) -> set[int]:
-        """Indices of the samples that are there."""
+        """List the indices of the samples on disk."""
         if not self.folder.is_dir():
             return set()
         files = [path for path in self.folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -47,7 +47,7 @@ class PngFolder:
                 Image.fromarray(image).save(temporary, format="png")
 
     def finish(self, plan: SamplePlan, manifest: dict) -> None:
-        """Write the labels; the images are in their place already."""
+        """Write the labels beside the images."""
         labels = {"class_labels": plan.class_labels, "noun_ids": plan.noun_ids, "prompts": plan.prompts}
         with atomic_path(self.folder / LABELS) as temporary:
             temporary.write_text(json.dumps(labels), encoding="utf-8")
@@ -62,7 +62,7 @@ class NpzFile:
         self.manifest = file.with_suffix(".json")
 
     def done(self) -> set[int]:
-        """Indices of the samples that are there."""
+        """List the indices of the samples on disk."""
         return {int(index) for indices, _ in self._read() for index in indices}
 
     def _read(self):
@@ -92,7 +92,7 @@ class NpzFile:
 
 
 def open_store(output: str | Path) -> PngFolder | NpzFile:
-    """The store for an --output: an npz file by its suffix, else a folder of PNG files."""
+    """Open the store of an --output: an npz file by its suffix, else a folder of PNG files."""
     output = Path(output)
     if output.suffix == ".npz":
         return NpzFile(output)
@@ -102,7 +102,7 @@ def open_store(output: str | Path) -> PngFolder | NpzFile:
 
 
 def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int) -> set[int]:
-    """What is there already, once it is known to be of the same protocol.
+    """List the indices on disk, refusing samples of another protocol.
 
     A larger `n` continues a smaller set, because sample `i` does not depend on `n`.
 
@@ -132,7 +132,7 @@ def generate(
 ) -> dict:
     """Draw the samples that `output` lacks.
 
-    Under `accelerate launch` each process draws its share of the same images.
+    Under `accelerate launch` each process draws a part of the same images.
 
     Args:
         pipeline: from `load_sampler` or `load_diffusers_pipeline`.
@@ -143,7 +143,7 @@ def generate(
 
     Returns:
         The manifest: the protocol, device, `complete`, and `nfe`: the checkpoint's, else counted by the main process
-        over its share, None where there is nothing to count.
+        over its part, None where there is nothing to count.
 
     Raises:
         ValueError: as in `check_resume`, `plan_samples` and `draw_samples`.
@@ -182,7 +182,7 @@ DEFAULT_SAMPLES = Path("outputs/samples")
 
 
 def kept_samples(pipeline, settings: SamplingSettings, n: int, batch_size: int, folder: str | Path) -> ImageSet:
-    """The first `n` samples under `settings`, drawn into `folder` unless they are there.
+    """Read the first `n` samples under `settings`, drawing those missing in `folder`.
 
     The file is named after the settings, so that samples of another protocol are never taken for these.
     """

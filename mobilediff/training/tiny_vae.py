@@ -17,10 +17,10 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, mode
 from torch import nn
 from torchvision.utils import make_grid
 
-from mobilediff.checkpoints import load_component, load_pipeline
+from mobilediff.checkpoints import VAE, load_component, load_pipeline
 from mobilediff.data import load_cifar10
 from mobilediff.images import to_bytes, to_float
-from mobilediff.models.autoencoder import psnr
+from mobilediff.models.autoencoder import encode_latents, psnr
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.data.augment import mirror
@@ -109,18 +109,22 @@ def load_students(folders: tuple[str, ...]) -> list[MobileDiffusionPipeline]:
     return pipelines
 
 
-def check_shapes(vae: AutoencoderTiny, latents: torch.Tensor, images: torch.Tensor) -> None:
-    """Refuse a network of other shapes than latents [N, C, h, w] and images [N, 3, H, W].
+@torch.no_grad()
+def check_shapes(vae: AutoencoderTiny, full_vae: VAE, images: torch.Tensor) -> None:
+    """Refuse a network whose latents or images are of other shapes than the full VAE's.
+
+    Args:
+        vae, full_vae: to compare.
+        images: uint8 [N, 3, H, W].
 
     Raises:
         ValueError: naming both shapes.
     """
-    with torch.no_grad():
-        encoded = vae.encode(to_float(images[:1])).latents
-        decoded = vae.decode(encoded).sample
-    made, wanted = [(*x.shape[1:], *y.shape[1:]) for x, y in ((encoded, decoded), (latents, images))]
-    if made != wanted:
-        raise ValueError(f"network: makes latents and images of {made}; accepted is {wanted}")
+    image = to_float(images[:1])
+    encoded, wanted = vae.encode(image).latents, (encode_latents(full_vae, image), image)
+    made, accepted = [(*x.shape[1:], *y.shape[1:]) for x, y in ((encoded, vae.decode(encoded).sample), wanted)]
+    if made != accepted:
+        raise ValueError(f"network: makes latents and images of {made}; accepted is {accepted}")
 
 
 class TinyVae(DecoderStage[TinyVaeOptions]):
@@ -138,6 +142,7 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
         torch.manual_seed(options.seed)  # loading has drawn random numbers, and the trainer that seeds comes later
         self.vae = AutoencoderTiny(**options.network)
         dataset = load_cifar10(options.data, "train", options.resolution)
+        check_shapes(self.vae, pipelines[0].vae, dataset.images)
         if self.limits.trial:
             dataset = dataset.head(256)
         self.trainer = Trainer(options, self.limits, len(dataset))
@@ -155,7 +160,6 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
                 autocast=self.trainer.autocast,
             )
             self.latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(device)
-        check_shapes(self.vae, self.latents[0], dataset.images)
         self.images = dataset.images.to(device)
         self.halves = self.trainer.add("vae", TinyAutoencoder(self.vae))
         self.add_loss(encoder, F.mse_loss)

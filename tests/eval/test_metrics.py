@@ -25,6 +25,7 @@ from eval.clip_score import main as clip_score_command
 from eval.extractors.base import Extractor, extract_features
 from eval.extractors.choose import choose_extractor
 from eval.extractors.clip import ClipModel
+from eval.extractors.features import FeatureSet
 from eval.extractors.inception import inception_extractor, load_inception_weights
 from eval.extractors.statistics import load_reference, reference_file
 from eval.fid import main as fid
@@ -87,7 +88,7 @@ def test_the_command_gives_the_distance_of_torch_fidelitys_command(judge, tmp_pa
 
 def test_result_states_its_protocol_floor_and_accuracy(judge):  # noqa: F811
     images = random_images(100, 5)
-    result = measure_frechet_distance(images, judge, "test")
+    result = measure_frechet_distance(FeatureSet(images), judge, "test")
     assert set(result) >= {"frechet_distance_judge", "floor", "n", "class_accuracy", "protocol", "samples"}
     assert "frechet_inception_distance" not in result and result["n"] == 100
     assert result["protocol"]["extractor"] == "mobilediff-judge"
@@ -106,7 +107,8 @@ def test_result_states_its_protocol_floor_and_accuracy(judge):  # noqa: F811
 def test_darker_images_are_farther_away(judge):  # noqa: F811
     images = random_images(200, 6).images
     distances = [
-        measure_frechet_distance(ImageSet(images // factor), judge)["frechet_distance_judge"] for factor in (1, 2, 4)
+        measure_frechet_distance(FeatureSet(ImageSet(images // factor)), judge)["frechet_distance_judge"]
+        for factor in (1, 2, 4)
     ]
     assert distances == sorted(distances) and distances[0] < distances[1] / 5
 
@@ -114,7 +116,7 @@ def test_darker_images_are_farther_away(judge):  # noqa: F811
 @pytest.mark.parametrize("n", [1, 2, FEATURES])
 def test_too_few_images_are_refused(judge, n):  # noqa: F811
     with pytest.raises(ValueError, match=f"{n} images are too few: the covariance of 8 features needs at least 9"):
-        measure_frechet_distance(random_images(n), judge)
+        measure_frechet_distance(FeatureSet(random_images(n)), judge)
 
 
 def test_stale_reference_statistics_are_an_error(judge):  # noqa: F811
@@ -400,4 +402,4 @@ def test_images_are_resized_by_lanczos_and_say_so():
 
 def test_images_of_another_size_are_refused_by_the_judge(judge):  # noqa: F811
     with pytest.raises(ValueError, match=r"accepted is \[N, 3, 32, 32\]"):
-        measure_frechet_distance(ImageSet(torch.zeros(20, 3, 64, 64, dtype=torch.uint8)), judge)
+        measure_frechet_distance(FeatureSet(ImageSet(torch.zeros(20, 3, 64, 64, dtype=torch.uint8))), judge)

@@ -32,7 +32,7 @@ from eval.protocol import folder_sha256, tensor_sha256
 from eval.report import main as report
 from eval.report import sample_counts
 from eval.reporting.records import damaged
-from eval.reporting.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, check_markers, figures, insert_table, table
+from eval.reporting.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, figures, table
 from eval.samples.images import read_images, real_images
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import resolve_settings
@@ -151,14 +151,17 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     report(arguments)
     records = json.loads(results.read_text())["records"]
     assert set(records) == {*KINDS, *SCALE}
-    assert records["student-8step"]["distance"]["n"] == 10 and records["student-1step"]["clip"]["n"] == 20
-    assert records[DAMAGED]["distance"]["frechet_distance_judge"] > records[REAL]["distance"]["frechet_distance_judge"]
+    assert records["student-8step"]["frechet_distance"]["n"] == 10 and records["student-1step"]["clip"]["n"] == 20
+    assert (
+        records[DAMAGED]["frechet_distance"]["frechet_distance_judge"]
+        > records[REAL]["frechet_distance"]["frechet_distance_judge"]
+    )
     text = readme.read_text()
     assert text.startswith("# Title\n") and text.endswith("\nrest\n") and "old" not in text
     rows = ("student-8step", "student-1step", *SCALE)
     assert sorted(rows, key=lambda row: text.index(f"| {row} |")) == list(rows)
-    interval = records["student-1step"]["distance"]["intervals"]["frechet_distance_judge"]
-    shown = f"{records['student-1step']['distance']['frechet_distance_judge']:.2f} ({interval['low']:.2f} to "
+    interval = records["student-1step"]["frechet_distance"]["intervals"]["frechet_distance_judge"]
+    shown = f"{records['student-1step']['frechet_distance']['frechet_distance_judge']:.2f} ({interval['low']:.2f} to "
     assert records["student-1step"]["quality"]["copies"]["n_training"] == 120 and "| recall |" in text
     assert (tmp_path / "distance-nfe.png").exists() and not (tmp_path / "distance-latency.png").exists()
     assert shown in text and "not FID" in text
@@ -177,9 +180,11 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
             report([*arguments, "--n", "30", "--only", "distance"])
 
     report([*arguments, "--n", "20", "--only", "quality"])
-    assert "student-8step: distance was measured on other samples than the new quality" in capsys.readouterr().err
+    assert (
+        "student-8step: frechet_distance was measured on other samples than the new quality" in capsys.readouterr().err
+    )
     record = json.loads(results.read_text())["records"]["student-8step"]
-    assert record["quality"]["n"] == 20 and "distance" not in record
+    assert record["quality"]["n"] == 20 and "frechet_distance" not in record
     with monkeypatch.context() as patch:
         patch.setattr(
             eval.reporting.records, "kept_samples", lambda *args: pytest.fail("sampled before the data was looked for")
@@ -190,11 +195,11 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     report([*arguments, "--n", "20"])
 
     content = json.loads(results.read_text())
-    content["records"]["student-8step"]["distance"]["protocol"]["extractor_sha256"] = "0" * 64
+    content["records"]["student-8step"]["frechet_distance"]["protocol"]["extractor_sha256"] = "0" * 64
     results.write_text(json.dumps(content))
     report([*arguments, "--models", "student-1step", "--n", "20"])
-    assert "student-8step: distance was measured with another extractor" in capsys.readouterr().err
-    assert "distance" not in json.loads(results.read_text())["records"]["student-8step"]
+    assert "student-8step: frechet_distance was measured with another extractor" in capsys.readouterr().err
+    assert "frechet_distance" not in json.loads(results.read_text())["records"]["student-8step"]
 
     before = tmp_path / "before.json"
     before.write_text(json.dumps(content))
@@ -202,22 +207,12 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
     assert "not comparable" not in (table := capsys.readouterr().out) and "0 of" in table
 
 
-def test_markers_are_required_before_any_work(tmp_path, checkpoints):
-    file = tmp_path / "README.md"
-    with pytest.raises(FileNotFoundError, match="README.md does not exist"):
-        check_markers(file)
-    for text in (
-        "no markers",
-        RESULTS_START,
-        f"{RESULTS_END}\n{RESULTS_START}",
-        f"{RESULTS_START}\n" * 2 + RESULTS_END,
-    ):
-        file.write_text(text)
-        with pytest.raises(ValueError, match="README.md needs the line"):
-            insert_table(file, "table")
-        assert file.read_text() == text
-    with pytest.raises(ValueError, match="needs the line"):
-        report(["--checkpoints", str(checkpoints), "--readme", str(file)])
+def test_files_without_markers_are_refused_before_any_work(tmp_path, checkpoints):
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text(f"{RESULTS_START}\n{RESULTS_END}\n")
+    bad.write_text("no markers")
+    with pytest.raises(ValueError, match="bad.md needs"):
+        report(["--checkpoints", str(checkpoints), "--readme", str(good), str(bad)])
 
 
 def test_counts_and_sections_are_checked(checkpoints):
@@ -239,8 +234,8 @@ def test_a_model_outside_the_checkpoints_is_a_row_that_says_so(checkpoints, judg
     report([*arguments, "--models", f"outside={folder}"])
     report([*arguments, "--models", "student-1step"])  # leaves the other row
     records = json.loads(results.read_text())["records"]
-    assert records["outside"]["distance"]["samples"]["model"] == "outside"
-    assert records["outside"]["distance"]["samples"]["dtype"] == "bf16"
+    assert records["outside"]["frechet_distance"]["samples"]["model"] == "outside"
+    assert records["outside"]["frechet_distance"]["samples"]["dtype"] == "bf16"
     rows = table(records)
     assert "| outside (its weights are not in `checkpoints/`) |" in rows and "| student-1step |" in rows
     assert "drawn in bf16" in rows
@@ -334,9 +329,9 @@ def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, jud
     arguments += ["--samples", str(tmp_path / "samples"), "--only", "distance", "--data", "stand-in"]
     rows = []
 
-    def measure(images, *args, **options):
-        rows.append(images.protocol.get("images", "samples"))
-        return measure_frechet_distance(images, *args, **options)
+    def measure(measured, *args, **options):
+        rows.append(measured.images.protocol.get("images", "samples"))
+        return measure_frechet_distance(measured, *args, **options)
 
     monkeypatch.setattr(eval.reporting.records, "measure_frechet_distance", measure)
     for bias in (0.0, 0.5):
@@ -346,10 +341,10 @@ def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, jud
         export_pipeline(pipeline, folder)
         if bias:
             report([*arguments[:-4], "--only", "size"])
-            assert "distance" not in json.loads(results.read_text())["records"][RECONSTRUCTED]
+            assert "frechet_distance" not in json.loads(results.read_text())["records"][RECONSTRUCTED]
         report(arguments)
     assert len(rows) == 1 + 3 + 1 + 1 and rows[-2] == "samples" and rows[-1].endswith("reconstructed")
-    assert "distance" in json.loads(results.read_text())["records"][RECONSTRUCTED]
+    assert "frechet_distance" in json.loads(results.read_text())["records"][RECONSTRUCTED]
 
 
 def with_nouns(images):
@@ -395,7 +390,7 @@ def test_another_extractor_has_a_column_of_its_own(checkpoints, judge, tmp_path,
     arguments += ["--samples", str(tmp_path / "samples"), "--only", "size,distance", "--models", "student-1step"]
     report(arguments)
     records = json.loads(results.read_text())["records"]
-    assert records["student-1step"]["distance other"]["label"] == "Frechet distance (other, n = 20)"
+    assert records["student-1step"]["frechet_distance other"]["label"] == "Frechet distance (other, n = 20)"
     assert records[REAL]["figures"]["quality"].keys() >= {"Fréchet distance", "Frechet distance (other, n = 40)"}
 
 
@@ -406,7 +401,7 @@ def of_the_judge(judge, extractor, *args):  # noqa: F811
 def measured_by_the_judge(judge, images, extractor, **options):  # noqa: F811
     measured = measure_frechet_distance(images, judge, **options)
     for part in (measured, measured["intervals"]):
-        part[extractor.result_key] = part[judge.result_key]
+        part[extractor.result_key] = part.pop(judge.result_key)
     return measured | {"protocol": measured["protocol"] | extractor.protocol()}
 
 

@@ -27,14 +27,14 @@ NUM_PHRASINGS = 16  # of each name
 
 @dataclass
 class Batch:
-    """Hold latents [B, C, H, W] in channels_last, and `caption_ids` [B], indices into a `CaptionBank`'s texts."""
+    """Latents [B, C, H, W] in channels_last, and `caption_ids` [B], rows of a `CaptionBank`'s texts."""
 
     latents: torch.Tensor
     caption_ids: torch.Tensor
 
 
 class LatentData:
-    """Hold the training split as normalised latents, plain and mirrored, on the trainer's device."""
+    """The training split as normalised latents, plain and mirrored, on the trainer's device."""
 
     def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
         self.options, self.device, self.autocast = options, trainer.device, trainer.autocast
@@ -45,7 +45,7 @@ class LatentData:
         self.labels, self.noun_ids = dataset.labels.to(trainer.device), dataset.noun_ids.to(trainer.device)
 
     def draw(self, draws: Draws) -> Batch:
-        """Draw the step's latents, each mirrored with probability one half, and a caption each."""
+        """Draw the latents of the step's images, each mirrored with probability one half, and a caption each."""
         mirrored = torch.randint(0, 2, draws.indices.shape, generator=draws.generator, device=self.device)
         latents = self.latents[mirrored, draws.indices].float().contiguous(memory_format=torch.channels_last)
         caption_ids = self.conditioning.bank.draw(
@@ -59,7 +59,7 @@ class LatentData:
         return Batch(latents, caption_ids)
 
     def draw_timesteps(self, draws: Draws) -> torch.Tensor:
-        """Draw a timestep for each of the step's images, evenly from 0 to 999, int64 [B]."""
+        """Draw a timestep for each of the step's images, evenly from 0 to 999; int64 [B]."""
         return torch.randint(
             0, NUM_TRAIN_TIMESTEPS, draws.indices.shape, generator=draws.generator, device=self.device
         )
@@ -70,7 +70,7 @@ class LatentData:
 
 
 def content_hash(tensors: Iterable[torch.Tensor], values: list) -> str:
-    """Hash tensors and JSON values into a file name: 16 hexadecimal digits of their SHA-256."""
+    """Hash tensors and JSON values: 16 hexadecimal digits of SHA-256, a name for a cache."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
@@ -80,7 +80,7 @@ def content_hash(tensors: Iterable[torch.Tensor], values: list) -> str:
 
 @torch.no_grad()
 def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tensor:
-    """Encode all images and their mirror images once, to float16 [2, N, C, H, W]; latents stay on disk.
+    """Encode all images and their mirror images, or read latents encoded before; float16 [2, N, C, H, W].
 
     The file's name is the hash of the encoder's weights and of the images, so that it can't be stale.
     """

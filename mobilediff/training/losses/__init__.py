@@ -1,1 +1,1 @@
-"""Losses, one family a file, with the networks that they train beside the stage's own."""
+"""Losses, one family a file, with the discriminators that they need: networks and numbers in, scalars out."""

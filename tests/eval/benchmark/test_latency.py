@@ -109,7 +109,7 @@ def test_median_and_p90():
     assert summary([0.01 * i for i in range(1, 11)]) == pytest.approx({"median_ms": 55, "p90_ms": 90, "runs": 10})
 
 
-def test_throughput_and_share_of_peak_follow_from_the_median():
+def test_throughput_and_fraction_of_peak_follow_from_the_median():
     pipeline, batch_size = tiny_pipeline("student-1step"), 3
     measured = measure_latency({"one": pipeline}, threads=1, rounds=3, batch_size=batch_size)
     assert measured["protocol"]["batch_size"] == batch_size
@@ -118,7 +118,7 @@ def test_throughput_and_share_of_peak_follow_from_the_median():
     call = measured["models"]["one"]["network_call"]
     macs = count_params_and_macs(pipeline.unet, network_inputs(pipeline, batch_size))[1]
     rate = 2 * macs / (call["median_ms"] / 1000)
-    assert call["share_of_peak"] == pytest.approx(rate / 1e9 / measured["protocol"]["matrix_peak_fp32_gflops"])
+    assert call["fraction_of_peak"] == pytest.approx(rate / 1e9 / measured["protocol"]["matrix_peak_fp32_gflops"])
 
 
 @pytest.mark.parametrize("model", ["student-1step", "teacher", "peer"])
@@ -222,7 +222,7 @@ def test_the_command_measures_models_and_peers_at_every_batch_size(tiny_peers, t
         assert list(batch["models"]["sd-1.5-unet"]) == ["network_call"]
         assert list(batch["models"]["ddpm-cifar10-ddim-100"]) == ["network_call", "image"]
         for parts in batch["models"].values():
-            assert parts["network_call"]["share_of_peak"] > 0
+            assert parts["network_call"]["fraction_of_peak"] > 0
             assert all(part["peak_memory_bytes"] > 0 for part in parts.values())
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.startswith("model") and header.endswith(f"x {base}")

@@ -14,6 +14,7 @@ import eval.extractors.dinov2
 from eval.extractors.base import extract_features
 from eval.extractors.choose import choose_extractor
 from eval.extractors.dinov2 import IMAGENET_MEAN, IMAGENET_STD, dinov2_inputs
+from eval.extractors.features import FeatureSet
 from eval.extractors.open_clip import load_open_clip
 from eval.measures.frechet import distance_label, measure_frechet_distance
 from eval.protocol import file_sha256
@@ -66,7 +67,7 @@ def test_dinov2_gives_its_class_token_and_a_distance_of_its_own_name(dinov2, jud
     assert features.std() > 0.1
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
     folder = str(write_png_folder(tmp_path / "real", random_images(12, 1).images))
-    result = measure_frechet_distance(images, extractor, folder)
+    result = measure_frechet_distance(FeatureSet(images), extractor, folder)
     assert result["frechet_distance_dinov2"] > 0 and not any("inception" in key for key in result)
     assert result["protocol"]["extractor"] == "transformers-dinov2" and "224x224" in result["protocol"]["resize"]
     assert result["protocol"]["extractor_sha256"] == file_sha256(dinov2 / "model.safetensors")
@@ -126,12 +127,11 @@ def test_clip_gives_its_image_embedding_and_a_distance_of_its_own_name(clip_weig
     assert features.shape == (12, 6) and features.std() > 0.01
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
     folder = str(write_png_folder(tmp_path / "real", random_images(12, 1).images))
-    result = measure_frechet_distance(images, extractor, folder)
+    result = measure_frechet_distance(FeatureSet(images), extractor, folder)
     assert result["frechet_distance_clip"] > 0 and result["protocol"]["clip_model"] == "tiny-clip"
     other = choose_extractor("clip", clip_weights, "tiny-clip-quickgelu")
-    measure_frechet_distance(
-        images, other, folder
-    )  # the same weights in another architecture have a cache of their own
+    # the same weights in another architecture have a cache of their own
+    measure_frechet_distance(FeatureSet(images), other, folder)
     assert extractor.sha256 == other.sha256
 
 

@@ -10,6 +10,7 @@ import torch
 import eval.extractors.statistics
 import eval.reference
 from eval.extractors.base import Extractor, extract_features
+from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import (
     compute_reference,
     load_reference,
@@ -73,7 +74,9 @@ def test_folder_npz_and_statistics_of_the_same_images_are_one_reference(judge, f
     statistics = tmp_path / "real.safetensors"
     reference(["--images", str(folder), "--output", str(statistics)])
     archive = npz(tmp_path / "real.npz", random_images(40, 8).images // 2)
-    results = [measure_frechet_distance(images, judge, str(path)) for path in (folder, archive, statistics)]
+    results = [
+        measure_frechet_distance(FeatureSet(images), judge, str(path)) for path in (folder, archive, statistics)
+    ]
     features = extract_features(judge, images.images, ("features",))["features"]
     direct = frechet_distance(feature_statistics(features), load_reference(statistics, judge))
     assert direct > 0.01 and [result["frechet_distance_judge"] for result in results] == [pytest.approx(direct)] * 3

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from eval.extractors.base import extract_features
+from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import compute_reference, save_reference
 from eval.measures.quality import TrainingFeatures, measure_quality
 from eval.metrics.frechet import feature_statistics
@@ -22,9 +23,9 @@ def reference(judge, tmp_path):  # noqa: F811
 
 
 def test_all_figures_of_samples_with_labels(judge, reference):  # noqa: F811
-    result = measure_quality(random_images(100, 5), judge, reference)
+    result = measure_quality(FeatureSet(random_images(100, 5)), judge, reference)
     assert result["n"] == 100 and result["subset_size"] == 100 and result["neighbours"] == 3
-    darker = measure_quality(ImageSet(random_images(100, 5).images // 2), judge, reference)
+    darker = measure_quality(FeatureSet(ImageSet(random_images(100, 5).images // 2)), judge, reference)
     assert darker["kernel_distance_mean"] > 10 * abs(result["kernel_distance_mean"])  # the one of one distribution
     assert 1 <= result["classifier_score_mean"] <= 10 and result["seed_distance"] > 0
     assert 0.5 < result["precision"] <= 1 and 0.5 < result["recall"] <= 1
@@ -33,13 +34,13 @@ def test_all_figures_of_samples_with_labels(judge, reference):  # noqa: F811
 
 
 def test_images_without_labels_have_no_distance_between_seeds(judge, reference):  # noqa: F811
-    assert "seed_distance" not in measure_quality(random_images(50, 5, labels=False), judge, reference)
+    assert "seed_distance" not in measure_quality(FeatureSet(random_images(50, 5, labels=False)), judge, reference)
 
 
 def test_one_image_over_and_over_keeps_its_precision_and_loses_recall_and_diversity(judge, reference):  # noqa: F811
     images = random_images(100, 5)
     same = ImageSet(images.images[:1].expand(100, -1, -1, -1), images.class_labels)
-    varied, collapsed = (measure_quality(one, judge, reference) for one in (images, same))
+    varied, collapsed = (measure_quality(FeatureSet(one), judge, reference) for one in (images, same))
     assert collapsed["recall"] < 0.1 < varied["recall"]
     assert collapsed["coverage"] < varied["coverage"]
     assert collapsed["seed_distance"] == pytest.approx(0, abs=1e-6) and varied["seed_distance"] > 0.01
@@ -52,11 +53,11 @@ def test_planted_copies_are_counted(judge, reference, monkeypatch):  # noqa: F81
     training = TrainingFeatures(judge, None)
     images = random_images(100, 5)
     images.images[:25] = splits["train"].images[50:75]
-    copies = measure_quality(images, judge, reference, training=training)["copies"]
+    copies = measure_quality(FeatureSet(images), judge, reference, training=training)["copies"]
     assert copies["n_training"] == 150 and copies["n"] == 100
-    assert copies["copy_share"] == pytest.approx(0.25, abs=0.03)
-    clean = measure_quality(random_images(100, 6), judge, reference, training=training)["copies"]
-    assert clean["copy_share"] <= 0.05
+    assert copies["copy_fraction"] == pytest.approx(0.25, abs=0.03)
+    clean = measure_quality(FeatureSet(random_images(100, 6)), judge, reference, training=training)["copies"]
+    assert clean["copy_fraction"] <= 0.05
 
 
 def test_a_reference_without_features_is_refused(judge, tmp_path):  # noqa: F811
@@ -64,14 +65,14 @@ def test_a_reference_without_features_is_refused(judge, tmp_path):  # noqa: F811
     file = tmp_path / "no-features.safetensors"
     save_reference(feature_statistics(features, images_sha256="1", n="50", **judge.protocol()), file)
     with pytest.raises(ValueError, match="hold no features"):
-        measure_quality(random_images(50, 5), judge, str(file))
+        measure_quality(FeatureSet(random_images(50, 5)), judge, str(file))
 
 
 def test_figures_do_not_depend_on_the_order_of_the_images(judge, reference):  # noqa: F811
     images = random_images(60, 5, labels=False)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
-    first = measure_quality(images, judge, reference)
-    second = measure_quality(ImageSet(images.images[order]), judge, reference)
+    first = measure_quality(FeatureSet(images), judge, reference)
+    second = measure_quality(FeatureSet(ImageSet(images.images[order])), judge, reference)
     for key in ("precision", "recall", "density", "coverage"):
         assert second[key] == pytest.approx(first[key], abs=1e-9)
     for key in ("kernel_distance_mean", "classifier_score_mean"):

@@ -33,7 +33,7 @@ def reading_clip(reads=str.lower) -> ClipModel:
         classes = torch.tensor([NOUNS.index(CLASS_NAMES[load_nouns()[NOUNS[noun]]]) for noun in nouns])
         return F.one_hot(nouns, len(NOUNS)) + 0.5 * F.one_hot(classes, len(NOUNS))
 
-    return ClipModel("reading", "0", "none", embed_images, embed_texts)
+    return ClipModel("reading", "0" * 64, "none", embed_images, embed_texts)
 
 
 def images_of(nouns: list[int]) -> ImageSet:

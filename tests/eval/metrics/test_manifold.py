@@ -170,7 +170,7 @@ def test_nearest_distances_are_compared_with_those_of_test_images():
     test = torch.arange(1, 1001).double()
     samples = torch.tensor([5.0] * 10 + [2000.0] * 30)
     result = compare_nearest(samples, test, bins=20)
-    assert result["copy_threshold"] == pytest.approx(1 + 0.01 * 999) and result["copy_share"] == 0.25
+    assert result["copy_threshold"] == pytest.approx(1 + 0.01 * 999) and result["copy_fraction"] == 0.25
     assert (result["nearest_distance_median"], result["nearest_distance_median_test"]) == (2000, 500.5)
     assert (result["n"], result["n_test"], result["copy_percentile"]) == (40, 1000, 1)
     histogram = json.loads(json.dumps(result))["histogram"]
@@ -182,16 +182,16 @@ def test_nearest_distances_are_compared_with_those_of_test_images():
 
 def test_exact_copies_count_even_where_test_images_are_copies():
     result = compare_nearest(torch.tensor([0.0, 0, 0, 1]), torch.zeros(100))
-    assert result["copy_share"] == 0.75 and result["copy_threshold"] == 0
+    assert result["copy_fraction"] == 0.75 and result["copy_threshold"] == 0
 
 
-def test_share_of_copies_is_the_percentile_without_and_more_with_copies():
+def test_fraction_of_copies_is_the_percentile_without_and_more_with_copies():
     training, test, samples = gaussian(1000, 6), gaussian(1000, 6, seed=1), gaussian(1000, 6, seed=2)
     test_distances = nearest_training(test, training)[0]
-    share = compare_nearest(nearest_training(samples, training)[0], test_distances)["copy_share"]
-    assert 0.001 < share < 0.025
+    fraction = compare_nearest(nearest_training(samples, training)[0], test_distances)["copy_fraction"]
+    assert 0.001 < fraction < 0.025
     samples[:50] = training[:50]
-    with_copies = compare_nearest(nearest_training(samples, training)[0], test_distances)["copy_share"]
+    with_copies = compare_nearest(nearest_training(samples, training)[0], test_distances)["copy_fraction"]
     assert 0.05 <= with_copies < 0.05 + 0.025
 
 

@@ -1,9 +1,12 @@
 """The Pareto front and which plots are drawn."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 from eval.reporting.plots import distance_points, network_evaluations, pareto_front, sweep_lines, write_plots
+from eval.schema import GuidancePoint, Record, read_results
 
 
 def test_the_pareto_front_holds_what_nothing_beats():
@@ -12,18 +15,26 @@ def test_the_pareto_front_holds_what_nothing_beats():
     assert sorted(pareto_front({"one": (1, 1), "twin": (1, 1)})) == ["one", "twin"]
 
 
-def record(distance: float | None, latency: float | None, nfe: int) -> dict:
-    parts = {"size": {"nfe": nfe}}
+TEACHER = read_results(Path(__file__).parents[3] / "docs" / "results.json").records["teacher"]
+
+
+def record(distance: float | None, latency: float | None, nfe: int | None, n: int = 100) -> Record:
+    """The shipped teacher's record with other figures, and without the sections that are None."""
+    parts = {}
+    if nfe is not None:
+        parts["size"] = TEACHER.size.model_copy(update={"nfe": nfe})
     if distance is not None:
-        parts["distance"] = {"frechet_distance_judge": distance, "floor": 0.2, "n": 100}
+        figures = {"frechet_distance_judge": distance, "n": n}
+        parts["frechet_distance"] = TEACHER.frechet_distance.model_copy(update=figures)
     if latency is not None:
-        parts["latency"] = {"image": {"median_ms": latency}}
-    return parts
+        image = TEACHER.latency.image.model_copy(update={"median_ms": latency})
+        parts["latency"] = TEACHER.latency.model_copy(update={"image": image})
+    return Record(**parts)
 
 
 def test_plots_are_drawn_of_what_was_measured(tmp_path):
     records = {"teacher": record(15.0, 2000.0, 100), "student-1step": record(25.0, 30.0, 1)}
-    records["CIFAR-10 test"] = {"distance": {"frechet_distance_judge": 0.2, "floor": 0.2, "n": 1000}}
+    records["CIFAR-10 test"] = record(0.2, None, None, n=1000)
     files = write_plots(records, tmp_path)
     assert [file.name for file in files] == ["distance-latency.png", "distance-nfe.png"]
     for file in files:
@@ -33,8 +44,7 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path):
 
 
 def test_a_point_of_fewer_samples_says_so():
-    records = {"teacher": record(15.0, None, 100), "student": record(20.0, None, 8)}
-    records["student"]["distance"]["n"] = 2000
+    records = {"teacher": record(15.0, None, 100), "student": record(20.0, None, 8, n=2000)}
     assert distance_points(records, network_evaluations) == {"teacher (n = 100)": (100, 15.0), "student": (8, 20.0)}
 
 
@@ -49,11 +59,11 @@ def test_a_plot_without_figures_is_left_out(records, expected, tmp_path):
 def test_a_sweep_has_a_line_for_each_way_and_all_start_without_guidance():
     def point(scale, interval=(0, 1), scheduler="DDIMScheduler"):
         way = {"guidance_scale": scale, "guidance_interval": list(interval), "scheduler": scheduler}
-        return way | {"num_inference_steps": 4}
+        return GuidancePoint.model_construct(**way, num_inference_steps=4)
 
     points = [point(3), point(1), point(3, (0.2, 0.8)), point(2), point(1, scheduler="UniPC")]
     lines = sweep_lines(points)
-    scales = {name: [one["guidance_scale"] for one in line] for name, line in lines.items()}
+    scales = {name: [one.guidance_scale for one in line] for name, line in lines.items()}
     assert scales == {
         "DDIMScheduler, 4 steps": [1, 2, 3],
         "DDIMScheduler, 4 steps, in 0.2 to 0.8": [1, 3],

@@ -60,8 +60,7 @@ def test_a_text_tower_learns_phrasings_and_keeps_what_it_says_of_captions(tmp_pa
     values = tiny_options(tmp_path / "first", data_folder, image_encoder=TINY_IMAGES, text_encoder=TINY_TEXT)
     assert run(Clip, ClipOptions, values)
     first = tmp_path / "first" / "export"
-    values = tiny_options(tmp_path / "on", data_folder, steps=24, learning_rate=0.01, weights=str(first))
-    values |= {"mixed_precision": "no", "ema_decay": 0.0}
+    values |= {"steps": 24, "learning_rate": 0.01, "initial_weights": str(first), "dtype": "fp32", "ema_decay": 0.0}
     losses = {}
     for keep in (0.0, 100.0):
         values |= {"lambda_keep": keep, "output": str(tmp_path / f"keep-{keep}")}
@@ -72,8 +71,8 @@ def test_a_text_tower_learns_phrasings_and_keeps_what_it_says_of_captions(tmp_pa
         ).read_bytes()
         losses[keep] = moved(first, export)
     assert 0 < losses[100.0] < losses[0.0] / 2, losses
-    with pytest.raises(ValueError, match="lambda_keep is 1.0; without weights"):
-        build_options(ClipOptions, {"output": "a", "lambda_keep": 1.0})
+    with pytest.raises(ValueError, match="lambda_keep is 1.0; without initial_weights"):
+        build_options(ClipOptions, values | {"lambda_keep": 1.0, "initial_weights": None})
 
 
 @torch.no_grad()

@@ -1,0 +1,133 @@
+"""The graph of stages that trains the family: its commands, its inputs, and how long it is planned to take.
+
+    snakemake --cores all                       # train what is missing or out of date
+    snakemake --cores all --dry-run             # print the plan
+    snakemake --cores all --config trial=true   # three steps of every stage
+
+`graph.yaml` declares the stages, `Snakefile` runs them.
+"""
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+TRAINING = Path(__file__).resolve().parents[1]
+GRAPH_FILE = TRAINING / "graph.yaml"
+TRIAL_SUFFIX = "-dry-run"  # that `--dry-run` adds to a run's folder
+
+
+@dataclass(frozen=True)
+class Node:
+    """A run of a stage.
+
+    Attributes:
+        name: of its folder among the runs.
+        stage: module of `mobilediff.training`.
+        config: name of its YAML file.
+        inputs: option -> what other runs export, a path from the runs' folder, or a list of such.
+        options: values that replace the config's.
+        images_per_second: measured on the machine that graph.yaml names; None where it was not.
+    """
+
+    name: str
+    stage: str
+    config: str
+    inputs: dict[str, str | list[str]] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
+    images_per_second: float | None = None
+
+    @property
+    def config_file(self) -> Path:
+        return TRAINING / "configs" / f"{self.config}.yaml"
+
+    @property
+    def parents(self) -> list[str]:
+        """Names of the runs whose exports it reads, each once."""
+        return list(dict.fromkeys(path.split("/")[0] for path in self._paths()))
+
+    def _paths(self) -> list[str]:
+        values = self.inputs.values()
+        return [path for value in values for path in (value if isinstance(value, list) else [value])]
+
+    def values(self) -> dict:
+        """The config's entries, with this run's own in their place."""
+        return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) | self.options
+
+    def command(self, runs: str, suffix: str = "") -> str:
+        """The stage's command line, without what starts Python.
+
+        Args:
+            runs: folder of the runs.
+            suffix: of every run's folder, `TRIAL_SUFFIX` in a trial.
+        """
+
+        def located(path: str) -> str:
+            run, rest = path.split("/", 1)
+            return f"{runs}/{run}{suffix}/{rest}"
+
+        words = ["-m", f"mobilediff.training.{self.stage}", "--config", str(self.config_file)]
+        if suffix:  # compiling takes longer than a trial's three steps
+            words += ["--dry-run", "compile=false"]
+        words.append(f"output={runs}/{self.name}")
+        for option, value in self.inputs.items():
+            paths = f"[{','.join(map(located, value))}]" if isinstance(value, list) else located(value)
+            words.append(f"{option}={paths}")
+        words += [f"{option}={value}" for option, value in self.options.items()]
+        return shlex.join(words)
+
+    def plan(self) -> str:
+        """Steps, images and minutes in one line."""
+        values = self.values()
+        images = values["steps"] * values["batch_size"]
+        line = f"{self.name}: {values['steps']:,} steps of {values['batch_size']:,}, {images:,} images"
+        if self.images_per_second is None:
+            return f"{line}; its images a second were not measured"
+        return f"{line}, {images / self.images_per_second / 60:,.0f} min at {self.images_per_second:g} images/s"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that is exported: the run of its network, the run of its VAE (None: the network's), its options."""
+
+    name: str
+    run: str
+    vae: str | None = None
+    options: str = ""
+
+    def command(self, runs: str, output: str, suffix: str = "") -> str:
+        """The export's command line, without what starts Python."""
+        words = ["-m", "mobilediff.export", "--model", f"{runs}/{self.run}{suffix}/export"]
+        words += ["--output", f"{output}/{self.name}"]
+        if self.vae:
+            words += ["--vae", f"{runs}/{self.vae}{suffix}/export"]
+        return shlex.join(words) + f" {self.options}".rstrip()
+
+    @property
+    def parents(self) -> list[str]:
+        return [self.run, self.vae] if self.vae else [self.run]
+
+
+def load_graph(file: Path = GRAPH_FILE) -> tuple[dict[str, Node], dict[str, Checkpoint]]:
+    """Read the runs and the checkpoints by name, runs in an order in which inputs come first.
+
+    Raises:
+        ValueError: a run reads what no run before it makes, or a checkpoint is of no run.
+    """
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    nodes = {name: Node(name, **entry) for name, entry in content["stages"].items()}
+    checkpoints = {name: Checkpoint(name, **entry) for name, entry in content["checkpoints"].items()}
+    before: set[str] = set()
+    for node in nodes.values():
+        if missing := set(node.parents) - before:
+            raise ValueError(
+                f"{file}: {node.name} reads {sorted(missing)}; accepted are runs before it: {sorted(before)}"
+            )
+        before.add(node.name)
+    for checkpoint in checkpoints.values():
+        if missing := set(checkpoint.parents) - before:
+            raise ValueError(
+                f"{file}: checkpoint {checkpoint.name} is of {sorted(missing)}; accepted are {sorted(before)}"
+            )
+    return nodes, checkpoints

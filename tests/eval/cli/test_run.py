@@ -1,0 +1,22 @@
+"""A refused input ends a command with one line; an error of the program keeps its traceback."""
+
+import pytest
+
+from eval.cli.run import run
+
+
+@pytest.mark.parametrize("error", [ValueError("n is 0"), FileNotFoundError("no folder"), PermissionError("no access")])
+def test_errors_of_the_user_are_one_line(error):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit, match=f"error: {error}"):
+        run(main)
+
+
+def test_errors_of_the_program_are_not_hidden():
+    def main():
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError, match="bug"):
+        run(main)

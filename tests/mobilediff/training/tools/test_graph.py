@@ -1,0 +1,68 @@
+"""The graph of stages: every input is made, configs and graph say the same, and the printed plan adds up."""
+
+import importlib.util
+
+import pytest
+import yaml
+
+from mobilediff.training.tools.graph import TRIAL_SUFFIX, Node, load_graph
+
+NODES, CHECKPOINTS = load_graph()
+
+
+@pytest.mark.parametrize("node", NODES.values(), ids=NODES)
+def test_each_run_has_its_stage_and_its_config(node):
+    assert importlib.util.find_spec(f"mobilediff.training.{node.stage}") is not None
+    assert node.config_file.is_file()
+    assert not set(node.inputs) & set(node.options)
+
+
+@pytest.mark.parametrize("node", NODES.values(), ids=NODES)
+def test_config_reads_the_same_runs_as_the_graph(node):
+    values = yaml.safe_load(node.config_file.read_text(encoding="utf-8"))
+    reads = {
+        option: value
+        for option, value in values.items()
+        if option != "output" and str(value[0] if isinstance(value, list) else value).startswith("runs/")
+    }
+    assert reads.keys() == node.inputs.keys()
+    if not node.options:  # another run of the same config reads other runs
+        located = {
+            option: [f"runs/{path}" for path in value] if isinstance(value, list) else f"runs/{value}"
+            for option, value in node.inputs.items()
+        }
+        assert reads == located
+
+
+def test_shipped_checkpoints_are_exported():
+    assert set(CHECKPOINTS) == {"teacher", "student", "student-8step", "student-1step", "student-1step-pruned"}
+    assert (
+        CHECKPOINTS["student-1step"]
+        .command("runs", "out")
+        .endswith("--model runs/one-step-ufogen/export --output out/student-1step --vae runs/tiny-vae/export")
+    )
+
+
+def test_command_of_a_trial_reads_and_writes_trials():
+    node = Node("b", "tiny_vae", "tiny_vae", inputs={"students": ["a/export", "c/export"]}, options={"steps": 5})
+    command = node.command("runs/trial", TRIAL_SUFFIX)
+    assert "students=[runs/trial/a-dry-run/export,runs/trial/c-dry-run/export]" in command.replace("'", "")
+    assert " --dry-run " in command and " output=runs/trial/b " in command and command.endswith(" steps=5")
+    assert node.parents == ["a", "c"]
+
+
+def test_plan_states_images_and_minutes():
+    node = Node("b", "prune", "prune", options={"steps": 120, "batch_size": 100}, images_per_second=50)
+    assert node.plan() == "b: 120 steps of 100, 12,000 images, 4 min at 50 images/s"
+    unmeasured = Node("b", "prune", "prune", options={"steps": 120, "batch_size": 100})
+    assert unmeasured.plan() == "b: 120 steps of 100, 12,000 images; its images a second were not measured"
+
+
+def test_a_run_that_reads_a_later_one_is_refused(tmp_path):
+    file = tmp_path / "graph.yaml"
+    file.write_text("stages:\n  a: {stage: clip, config: clip, inputs: {text: b/export}}\ncheckpoints: {}\n")
+    with pytest.raises(ValueError, match=r"a reads \['b'\]"):
+        load_graph(file)
+    file.write_text("stages:\n  a: {stage: clip, config: clip}\ncheckpoints:\n  x: {run: z}\n")
+    with pytest.raises(ValueError, match=r"checkpoint x is of \['z'\]"):
+        load_graph(file)
