@@ -22,16 +22,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` that takes its place when the block ends without an error.
+    """Yield an empty folder of the same name that takes the place of `path` when the block ends without an error.
 
-    A link is followed: the folder that it points to is replaced. A kill between the last two renames leaves nothing
-    at `path`, and old and new folder complete in a hidden one beside it.
+    It lies in a hidden folder beside `path`. A link is followed: the folder that it points to is replaced. A kill
+    between the last two renames leaves nothing at `path`, and old and new folder complete in the hidden one.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        new, old = Path(scratch, "new"), Path(scratch, "old")
-        new.mkdir()
+        new, old = Path(scratch, "new", path.name), Path(scratch, "old")
+        new.mkdir(parents=True)
         yield new
         if path.exists():
             os.replace(path, old)

@@ -39,7 +39,7 @@ class ClassifierOptions(TrainingOptions):
 
 @torch.no_grad()
 def whiten_stem(encoder: ImageEncoder, images: torch.Tensor, epsilon: float = 5e-4) -> None:
-    """Set the stem to the eigenvectors of the patches' covariance over their deviations, with both signs, and fix it.
+    """Set the stem to whitened eigenvectors of the patches' covariance, with both signs, and fix it.
 
     Args:
         images: float [N, 3, H, W] in [-1, 1]; a few thousand are enough.
@@ -61,7 +61,7 @@ def whiten_stem(encoder: ImageEncoder, images: torch.Tensor, epsilon: float = 5e
 
 
 class Classifier(Stage[ClassifierOptions]):
-    """Trains the class and noun heads on labelled images."""
+    """Train the class and noun heads on labelled images."""
 
     def setup(self) -> None:
         options = self.options

@@ -60,7 +60,7 @@ class ClipOptions(TrainingOptions):
 
 
 def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> CLIPTokenizer:
-    """A `CLIPTokenizer` whose byte-level BPE is learnt from `texts`; every byte stays in the vocabulary."""
+    """Learn a `CLIPTokenizer`'s byte-level BPE from `texts`; every byte stays in the vocabulary."""
     backend = CLIPTokenizer().backend_tokenizer
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<|startoftext|>", "<|endoftext|>"]
@@ -81,7 +81,7 @@ def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> 
 
 
 def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPTokenizer:
-    """The run's tokenizer: that of the weights it starts from, or learnt once.
+    """Load the tokenizer of the initial weights, or learn the run's own once.
 
     Once, because ties between merges fall differently in another process.
     """
@@ -97,7 +97,7 @@ def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPT
 def naming_loss(
     embeds: torch.Tensor, name_embeds: torch.Tensor, names: torch.Tensor, logit_scale: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy of the right name among all names, by cosine.
+    """Compute the cross-entropy of the right name among all names, by cosine; a scalar.
 
     CLIP's loss from images to texts (arXiv 2103.00020, figure 3), with all names in the place of the batch's.
 
@@ -112,12 +112,12 @@ def naming_loss(
 
 
 def relative_error(output: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over the mean square of what is expected."""
+    """Divide the mean squared error by the mean square of `expected`; tensors of one shape, a scalar."""
     return (output.float() - expected).square().mean() / expected.square().mean()
 
 
 class TwoTowers(nn.Module):
-    """Both towers and the temperature, trained as one."""
+    """Train both towers and the temperature as one module."""
 
     def __init__(self, image_encoder: ImageEncoder, text_encoder: CLIPTextModelWithProjection):
         super().__init__()
@@ -131,7 +131,11 @@ class TwoTowers(nn.Module):
 
 @torch.no_grad()
 def zero_shot_accuracy(towers: TwoTowers, bank: CaptionBank, bank_ids: torch.Tensor, test) -> dict[str, float]:
-    """Share of test images whose nearest caption is their own noun's, where it is known, and their own class's."""
+    """Measure the fractions of test images whose nearest caption is of their noun, where known, and of their class.
+
+    Args:
+        bank_ids: token ids of the bank's texts, int64 [N, L].
+    """
     device = bank_ids.device
     plain = torch.arange(bank.num_names, device=device) * (bank.num_templates + bank.num_phrasings)
     texts = F.normalize(towers.text_encoder(input_ids=bank_ids[plain]).text_embeds.float(), dim=-1)
@@ -147,7 +151,7 @@ def zero_shot_accuracy(towers: TwoTowers, bank: CaptionBank, bank_ids: torch.Ten
 
 
 def make_towers(options: ClipOptions, tokenizer: CLIPTokenizer) -> TwoTowers:
-    """Towers with random weights, or those of `options.initial_weights`."""
+    """Make towers with random weights, or with those of `options.initial_weights`."""
     if options.initial_weights is not None:
         return TwoTowers(
             load_component(ImageEncoder, Path(options.initial_weights, "image_encoder")),
@@ -166,7 +170,7 @@ def make_towers(options: ClipOptions, tokenizer: CLIPTokenizer) -> TwoTowers:
 
 
 class Clip(Stage[ClipOptions]):
-    """Trains both towers on images, their captions and phrasings of their nouns."""
+    """Train both towers on images, their captions and phrasings of their nouns."""
 
     def setup(self) -> None:
         options = self.options

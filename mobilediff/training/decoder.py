@@ -1,4 +1,4 @@
-"""Stage `decoder`: the autoencoder's decoder alone, trained on with a discriminator.
+"""Stage `decoder`: train the autoencoder's decoder alone further, with a discriminator.
 
 The encoder and so the latents stay as they are: every network that was trained on them can take the new decoder.
 """
@@ -37,7 +37,7 @@ class DecoderOptions(DecoderStageOptions):
 
 
 class Decoder(DecoderStage[DecoderOptions]):
-    """Trains the decoder, and its discriminator where the options give that a weight."""
+    """Train the decoder, and its discriminator where the options give that a weight."""
 
     def setup(self) -> None:
         options = self.options

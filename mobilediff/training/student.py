@@ -38,7 +38,7 @@ class StudentOptions(GeneratorOptions):
 
 
 class FeatureTap:
-    """Keeps what the stages of a UNet return: every down block, the middle, every up block."""
+    """Keep the features of a UNet's stages: every down block, the middle, every up block."""
 
     def __init__(self, unet: ModelMixin):
         self.features: list[torch.Tensor] = []
@@ -57,13 +57,13 @@ class FeatureTap:
             hook.remove()
 
     def pop(self) -> list[torch.Tensor]:
-        """The features of the last forward pass, each [B, C_i, H_i, W_i]."""
+        """Return the features of the last forward pass, each [B, C_i, H_i, W_i], and forget them."""
         features, self.features = self.features, []
         return features
 
 
 class DistilledStudent(nn.Module):
-    """The student and a 1 x 1 regressor for each of its matched stages, from its width to the teacher's.
+    """Regress the teacher's features from the student's: a 1 x 1 convolution for each matched stage.
 
     Args:
         unet: the student.
@@ -100,7 +100,7 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def stage_shapes(unet: ModelMixin, conditioning: dict[str, torch.Tensor]) -> list[torch.Size]:
-    """The shape [1, C, H, W] of what each stage returns, found by one call."""
+    """Find the feature shape [1, C, H, W] of each stage by one call."""
     tap = FeatureTap(unet)
     size = unet.config.sample_size
     unet(torch.zeros(1, unet.config.in_channels, size, size, device=unet.device), 0, **conditioning)
@@ -109,7 +109,7 @@ def stage_shapes(unet: ModelMixin, conditioning: dict[str, torch.Tensor]) -> lis
 
 
 def match_stages(student: list[torch.Size], teacher: list[torch.Size]) -> list[tuple[int, int]]:
-    """Pairs of stages to compare the features of: equally far from the input or the output, and the middles.
+    """Pair the stages equally far from the input or the output, and the middles.
 
     Where one network has fewer levels, stages whose maps are of another size are left out.
 
@@ -133,7 +133,7 @@ def match_stages(student: list[torch.Size], teacher: list[torch.Size]) -> list[t
 
 
 class Student(GeneratorStage[StudentOptions]):
-    """Distils the teacher's predictions and features into a network of another config."""
+    """Distil the teacher's predictions and features into a network of another config."""
 
     def setup(self) -> None:
         options = self.options

@@ -39,7 +39,7 @@ class TeacherOptions(GeneratorOptions):
 
 
 class Teacher(GeneratorStage[TeacherOptions]):
-    """Trains a generator on the data alone."""
+    """Train a generator on the data alone."""
 
     def setup(self) -> None:
         options = self.options

@@ -39,14 +39,18 @@ class VaeOptions(TrainingOptions):
 
 
 class Autoencoding(nn.Module):
-    """One pass through a VAE with given noise, as a single call that compiles and runs on several devices."""
+    """Encode and decode with given noise, in one call that compiles and runs on several devices."""
 
     def __init__(self, vae: AutoencoderKL):
         super().__init__()
         self.vae = vae
 
     def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reconstructions [N, 3, H, W], and the KL divergence to N(0, 1) in nats a latent value, a scalar."""
+        """Reconstruct images [N, 3, H, W] with noise [N, C, h, w].
+
+        Returns:
+            Reconstructions [N, 3, H, W], and the KL divergence to N(0, 1) in nats a latent value, a scalar.
+        """
         posterior = self.vae.encode(images).latent_dist
         decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         return decoded, posterior.kl().mean() / noise[0].numel()
@@ -54,14 +58,14 @@ class Autoencoding(nn.Module):
 
 @torch.no_grad()
 def set_latent_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
-    """Write the mean and deviation of each latent channel over uint8 `images` into the config."""
+    """Write each latent channel's mean and deviation over uint8 images [N, 3, H, W] into the config."""
     latents = torch.cat([encode(vae, to_float(batch)).float() for batch in images.split(250)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
 
 
 class Vae(Stage[VaeOptions]):
-    """Trains the autoencoder on images."""
+    """Train the autoencoder on images."""
 
     def setup(self) -> None:
         options = self.options

@@ -32,7 +32,7 @@ def test_after_an_error_the_old_folder_is_there_and_nothing_else(tmp_path, monke
     replace = os.replace
 
     def refuse_the_new_one(source, target):
-        if Path(source).name == "new":
+        if Path(source).parent.name == "new":
             raise OSError("no")
         replace(source, target)
 

@@ -11,7 +11,7 @@ from mobilediff.training.engine.trainer import Draws
 
 
 def mirror(images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-    """Mirror those images of [N, C, H, W] for which the bool tensor `which`, [N], says so."""
+    """Mirror the images [N, C, H, W] where the bool tensor `which` [N] is true."""
     return torch.where(which[:, None, None, None], images.flip(-1), images)
 
 
@@ -34,7 +34,7 @@ def random_translate(images: torch.Tensor, pixels: int, generator: torch.Generat
 
 @dataclass
 class LabelledBatch:
-    """Images with their labels.
+    """Hold images with their labels.
 
     Attributes:
         images: float [B, 3, H, W] in [-1, 1], channels_last.
@@ -48,7 +48,7 @@ class LabelledBatch:
 
 
 class AugmentedImages:
-    """Draws mirrored and shifted images of a data set, which it keeps on the device.
+    """Draw mirrored and shifted images of a data set, which it keeps on the device.
 
     Args:
         dataset: the images and their labels.

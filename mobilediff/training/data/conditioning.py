@@ -26,11 +26,11 @@ class Conditioning:
         self.pooled = torch.cat([pooled for _, pooled in encoded]).to(device)
 
     def __call__(self, caption_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`encoder_hidden_states` [B, L, D] and `class_labels` [B, P] of caption ids [B]."""
+        """Look up `encoder_hidden_states` [B, L, D] and `class_labels` [B, P] of caption ids [B]."""
         return {"encoder_hidden_states": self.hidden_states[caption_ids], "class_labels": self.pooled[caption_ids]}
 
     def null_like(self, caption_ids: torch.Tensor) -> torch.Tensor:
-        """As many ids of the null prompt, [B]."""
+        """Repeat the id of the null prompt, [B]."""
         return torch.full_like(caption_ids, self.bank.null_index)
 
 
@@ -53,7 +53,7 @@ class ConditionedNetwork(nn.Module):
         self.network, self.conditioning, self.autocast = network, conditioning, autocast
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, caption_ids: torch.Tensor) -> torch.Tensor:
-        """The network's float32 output [B, C', H, W] for latents [B, C, H, W], timesteps [B] and caption ids [B]."""
+        """Compute the float32 output [B, C', H, W] for latents [B, C, H, W], timesteps [B] and caption ids [B]."""
         with self.autocast():
             return self.network(noisy, timesteps, **self.conditioning(caption_ids)).sample.float()
 
@@ -73,7 +73,7 @@ class ConditionedNetwork(nn.Module):
         scale: float,
         interval: tuple[float, float],
     ) -> torch.Tensor:
-        """The output guided by `scale` inside the interval, a fraction of the timesteps; shapes as in `forward`."""
+        """Guide the output by `scale` inside the interval, a fraction of the timesteps; shapes as in `forward`."""
         if scale == 1:
             return self(noisy, timesteps, caption_ids)
         conditional, unconditional = self.with_null(noisy, timesteps, caption_ids)

@@ -1,4 +1,4 @@
-"""How fast a stage trains: images and floating-point operations a second, and the fraction of the machine's peak.
+"""Measure training speed: images and floating-point operations a second, and the fraction of the machine's peak.
 
     python -m mobilediff.training.teacher --config mobilediff/training/configs/teacher.yaml --benchmark
 

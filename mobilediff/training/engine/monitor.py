@@ -20,7 +20,7 @@ from mobilediff.pipeline import MobileDiffusionPipeline
 
 
 class Monitor:
-    """Draws the same samples every time: classes in turn, each sample from a seed of its own.
+    """Draw the same samples every time: classes in turn, each sample from a seed of its own.
 
     Args:
         count: samples, a multiple of the ten classes; more than the judge has features.
@@ -35,7 +35,7 @@ class Monitor:
 
     @torch.no_grad()
     def __call__(self, pipeline: MobileDiffusionPipeline, num_inference_steps: int | None = None) -> dict[str, float]:
-        """`distance`, `class_accuracy`, `recall` and `seed_distance` of the pipeline's samples as it stands."""
+        """Measure `distance`, `class_accuracy`, `recall` and `seed_distance` of the pipeline's samples."""
         plan = plan_samples(self.count, "class", pipeline.config.class_template)
         images = []
         for start in range(0, self.count, self.batch_size):

@@ -1,4 +1,4 @@
-"""Options of a run: a model gives names, types and bounds, a YAML file the values, `key=value` words the last say."""
+"""Validate a run's options from a YAML file and `key=value` words."""
 
 import argparse
 import re
@@ -27,7 +27,7 @@ from mobilediff.pipeline import checked_interval
 OPTIONS_FILE = "options.yaml"
 # A covariance of the judge's 256 features needs more images than these; in tens, for the classes.
 MIN_VALIDATION_SAMPLES = 260
-# What a resumed run may have otherwise than the run that it goes on with.
+# Options that a resumed run may change.
 MAY_CHANGE = (
     "data",
     "steps",
@@ -57,7 +57,7 @@ YamlLoader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class RunLimits:
-    """How far this very command goes: not part of the run's identity."""
+    """Limit one command; not part of the run's identity."""
 
     max_minutes: float | None = None
     dry_run: bool = False
@@ -65,7 +65,7 @@ class RunLimits:
 
     @property
     def trial(self) -> bool:
-        """Whether the run is only tried: on little data, into a folder that it makes anew."""
+        """Whether the command is a trial: on little data, into a folder made anew."""
         return self.dry_run or self.benchmark
 
 
@@ -257,7 +257,7 @@ def plain_options(options: TrainingOptions) -> dict:
 
 
 def _sentence(error) -> str:
-    """One of pydantic's errors as the option, its value and what is accepted."""
+    """Name the option of one of pydantic's errors, its value and what is accepted."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     name = error["loc"][0]
@@ -270,7 +270,7 @@ def _sentence(error) -> str:
 
 
 def _read_values(config: Path, overrides: list[str]) -> dict:
-    """The entries of a YAML file, with those of `overrides` in their place."""
+    """Read the entries of a YAML file; `overrides` replace them."""
     values = _parse_yaml(config.read_text(encoding="utf-8"), str(config)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{config} holds a {type(values).__name__}; accepted are lines of the form key: value")

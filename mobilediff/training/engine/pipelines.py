@@ -1,4 +1,4 @@
-"""Pipelines that a generator's stage starts from, samples with and exports."""
+"""Load, sample and export the pipelines of a generator's stage."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ GeneratorOptionsT = TypeVar("GeneratorOptionsT", bound=GeneratorOptions)
 
 @dataclass
 class FrozenParts:
-    """The trained parts that a generator builds on."""
+    """Hold the trained parts of a pipeline that a generator builds on."""
 
     vae: VAE
     text_encoder: CLIPTextModelWithProjection
@@ -50,7 +50,7 @@ class FrozenParts:
 
 
 def load_velocity_pipeline(folder: str) -> MobileDiffusionPipeline:
-    """A checkpoint to distil from, whose network predicts v on the cosine schedule; errors as in `load_pipeline`.
+    """Load a checkpoint to distil from, which predicts v on the cosine schedule; errors as in `load_pipeline`.
 
     Raises:
         ValueError: the network predicts something else, which the stages that distil from it would take for v, or its
@@ -79,7 +79,7 @@ def check_full_vae(pipeline: MobileDiffusionPipeline, folder: str) -> None:
 
 
 class GeneratorStage(Stage[GeneratorOptionsT]):
-    """Trains the network of a pipeline; `setup` makes `trainer` and `data`, and calls `make_pipeline`.
+    """Train the network of a pipeline; `setup` makes `trainer` and `data`, and calls `make_pipeline`.
 
     Attributes:
         data: the `LatentData` that the batches come from.
@@ -119,7 +119,7 @@ class GeneratorStage(Stage[GeneratorOptionsT]):
             self.monitor = Monitor(options.validation_samples, self.trainer.device, options.sample_batch_size)
 
     def validate(self) -> dict[str, float]:
-        """Draw a grid of the ten classes by eight seeds, into tensorboard and the run folder.
+        """Draw a grid of ten classes by eight seeds, into tensorboard and the run folder.
 
         Returns:
             The `Monitor`'s figures where `validation_samples` asks for them.

@@ -1,4 +1,4 @@
-"""The four methods that make a stage, and its command line."""
+"""Define a stage by its methods, and run it from a command line."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from mobilediff.training.engine.trainer import Draws, Trainer
 
 
 class Stage(Generic[OptionsT]):
-    """A stage of the recipe; `run` calls its methods, `setup` first, `step` in a loop.
+    """Train one stage of the recipe; `run` calls `setup`, then `step` in a loop.
 
     Args:
         options: of the run.

@@ -1,4 +1,4 @@
-"""A run's state on disk: tensors in safetensors, scalars in JSON, replaced as one."""
+"""Save a run's state: tensors in safetensors, scalars in JSON, replaced as one."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def save_state(folder: Path, tensors: dict[str, torch.Tensor], scalars: dict) ->
 
 
 def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
-    """The newest state of a run folder, None for a new run."""
+    """Read the newest state of a run folder; None for a new run."""
     states = saved_states(folder)
     if not states:
         return None
@@ -46,12 +46,12 @@ def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
 
 
 def saved_states(folder: Path) -> list[Path]:
-    """State folders, oldest first."""
+    """List the state folders, oldest first."""
     return sorted(folder.glob(f"{STATE}-*"))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The tensors of an optimiser's state, named <parameter index>.<key>."""
+    """Collect the tensors of an optimiser's state, named <parameter index>.<key>."""
     states = optimizer.state_dict()["state"]
     return {
         f"{index}.{key}": torch.as_tensor(value) for index, state in states.items() for key, value in state.items()
@@ -59,7 +59,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """The inverse of `optimizer_tensors`; hyper-parameters stay as they are.
+    """Restore the tensors of `optimizer_tensors`; hyper-parameters stay as they are.
 
     Each tensor takes the memory format of its parameter: fused kernels walk both in memory order, not by strides.
     """

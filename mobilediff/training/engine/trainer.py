@@ -1,4 +1,4 @@
-"""The loop that all stages share: deterministic draws, updates, EMA, logs, saved states."""
+"""Run the loop of every stage: deterministic draws, updates, EMA, logs, saved states."""
 
 import hashlib
 import json
@@ -34,13 +34,13 @@ from mobilediff.training.engine.state import load_optimizer_tensors, load_state,
 
 
 def derived_seed(*words: int | str) -> int:
-    """A seed that depends on every word: (seed, rank, step) gives each step its own random state (as edm2 does)."""
+    """Hash words into a seed: (seed, rank, step) gives each step its own random state (as edm2 does)."""
     return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=7).digest(), "little")
 
 
 @lru_cache(maxsize=2)
 def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order in which an epoch visits its images, int64 [size]."""
+    """Draw the order in which an epoch visits its images, int64 [size]."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(derived_seed(seed, "epoch", epoch)))
 
 
@@ -60,7 +60,7 @@ class Draws:
 
 
 class TrainedNetwork:
-    """A network with its optimiser and the moving averages of its weights, by decay; the first is the one to ship."""
+    """Hold a network, its optimiser and the moving averages of its weights, by decay; the first one ships."""
 
     def __init__(
         self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer, ema_decays: list[float]
@@ -101,7 +101,7 @@ class TrainedNetwork:
 
 
 class Trainable(Protocol):
-    """The methods of a `Stage` that the loop calls."""
+    """Declare the methods of a `Stage` that the loop calls."""
 
     def batch(self, draws: Draws) -> Any: ...
 
@@ -113,7 +113,7 @@ class Trainable(Protocol):
 
 
 class Trainer:
-    """Runs a stage's steps until the planned one, the time limit or a signal.
+    """Run a stage's steps until the planned one, the time limit or a signal.
 
     Args:
         options: of the run.
@@ -149,7 +149,7 @@ class Trainer:
 
     @contextmanager
     def autocast(self):
-        """The context for forward passes: the precision of the option `dtype`.
+        """Run forward passes in the precision of the option `dtype`.
 
         On a CPU attention that gradients flow through takes the plain kernel, with its products in bf16 too: the
         backward pass of the fused one is slower at these widths.
@@ -208,7 +208,7 @@ class Trainer:
         return torch.compile(module, dynamic=False) if self.options.compile else module
 
     def update(self, name: str, loss: torch.Tensor) -> None:
-        """One optimiser step of the named network on `loss`."""
+        """Take one optimiser step of the named network on `loss`, a scalar."""
         trained = self.networks[name]
         factor = self.learning_rate_factor(self.step)
         for group, learning_rate in zip(trained.optimizer.param_groups, trained.learning_rates, strict=True):
@@ -222,7 +222,7 @@ class Trainer:
             ema.step(trained.network.parameters())
 
     def learning_rate_factor(self, step: int) -> float:
-        """Warm-up, constant, linear decay to zero: the fraction of the base learning rate at a step."""
+        """Compute the fraction of the base learning rate at a step: warm-up, constant, linear decay to zero."""
         options = self.options
         warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
         decay_steps = max(1.0, options.decay_fraction * options.steps)
@@ -331,7 +331,7 @@ class Trainer:
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
 
     def _check_same_options(self) -> None:
-        """Refuse to go on with a run, or with what it has cached, under options that would make it another one."""
+        """Refuse to resume a run, or to use its caches, under changed options."""
         if not (self.folder / OPTIONS_FILE).is_file():
             return
         before, now = saved_options(self.folder), plain_options(self.options)
@@ -343,7 +343,7 @@ class Trainer:
             )
 
     def _drop_later_records(self) -> None:
-        """Take out of stats.jsonl what an interrupted run logged after the state that is gone on with."""
+        """Drop log lines newer than the checkpoint being resumed."""
         file = self.folder / "stats.jsonl"
         if not file.is_file():
             return
@@ -403,12 +403,16 @@ class Trainer:
         self.step, self.minutes_before = scalars["step"], scalars["minutes"]
 
     def averaged_weights(self, ema_decay: float | None = None) -> "AveragedWeights":
-        """A context in which every network with an EMA holds its averaged weights and is in evaluation mode."""
+        """Swap the averaged weights in for a `with` block, in evaluation mode.
+
+        Raises:
+            ValueError: a network has averages, but none of that decay.
+        """
         return AveragedWeights(self.networks.values(), ema_decay)
 
 
 class AveragedWeights:
-    """Swaps EMA weights in, and the trained ones back."""
+    """Swap EMA weights in, and the trained ones back."""
 
     def __init__(self, networks, ema_decay: float | None = None):
         self.averages = [(trained.network, trained.average(ema_decay)) for trained in networks]

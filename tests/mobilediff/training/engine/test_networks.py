@@ -6,6 +6,7 @@ from torch import nn
 
 from mobilediff.training.engine.options import RunLimits, TrainingOptions
 from mobilediff.training.engine.trainer import Trainer
+from tests.mobilediff.training.engine.regression import Regression
 
 
 def make_trainer(folder, **changes) -> Trainer:
@@ -47,3 +48,14 @@ def test_forward_passes_have_the_options_dtype(tmp_path, dtype, expected):
     trainer = make_trainer(tmp_path, dtype=dtype)
     with trainer.autocast():
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == expected
+
+
+def test_an_export_is_made_under_its_own_name(tmp_path):
+    names = []
+
+    class Named(Regression):
+        def export(self, folder):
+            names.append(folder.name)
+
+    Named(tmp_path, steps=1, further_ema_decays=(0.2,)).fit()
+    assert names == ["export", "export-ema-0.2"]
