@@ -269,7 +269,7 @@ def test_counting_ends_with_its_block_and_takes_named_samples(ddpm):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.full((2, 4, 4, 3), np.nan), "index 8"),
+        (np.full((2, 4, 4, 3), np.nan), "values from nan to nan, not 0..1: seed 8"),
         (np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), -0.5)]), "values from -0.5 to -0.5, not 0..1: seed 9"),
         (np.zeros((2, 4, 4, 1)), r"returned \(2, 4, 4, 1\) for 2 samples"),
         (np.zeros((1, 4, 4, 3)), r"returned \(1, 4, 4, 3\) for 2 samples"),
