@@ -7,7 +7,6 @@ The cosine is raw: neither rescaled nor cut at zero. Without --clip-model the bu
 """
 
 import argparse
-import os
 
 from accelerate import PartialState
 
@@ -16,7 +15,7 @@ from eval.cli.inputs import add_input_arguments, measure_repeatedly
 from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.measures.clip_score import measure_clip_score, shipped_real_score
-from mobilediff.data import DATA_VARIABLE
+from mobilediff.data import data_source
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     device = PartialState().device
     clip = clip_from_arguments(args, device)
-    if not (args.data or os.environ.get(DATA_VARIABLE)):
+    if not data_source(args.data):
         shipped_real_score(clip)  # before samples are drawn for nothing
     result = measure_repeatedly(
         args, lambda images: measure_clip_score(images, clip, args.data, device), labelled=True

@@ -1,15 +1,12 @@
-"""Protocol of a measurement: hashes, library versions, device; and JSON files."""
+"""Protocol of a measurement: hashes, library versions, device."""
 
 import hashlib
-import json
 import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-
-from mobilediff.files import atomic_path
 
 SAMPLING_LIBRARIES = ("torch", "diffusers", "transformers")
 LIBRARIES = (*SAMPLING_LIBRARIES, "torchvision", "accelerate", "torch-fidelity", "open-clip-torch", "numpy", "pillow")
@@ -93,21 +90,3 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def write_json(path: str | Path, content: dict) -> None:
-    """Write JSON so that a reader sees the old file or the new one."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: str | Path) -> dict:
-    """Read JSON.
-
-    Raises:
-        ValueError: the file is not JSON; the error names it.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error

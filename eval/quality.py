@@ -9,7 +9,6 @@ among all of CIFAR-10's training images where there are any (--data), and are le
 """
 
 import argparse
-import os
 import sys
 
 from accelerate import PartialState
@@ -21,7 +20,7 @@ from eval.cli.show import show_result
 from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import reference_statistics
 from eval.measures.quality import TrainingFeatures, measure_quality
-from mobilediff.data import DATA_VARIABLE
+from mobilediff.data import DATA_VARIABLE, data_source
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     extractor, device = extractor_from_arguments(args), PartialState().device
     reference_statistics(extractor, args.reference, args.data, device).kept_features()  # before samples are drawn
     training = None
-    if args.data or os.environ.get(DATA_VARIABLE):
+    if data_source(args.data):
         training = TrainingFeatures(extractor, args.data, device)
     else:
         print(f"copies are not looked for: they need CIFAR-10 (--data DIR or {DATA_VARIABLE})", file=sys.stderr)

@@ -26,10 +26,10 @@ from eval.extractors.statistics import (
     save_reference,
 )
 from eval.measures.clip_score import SHIPPED_REAL_SCORE, score_real_images
-from eval.protocol import write_json
 from eval.samples.images import ImageSet, real_images, resized
 from eval.samples.prompts import DEFAULT_TEMPLATE, SHIPPED_NOUN_COUNTS, write_noun_counts
 from mobilediff.data import SPLITS
+from mobilediff.files import write_json
 
 
 def main(argv: list[str] | None = None) -> None:

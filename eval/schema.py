@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic.json_schema import models_json_schema
 
-from eval.protocol import read_json, write_json
+from mobilediff.files import read_json, write_json
 
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 SCHEMA = 5  # of records and results; raised when their shape changes

@@ -1,6 +1,5 @@
 """Loading a checkpoint folder with the package's own classes, after a look at whether its files are whole."""
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors import SafetensorError, safe_open
 
+from mobilediff.files import read_json
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 INDEX_NAME = "model_index.json"
@@ -33,7 +33,7 @@ def read_index(folder: str | Path) -> dict:
         names = checkpoint_names(folder.parent)
         beside = f"{folder.parent} holds {', '.join(names)}" if names else f"{folder.parent} holds none"
         raise FileNotFoundError(f"no checkpoint at {folder}: it has no {INDEX_NAME}; {beside}")
-    return _read_json(folder / INDEX_NAME)
+    return read_json(folder / INDEX_NAME)
 
 
 def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> MobileDiffusionPipeline:
@@ -54,7 +54,7 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
     folder = Path(folder)
     read_index(folder)
     for file in sorted(folder.rglob("*.json")):
-        _read_json(file)
+        read_json(file)
     pickles = sorted(file for file in folder.rglob("*") if file.suffix in PICKLE_SUFFIXES)
     if pickles:
         raise ValueError(f"{pickles[0]} may hold pickled code and is not loaded; weights must be .safetensors")
@@ -102,7 +102,7 @@ def load_vae(folder: str | Path) -> VAE:
     if not config.is_file():
         missing = config if Path(folder).is_dir() else folder
         raise FileNotFoundError(f"{missing} does not exist: expected what a VAE's save_pretrained writes")
-    name = _read_json(config).get("_class_name")
+    name = read_json(config).get("_class_name")
     if name not in VAE_CLASSES:
         raise ValueError(f"{config}: _class_name is {name!r}; accepted are {', '.join(VAE_CLASSES)}")
     return load_component(VAE_CLASSES[name], folder)
@@ -112,13 +112,6 @@ def encoder_tensors(vae: VAE) -> dict[str, torch.Tensor]:
     """The weights that an image's latents come from, by name: all but the decoder's."""
     decoding = ("decoder.", "post_quant_conv.")
     return {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith(decoding)}
-
-
-def _read_json(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
 
 
 def _tensor_names(file: Path) -> set[str]:

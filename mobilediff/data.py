@@ -42,6 +42,11 @@ class ImageDataset:
         return ImageDataset(self.images[:count], self.labels[:count], self.noun_ids[:count])
 
 
+def data_source(source: str | Path | None) -> str | Path | None:
+    """Return the source of CIFAR-10, that of the variable MOBILEDIFF_DATA where none is given; None without either."""
+    return source or os.environ.get(DATA_VARIABLE)
+
+
 def load_cifar10(source: str | Path | None, split: str = "train", resolution: int = 32) -> ImageDataset:
     """Load one split of CIFAR-10.
 
@@ -59,7 +64,7 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
         raise ValueError(f"split is {split!r}; accepted are {', '.join(SPLITS)}")
     if resolution not in RESOLUTIONS:
         raise ValueError(f"resolution is {resolution!r}; accepted are {RESOLUTIONS}")
-    source = source or os.environ.get(DATA_VARIABLE)
+    source = data_source(source)
     if not source:
         raise ValueError(f"no CIFAR-10 source: pass a folder or a hub name, or set {DATA_VARIABLE}")
     folder = Path(source)

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline, load_vae, read_index
-from mobilediff.files import atomic_folder, atomic_path
+from mobilediff.files import atomic_folder, atomic_path, write_json
 from mobilediff.model_card import model_card
 from mobilediff.pipeline import CLASS_NAMES, CODE_HASH, PACKAGE_MODULES, MobileDiffusionPipeline
 from mobilediff.schedulers.compatible import choose_scheduler
@@ -91,7 +91,7 @@ def _tidy_config(file: Path) -> None:
     dropped = (*ORIGIN_KEYS, *DERIVED_KEYS.get(content.get("_class_name"), ()))
     kept = {key: value for key, value in content.items() if key not in dropped}
     if kept != content:
-        _write_json(file, kept)
+        write_json(file, kept, allow_nan=True)
 
 
 def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
@@ -104,7 +104,7 @@ def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
     index.pop("_name_or_path", None)
     for name, cls in classes.items():
         index[name] = _copy_source(cls, _code_folder(folder, name))
-    _write_json(folder / INDEX_NAME, index)
+    write_json(folder / INDEX_NAME, index, allow_nan=True)
 
 
 def refresh_code(folders: Iterable[str | Path]) -> None:
@@ -123,7 +123,7 @@ def refresh_code(folders: Iterable[str | Path]) -> None:
         before = read_index(folder)
         index = before | {name: _copy_source(cls, _code_folder(folder, name)) for name, cls in classes.items()}
         if index != before:
-            _write_json(folder / INDEX_NAME, index)
+            write_json(folder / INDEX_NAME, index, allow_nan=True)
         for name in classes:
             if isinstance(before[name], list) and before[name] != index[name]:
                 (_code_folder(folder, name) / f"{Path(before[name][0]).name}.py").unlink(missing_ok=True)
@@ -156,11 +156,6 @@ def _copy_source(cls: type, folder: Path) -> list[str]:
     with atomic_path(folder / f"{module}.py") as temporary:
         shutil.copyfile(source, temporary)
     return [module, cls.__name__]
-
-
-def _write_json(file: Path, content: dict) -> None:
-    with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:

@@ -1,5 +1,6 @@
-"""Files and folders that are written in one piece, and their names on a command line."""
+"""Files and folders that are written in one piece, JSON, and names of files on a command line."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +42,28 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             if old.exists():
                 os.replace(old, path)
             raise
+
+
+def write_json(path: str | Path, content: dict, allow_nan: bool = False) -> None:
+    """Write JSON so that a reader sees the old file or the new one.
+
+    Args:
+        allow_nan: accept NaN and infinities, which configs of diffusers' schedulers hold and JSON does not have.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=allow_nan) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read JSON.
+
+    Raises:
+        ValueError: the file is not JSON; the error names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
 def check_png(option: str, path: str | Path) -> None:

@@ -1,9 +1,10 @@
 """Imports go one way, no command imports a command, and the tops of the folders hold commands alone."""
 
-import ast
 from pathlib import Path
 
 import pytest
+
+from tests.imports import imported_names
 
 ROOT = Path(__file__).parents[1]
 STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune".split()
@@ -48,16 +49,8 @@ def place(module: str) -> str:
 
 
 def imported(file: Path) -> set[str]:
-    """The project's modules that a file imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{file} imports relatively"
-            whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            names |= {name if name in MODULES else node.module for name in whole}
-    return names & MODULES
+    """The project's modules that a file imports."""
+    return {name if name in MODULES else name.rpartition(".")[0] for name in imported_names(file)} & MODULES
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)

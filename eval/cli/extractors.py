@@ -1,7 +1,6 @@
 """Options of the extractor, the CLIP and the reference images."""
 
 import argparse
-import os
 
 import torch
 
@@ -11,7 +10,7 @@ from eval.extractors.clip import ClipModel, bundled_clip, open_clip_model
 from eval.extractors.judge import JUDGE, judge_extractor, say_judge_is_used
 from eval.extractors.open_clip import EXAMPLE
 from eval.extractors.statistics import reference_file
-from mobilediff.data import DATA_VARIABLE, SPLITS
+from mobilediff.data import SPLITS, data_source
 
 
 def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +25,7 @@ def extractor_from_arguments(args: argparse.Namespace) -> Extractor:
     extractor = choose_extractor(args.extractor, args.extractor_weights, args.clip_model)
     if args.extractor != "auto" or args.extractor_weights or extractor.name == JUDGE:
         return extractor
-    if args.data or os.environ.get(DATA_VARIABLE):
+    if data_source(args.data):
         return extractor
     if args.reference not in SPLITS or all(reference_file(extractor, split).exists() for split in SPLITS):
         return extractor

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from eval.cli.table import aligned
-from eval.protocol import write_json
 from eval.schema import SCHEMA, CommandResult, check_result
+from mobilediff.files import write_json
 
 SHA_LENGTH = 12
 APART = ("protocol", "samples", "intervals", "repeats")

@@ -1,6 +1,5 @@
 """Statistics of an extractor's features over reference images: shipped, or computed once and kept."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from eval.extractors.base import Extractor, extract_features
 from eval.extractors.judge import JUDGE
 from eval.metrics.frechet import Statistics, feature_statistics
 from eval.samples.images import ImageSet, read_images, real_images
-from mobilediff.data import DATA_VARIABLE, SPLITS
+from mobilediff.data import SPLITS, data_source
 from mobilediff.files import atomic_path
 
 SHIPPED = WEIGHTS / "reference"
@@ -130,7 +129,7 @@ def reference_statistics(
     if Path(reference).suffix == STATISTICS_SUFFIX:
         return load_reference(reference, extractor)
     shipped = reference in SPLITS and reference_file(extractor, reference).parent == SHIPPED
-    data = data or (None if shipped else os.environ.get(DATA_VARIABLE))
+    data = data if shipped else data_source(data)
     images = None if reference in SPLITS and not data else reference_images(reference, data)
     sha256 = None if images is None else images.protocol["images_sha256"]
     file = reference_file(extractor, reference if reference in SPLITS else sha256)

@@ -1,6 +1,5 @@
 """CLIP score of images and their prompts, beside that of real images."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -8,10 +7,11 @@ import torch
 from eval import WEIGHTS
 from eval.extractors.clip import ClipModel, normalized_images, normalized_texts
 from eval.metrics.bootstrap import mean_interval
-from eval.protocol import measured_with, read_json
+from eval.protocol import measured_with
 from eval.samples.images import ImageSet, real_images
 from mobilediff.captions import CLASS_NAMES, caption
-from mobilediff.data import DATA_VARIABLE
+from mobilediff.data import data_source
+from mobilediff.files import read_json
 
 SHIPPED_REAL_SCORE = WEIGHTS / "reference" / "clip_score.json"
 
@@ -65,7 +65,7 @@ def real_score(clip: ClipModel, template: str, data: str | Path | None, n: int) 
     Raises:
         ValueError: there is no data, and no shipped score for this model and template.
     """
-    if data or os.environ.get(DATA_VARIABLE):
+    if data_source(data):
         return score_real_images(clip, template, data, n)
     shipped = shipped_real_score(clip)
     if shipped["template"] != template:

@@ -23,18 +23,18 @@ from eval.measures.quality import TrainingFeatures, measure_quality
 from eval.measures.reconstruction import reconstructed
 from eval.metrics.accuracy import known_nouns
 from eval.metrics.frechet import check_count
-from eval.protocol import device_description, folder_sha256, library_versions, read_json, tensor_sha256
-from eval.reporting.tables import DAMAGED, NOISE_STD, RECONSTRUCTED, SCALE, figures
+from eval.protocol import device_description, folder_sha256, library_versions, tensor_sha256
+from eval.reporting.tables import BASELINE, DAMAGED, NOISE_STD, RECONSTRUCTED, SCALE, figures
 from eval.samples.images import ImageSet, real_images
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import CheckpointSettings, resolve_settings
 from eval.samples.store import DEFAULT_SAMPLES, kept_samples
 from eval.schema import OTHER_DISTANCE, SCHEMA, Results, check_results, write_results
 from mobilediff.captions import CLASS_NAMES, caption
+from mobilediff.files import read_json
 
 SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip")
 ONE_SET = ("frechet_distance", "quality", "clip")  # sections of one row that are of the same samples
-BASELINE = "teacher"
 
 
 def damaged(images: ImageSet) -> ImageSet:

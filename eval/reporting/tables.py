@@ -2,6 +2,7 @@
 
 from eval.extractors.judge import JUDGE
 
+BASELINE = "teacher"  # of the speeds
 NOISE_STD = 0.1  # of the damaged images, as a fraction of the range 0..1
 REAL, RECONSTRUCTED, DAMAGED = SCALE = (
     "CIFAR-10 test",

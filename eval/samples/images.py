@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from eval.protocol import read_json, seed_range, tensor_sha256
+from eval.protocol import seed_range, tensor_sha256
 from mobilediff.data import load_cifar10
+from mobilediff.files import read_json
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LOSSY_SUFFIXES = (".jpg", ".jpeg")

@@ -9,9 +9,10 @@ from itertools import accumulate, zip_longest
 from pathlib import Path
 
 from eval import WEIGHTS
-from eval.protocol import file_sha256, read_json, write_json
+from eval.protocol import file_sha256
 from eval.samples.images import ImageSet
 from mobilediff.captions import CLASS_NAMES, caption, load_nouns
+from mobilediff.files import read_json, write_json
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 SHIPPED_NOUN_COUNTS = WEIGHTS / "reference" / "noun_counts.json"

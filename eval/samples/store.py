@@ -14,13 +14,13 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
-from eval.protocol import device_description, read_json, write_json
+from eval.protocol import device_description
 from eval.samples.draw import draw_samples
 from eval.samples.images import IMAGE_SUFFIXES, LABELS, MANIFEST, ImageSet, read_images
 from eval.samples.pipelines import compiled_networks, counted_evaluations
 from eval.samples.prompts import SamplePlan, plan_samples
 from eval.samples.settings import SamplingSettings
-from mobilediff.files import atomic_path
+from mobilediff.files import atomic_path, read_json, write_json
 
 
 class PngFolder:

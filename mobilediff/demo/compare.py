@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from eval.benchmark.size import measure_size
-from eval.protocol import device_description, folder_sha256, read_json, write_json
+from eval.protocol import device_description, folder_sha256
 from eval.samples.pipelines import load_sampler
-from mobilediff.files import atomic_folder
+from mobilediff.files import atomic_folder, read_json, write_json
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
 from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
+from mobilediff.files import atomic_folder
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.data.augment import AugmentedImages, LabelledBatch
@@ -88,9 +89,8 @@ def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPT
     if options.initial_weights is not None:
         return CLIPTokenizer.from_pretrained(Path(options.initial_weights, "tokenizer"))
     if not folder.is_dir():
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        train_tokenizer(texts, options.vocabulary_size, options.max_tokens).save_pretrained(temporary)
-        temporary.replace(folder)
+        with atomic_folder(folder) as new:
+            train_tokenizer(texts, options.vocabulary_size, options.max_tokens).save_pretrained(new)
     return CLIPTokenizer.from_pretrained(folder)
 
 

@@ -12,13 +12,13 @@ from diffusers import AutoencoderKL
 from torchvision.utils import make_grid
 
 from mobilediff.checkpoints import load_component
-from mobilediff.data import SPLITS, load_cifar10
+from mobilediff.data import load_cifar10
 from mobilediff.images import to_float
 from mobilediff.models.autoencoder import psnr, reconstruct
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.training.data.augment import mirror
-from mobilediff.training.data.latents import cached_latents
+from mobilediff.training.data.latents import cached_latents, training_images
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageOptions
@@ -45,9 +45,8 @@ class Decoder(DecoderStage[DecoderOptions]):
         self.vae = load_component(AutoencoderKL, options.vae).float().requires_grad_(False)
         if self.vae.config.latents_mean is None or self.vae.config.latents_std is None:
             raise ValueError(f"{options.vae}: the config holds no latents_mean and latents_std")
-        dataset, test = (load_cifar10(options.data, split, options.resolution) for split in SPLITS)
-        if self.limits.trial:
-            dataset = dataset.head(256)
+        dataset = training_images(options, self.limits)
+        test = load_cifar10(options.data, "test", options.resolution)
         self.trainer = Trainer(options, self.limits, len(dataset))
         device = self.trainer.device
         self.vae.to(device)

@@ -9,13 +9,10 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from mobilediff.diffusion import (
-    NUM_TRAIN_TIMESTEPS,
     Diffused,
     alpha_sigma,
     ddim_step,
     diffuse,
-    guidance_scales,
-    guided,
     progressive_target,
     sample_from_velocity,
     trailing_timesteps,
@@ -128,7 +125,9 @@ class Progressive(GeneratorStage[ProgressiveOptions]):
         target = distillation_target(
             lambda noisy, t: self.teacher.guided(noisy, t, caption_ids, scale, options.guidance_interval), z, timesteps
         )
-        prediction, plain = self.predict(z.noisy, timesteps[0], caption_ids, scale if self.cfg_aware else 1.0)
+        prediction, plain = self.student.guided_and_plain(
+            z.noisy, timesteps[0], caption_ids, scale if self.cfg_aware else 1.0, options.guidance_interval
+        )
         predicted_sample = sample_from_velocity(z.noisy, prediction, z.alpha, z.sigma)
         loss_distill = truncated_snr_loss(predicted_sample, target, z.alpha, z.sigma)
         loss_task = F.mse_loss(plain, z.velocity)
@@ -143,17 +142,6 @@ class Progressive(GeneratorStage[ProgressiveOptions]):
         aware, place = torch.rand(2, generator=draws.generator, device=self.trainer.device).tolist()
         low, high = self.options.cfg_aware_range
         return low + (high - low) * place if aware < self.options.cfg_aware_probability else 1.0
-
-    def predict(
-        self, noisy: torch.Tensor, timesteps: torch.Tensor, caption_ids: torch.Tensor, scale: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the student's guided and plain v, each [B, C, H, W], of noisy latents at timesteps [B]."""
-        if scale == 1:
-            plain = self.student(noisy, timesteps, caption_ids)
-            return plain, plain
-        plain, null = self.student.with_null(noisy, timesteps, caption_ids)
-        scales = guidance_scales(timesteps / NUM_TRAIN_TIMESTEPS, scale, self.options.guidance_interval)
-        return guided(plain, null, scales), plain
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ from torch import nn
 from torchvision.utils import make_grid
 
 from mobilediff.checkpoints import VAE, load_component, load_pipeline
-from mobilediff.data import load_cifar10
 from mobilediff.images import to_bytes, to_float
 from mobilediff.models.autoencoder import encode_latents, psnr
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.data.augment import mirror
-from mobilediff.training.data.latents import cached_latents
+from mobilediff.training.data.latents import cached_latents, training_images
 from mobilediff.training.data.synthetic import synthetic_latents
 from mobilediff.training.engine.monitor import Monitor
 from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, Fraction, check_validation_samples
@@ -141,10 +140,8 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
         encoder = load_component(ImageEncoder, options.perceptual)
         torch.manual_seed(options.seed)  # loading has drawn random numbers, and the trainer that seeds comes later
         self.vae = AutoencoderTiny(**options.network)
-        dataset = load_cifar10(options.data, "train", options.resolution)
+        dataset = training_images(options, self.limits)
         check_shapes(self.vae, pipelines[0].vae, dataset.images)
-        if self.limits.trial:
-            dataset = dataset.head(256)
         self.trainer = Trainer(options, self.limits, len(dataset))
         device = self.trainer.device
         for pipeline in pipelines:

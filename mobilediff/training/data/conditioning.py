@@ -74,7 +74,20 @@ class ConditionedNetwork(nn.Module):
         interval: tuple[float, float],
     ) -> torch.Tensor:
         """Guide the output by `scale` inside the interval, a fraction of the timesteps; shapes as in `forward`."""
+        return self.guided_and_plain(noisy, timesteps, caption_ids, scale, interval)[0]
+
+    def guided_and_plain(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        caption_ids: torch.Tensor,
+        scale: float,
+        interval: tuple[float, float],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the output with guidance, as in `guided`, and without, from one call; shapes as in `forward`."""
         if scale == 1:
-            return self(noisy, timesteps, caption_ids)
-        conditional, unconditional = self.with_null(noisy, timesteps, caption_ids)
-        return guided(conditional, unconditional, guidance_scales(timesteps / NUM_TRAIN_TIMESTEPS, scale, interval))
+            plain = self(noisy, timesteps, caption_ids)
+            return plain, plain
+        plain, unconditional = self.with_null(noisy, timesteps, caption_ids)
+        scales = guidance_scales(timesteps / NUM_TRAIN_TIMESTEPS, scale, interval)
+        return guided(plain, unconditional, scales), plain

@@ -12,17 +12,18 @@ from torch import nn
 from mobilediff.captions import CaptionBank
 from mobilediff.checkpoints import VAE, encoder_tensors
 from mobilediff.data import ImageDataset, load_cifar10
-from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS
+from mobilediff.diffusion import any_timesteps
 from mobilediff.images import to_float
 from mobilediff.models.autoencoder import encode_latents
 from mobilediff.models.latent_decoder import latent_statistics
 from mobilediff.training.data.captioned import cached_tensors
 from mobilediff.training.data.conditioning import ConditionedNetwork, Conditioning
-from mobilediff.training.engine.options import GeneratorOptions, RunLimits
+from mobilediff.training.engine.options import GeneratorOptions, RunLimits, TrainingOptions
 from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.trainer import Draws, Trainer
 
 NUM_PHRASINGS = 16  # of each name
+TRIAL_IMAGES = 256
 
 
 @dataclass
@@ -60,9 +61,7 @@ class LatentData:
 
     def draw_timesteps(self, draws: Draws) -> torch.Tensor:
         """Draw a timestep for each of the step's images, evenly from 0 to 999; int64 [B]."""
-        return torch.randint(
-            0, NUM_TRAIN_TIMESTEPS, draws.indices.shape, generator=draws.generator, device=self.device
-        )
+        return any_timesteps(len(draws.indices), (0.0, 1.0), draws.generator, self.device)
 
     def conditioned(self, network: nn.Module) -> ConditionedNetwork:
         """Wrap a network, so that it is called with caption ids in the run's precision."""
@@ -100,11 +99,15 @@ def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tenso
     return cached_tensors(file, encode)["latents"]
 
 
-def prepare(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
-    """Make the trainer and the data of a generator's stage; a trial has few images."""
+def training_images(options: TrainingOptions, limits: RunLimits) -> ImageDataset:
+    """Load the training split; a trial has its first images. Errors as in `load_cifar10`."""
     dataset = load_cifar10(options.data, "train", options.resolution)
-    if limits.trial:
-        dataset = dataset.head(256)
+    return dataset.head(TRIAL_IMAGES) if limits.trial else dataset
+
+
+def prepare(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -> tuple[Trainer, LatentData]:
+    """Make the trainer and the data of a generator's stage."""
+    dataset = training_images(options, limits)
     trainer = Trainer(options, limits, len(dataset))
     for part in (frozen.vae, frozen.text_encoder):
         part.to(trainer.device).requires_grad_(False).eval()

@@ -11,7 +11,6 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 import eval.benchmark.latency
 import eval.latency
 import eval.reporting.records
-import mobilediff.timing
 from eval.benchmark.latency import PARTS, interleave, measure_latency, peak_memory, speed_ups, timed_parts
 from eval.benchmark.peers import PEERS, Peer, PeerConfig, load_peers
 from eval.benchmark.size import network_inputs
@@ -26,11 +25,6 @@ TINY = {"sample_size": 8, "block_out_channels": (8,), "layers_per_block": 1, "no
 TINY_DDPM = TINY | {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
 TINY_SD = TINY | {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
 TINY_SD |= {"cross_attention_dim": 8, "attention_head_dim": 2}
-
-
-@pytest.fixture(autouse=True)
-def small_matrices(monkeypatch):
-    monkeypatch.setattr(mobilediff.timing, "MATRIX_SIZE", 32)
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ from eval.extractors.statistics import (
 from eval.fid import main as fid
 from eval.measures.frechet import measure_frechet_distance
 from eval.metrics.frechet import feature_statistics, frechet_distance
-from eval.protocol import read_json, tensor_sha256
+from eval.protocol import tensor_sha256
 from eval.reference import main as reference
 from eval.samples.images import ImageSet
 from mobilediff.captions import load_nouns
+from mobilediff.files import read_json
 from tests.eval.stand_ins import FEATURES, judge, random_images, write_png_folder  # noqa: F401
 
 

@@ -1,8 +1,9 @@
 """The metrics need torch, and torch-fidelity where a published formula is its own; nothing else of the project."""
 
-import ast
 import sys
 from pathlib import Path
+
+from tests.imports import imported_names
 
 METRICS = Path(__file__).parents[3] / "eval" / "metrics"
 # numpy and tqdm come with torch-fidelity
@@ -11,14 +12,8 @@ ACCEPTED = {"torch", "torch_fidelity", "numpy", "tqdm", "eval.metrics"}
 
 def imported(file: Path) -> set[str]:
     """Names of the imported packages, of the project's own with their folder."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module)
     own = {"eval", "mobilediff"}
-    return {".".join(name.split(".")[: 2 if name.split(".")[0] in own else 1]) for name in names}
+    return {".".join(name.split(".")[: 2 if name.split(".")[0] in own else 1]) for name in imported_names(file)}
 
 
 def test_metrics_import_torch_torch_fidelity_and_each_other():

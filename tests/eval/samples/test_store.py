@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from eval.generate import main as command
-from eval.protocol import read_json
 from eval.samples.images import read_images
 from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns, noun_counts, plan_samples, write_noun_counts
 from eval.samples.settings import resolve_settings
 from eval.samples.store import generate, kept_samples, open_store
 from mobilediff.captions import CLASS_NAMES, load_nouns
+from mobilediff.files import read_json
 from tests.eval.stand_ins import NoisePipeline, noise_settings, random_images
 from tests.tiny import tiny_checkpoint
 

@@ -79,13 +79,13 @@ def test_cfg_aware_steps_guide_teacher_and_student_alike(
         of_teacher.append(scale)
         return self.with_null(noisy, timesteps, caption_ids)[0]
 
-    def predict(self, noisy, timesteps, caption_ids, scale):
+    def guided_and_plain(self, noisy, timesteps, caption_ids, scale, interval):
         of_student.append(scale)
-        return plain_predict(self, noisy, timesteps, caption_ids, scale)
+        return original(self, noisy, timesteps, caption_ids, scale, interval)
 
-    plain_predict = Progressive.predict
+    original = ConditionedNetwork.guided_and_plain
     monkeypatch.setattr(ConditionedNetwork, "guided", guided)
-    monkeypatch.setattr(Progressive, "predict", predict)
+    monkeypatch.setattr(ConditionedNetwork, "guided_and_plain", guided_and_plain)  # `guided` does not come to it
     changes = {"guidance_scale": 4.0, "cfg_aware_probability": probability, "cfg_aware_range": [3.0, 3.0]}
     changes["lambda_task"] = 0.2
     assert run(Progressive, ProgressiveOptions, options(tmp_path, data_folder, checkpoints, "aware", **changes))

@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import yaml
 
+from mobilediff.training.engine.options import RunLimits, TrainingOptions, build_options
 from mobilediff.training.tools.graph import TRIAL_SUFFIX, Node, load_graph
 
 NODES, CHECKPOINTS = load_graph()
@@ -49,6 +50,11 @@ def test_command_of_a_trial_reads_and_writes_trials():
     assert "students=[runs/trial/a-dry-run/export,runs/trial/c-dry-run/export]" in command.replace("'", "")
     assert " --dry-run " in command and " output=runs/trial/b " in command and command.endswith(" steps=5")
     assert node.parents == ["a", "c"]
+
+
+def test_trials_are_looked_for_where_stages_write_them():
+    options = build_options(TrainingOptions, {"output": "runs/trial/a"})
+    assert options.for_trial(RunLimits(dry_run=True)).output == f"runs/trial/a{TRIAL_SUFFIX}"
 
 
 def test_plan_states_images_and_minutes():
