@@ -68,8 +68,8 @@ class Node:
             return f"{runs}/{run}{suffix}/{rest}"
 
         words = ["-m", f"mobilediff.training.{self.stage}", "--config", str(self.config_file)]
-        if suffix:  # compiling takes longer than a trial's three steps
-            words += ["--dry-run", "compile=false"]
+        if suffix:  # compiling takes longer than three steps, and so does bf16 on processors that emulate it
+            words += ["--dry-run", "compile=false", "dtype=fp32"]
         words.append(f"output={runs}/{self.name}")
         for option, value in self.inputs.items():
             paths = f"[{','.join(map(located, value))}]" if isinstance(value, list) else located(value)
