@@ -12,11 +12,11 @@ from mobilediff.models.mobile_unet import MobileUNet
 
 
 def build_network(config_file: str, latents: torch.Tensor, weights: str | None = None) -> ModelMixin:
-    """The network that a JSON config names in `_class_name`, for latents [..., C, H, W].
+    """Build the network of a JSON config, by the class in its `_class_name`.
 
     Args:
         config_file: the config.
-        latents: what the network is to be trained on.
+        latents: training data of the network, [..., C, H, W].
         weights: folder of a network of this config to start from; None for random weights.
 
     Raises:
@@ -44,5 +44,5 @@ def build_network(config_file: str, latents: torch.Tensor, weights: str | None =
 
 
 def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
-    """The shape of each tensor of a state dict."""
+    """List the shape of each tensor of a state dict, by name."""
     return {name: tensor.shape for name, tensor in tensors.items()}
