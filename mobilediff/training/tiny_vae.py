@@ -1,9 +1,9 @@
-"""Stage `tiny_vae`: the full VAE distilled into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
+"""Distil the full VAE into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
 
-As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) it learns the full decoder's images of latents that
-students drew; beside that it learns the training images from their latents, and, where that has a weight, to be taken
-for real images by a discriminator. Its latents are normalised ones, and its own encoder learns them too, so that both
-halves belong together.
+As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) the new decoder learns the full decoder's images of
+latents that students drew. It also learns the training images from their latents and, where that has a weight, to
+deceive a discriminator. Its latents are normalised ones; the new encoder learns to make them, so that both halves
+belong together.
 """
 
 import copy
@@ -32,12 +32,12 @@ from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageOptions
 
-HELD_OUT = 500  # synthetic latents that figures are of
+HELD_OUT = 500  # synthetic latents to measure with
 SHOWN = 16
 
 
 class TinyVaeOptions(DecoderStageOptions):
-    """Options of the stage.
+    """Configure the stage `tiny_vae`.
 
     Attributes:
         network: config of `AutoencoderTiny`.
@@ -87,7 +87,15 @@ class TinyAutoencoder(nn.Module):
         self.vae = vae
 
     def forward(self, images: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents [M, C, h, w] of images [M, 3, H, W] in [-1, 1], and images [N, 3, H, W] of latents [N, C, h, w]."""
+        """Encode images and decode latents.
+
+        Args:
+            images: float [M, 3, H, W] in [-1, 1].
+            latents: normalised, [N, C, h, w].
+
+        Returns:
+            Latents of the images, [M, C, h, w], and images of the latents, [N, 3, H, W].
+        """
         return self.vae.encode(images).latents, self.vae.decode(latents).sample
 
 
@@ -127,7 +135,7 @@ def check_shapes(vae: AutoencoderTiny, full_vae: VAE, images: torch.Tensor) -> N
 
 
 class TinyVae(DecoderStage[TinyVaeOptions]):
-    """Distils both halves."""
+    """Distil encoder and decoder."""
 
     def setup(self) -> None:
         """See `Stage.setup`.
