@@ -1,4 +1,4 @@
-"""Parameters, multiply-accumulates, latency, throughput and memory of checkpoints and of peers, at batch 1 to 64.
+"""Measure size, latency, throughput and memory of checkpoints and peers, at batch 1 to 64.
 
     python -m eval.latency --model checkpoints/student-1step checkpoints/teacher --threads 2 --baseline teacher
     python -m eval.latency --model checkpoints/* --peers --batch-sizes 1 8 64 --json latency.json
@@ -109,7 +109,7 @@ def measure_all(args: argparse.Namespace) -> dict:
     """Measure sizes and timings of the models of the command line.
 
     Returns:
-        `models`: by name, `weights` ("checkpoint" or "random") and what `measure_size` or `Peer.size` gives, and
+        `models`: by name, `weights` ("checkpoint" or "random"), the counts of `measure_size` or `Peer.size`, and
         `weights_memory_bytes` in fp32; `batches`: for each batch size the result of `measure_latency` and, with a
         baseline, `times_faster`; `baseline`.
     """

@@ -1,11 +1,11 @@
-"""Statistics of an extractor's features over reference images, kept with the hashes of what made them.
+"""Compute statistics of an extractor's features over reference images, and keep them on disk.
 
     python -m eval.reference --data DIR        # the judge's, the bundled CLIP's score of real images, and their nouns
     python -m eval.reference --images DIR --extractor dinov2 --output outputs/mine.safetensors
 
-The first ship as eval/weights/reference/{train,test}.safetensors, clip_score.json and
-noun_counts.json. A file of statistics holds mean
-and covariance, and the features of the first images in float16.
+The first command's results ship as eval/weights/reference/{train,test}.safetensors, clip_score.json and
+noun_counts.json. A file of statistics holds mean and covariance, the features of the first images in float16, and the
+hashes of extractor and images.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def _write_statistics(extractor: Extractor, images: ImageSet, file: str | Path) 
 
 
 def write_real_clip_score(data: str | Path | None) -> None:
-    """Write the score of real images under the bundled CLIP and the pipeline's own template of prompts."""
+    """Write the bundled CLIP's score of real images, with the pipeline's own template."""
     score = score_real_images(bundled_clip(), DEFAULT_TEMPLATE, data)
     write_json(SHIPPED_REAL_SCORE, score)
     print(f"{SHIPPED_REAL_SCORE}: {score['clip_score_real']:.2f} over {score['real_n']} images")

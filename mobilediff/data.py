@@ -173,7 +173,7 @@ def _read_hub(name: str, split: str):
 
 
 def _noun_ids(filenames: list[str] | None, count: int) -> torch.Tensor:
-    """ "fire_truck_s_000123.png" -> the index of "fire truck"; -1 where the stem is not a known noun."""
+    """Look up nouns: "fire_truck_s_000123.png" has the index of "fire truck", an unknown stem -1; int64 [N]."""
     if filenames is None:
         return torch.full((count,), -1, dtype=torch.int64)
     index = {noun: i for i, noun in enumerate(load_nouns())}

@@ -1,4 +1,4 @@
-"""Options of the sampled model and its sampling."""
+"""Add and read the options of the sampled model and its sampling."""
 
 import argparse
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""Confidence intervals by drawing the samples again, with replacement (Efron, Annals of Statistics 7, 1979).
+"""Estimate confidence intervals by the bootstrap (Efron, Annals of Statistics 7, 1979).
+
+Samples are drawn again with replacement.
 
 All of them are basic (reverse percentile) intervals: 2 estimate - quantile of the resampled values. The percentile
 interval, the quantiles themselves, is wrong for a Frechet distance: a resample has only about 63 % of the distinct
@@ -25,7 +27,7 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict:
-    """Basic bootstrap interval of a statistic of `n` samples.
+    """Estimate the basic bootstrap interval of a statistic of `n` samples.
 
     Args:
         statistic: takes the drawn rows, int64 [n], and returns its value on them.
@@ -48,7 +50,10 @@ def bootstrap_interval(
 
 
 def interval_at_n(interval: dict) -> dict:
-    """An interval of this module about the value at its own n: both ends moved by the bias.
+    """Move both ends of an interval by the bias: it is then about the value at this n.
+
+    Args:
+        interval: as from `bootstrap_interval`.
 
     Returns:
         `low`, `high`, `confidence`, `resamples`.
@@ -58,7 +63,7 @@ def interval_at_n(interval: dict) -> dict:
 
 
 def mean_interval(values: torch.Tensor) -> dict:
-    """The interval of the mean of values [n] about the value at this n; returns as `interval_at_n`."""
+    """Estimate the interval of the mean of values [n]; returns as `interval_at_n`."""
     return interval_at_n(bootstrap_interval(lambda rows: values[rows].mean().item(), len(values)))
 
 
@@ -80,7 +85,7 @@ def frechet_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict:
-    """Basic bootstrap interval of the Frechet distance of features to a reference, which is held fixed.
+    """Estimate the basic bootstrap interval of the Frechet distance to a fixed reference.
 
     The same draws and, to rounding, the same values as `bootstrap_interval` with
     `eval.metrics.frechet.frechet_distance`, but a resample is a vector of counts, and tr (S1 S2)^(1/2) is the sum of
@@ -122,9 +127,9 @@ def kernel_interval(
     seed: int = 0,
     batch_size: int = 500,
 ) -> dict:
-    """Basic bootstrap interval of the kernel distance of features to real ones, which are held fixed.
+    """Estimate the basic bootstrap interval of the kernel distance to fixed real features.
 
-    Of the unbiased estimate on all rows (Gretton et al., JMLR 13, 2012, equation 3) with the kernel of
+    The distance is the unbiased estimate on all rows (Gretton et al., JMLR 13, 2012, equation 3) with the kernel of
     `eval.metrics.kernel.kernel_distance`, (x.y / F + 1)^3; a resample weighs each row by how often it was drawn.
 
     Args:
@@ -168,7 +173,7 @@ def manifold_intervals(
     seed: int = 0,
     batch_size: int = 500,
 ) -> dict[str, dict]:
-    """Intervals of precision, density and coverage at this n, with the real features held fixed.
+    """Estimate intervals of precision, density and coverage, with the real features held fixed.
 
     Recall has none: a row that is drawn twice is its own neighbour, so that the balls of a resample shrink.
 
@@ -180,7 +185,7 @@ def manifold_intervals(
         batch_size: rows whose distances are held at a time; without effect on the result.
 
     Returns:
-        By name, as `interval_at_n`.
+        By name, about the value at this n, as `interval_at_n`.
 
     Raises:
         ValueError: as in `bootstrap_interval`, and for features as in `eval.metrics.checks.check_pair`.
@@ -203,7 +208,7 @@ def manifold_intervals(
 
 
 def _weights(n: int, resamples: int, confidence: float, seed: int) -> torch.Tensor:
-    """How often each of `n` rows counts: once each, then in each resample; float64 [n, 1 + resamples]."""
+    """Count each of `n` rows: once each, then in each resample; float64 [n, 1 + resamples]."""
     counts = [torch.bincount(rows, minlength=n) for rows in _draws(n, resamples, confidence, seed)]
     return torch.stack([torch.ones(n, dtype=torch.int64), *counts], dim=1).double()
 

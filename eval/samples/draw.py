@@ -1,4 +1,4 @@
-"""Draw samples with one seed an image: but for rounding, an image does not depend on its batch or process."""
+"""Draw samples with one seed an image, independent of batch and process but for rounding."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext

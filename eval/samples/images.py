@@ -1,4 +1,4 @@
-"""Image sets, read from a folder of images, an npz file or CIFAR-10, and checked."""
+"""Read and check image sets from a folder of images, an npz file or CIFAR-10."""
 
 import json
 import zipfile
@@ -23,7 +23,7 @@ LABELS = "labels.json"
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels, prompts and protocol.
+    """Hold images with their labels, prompts and protocol.
 
     Attributes:
         images: uint8, [N, 3, H, W].
@@ -83,7 +83,9 @@ def check_size(size: int) -> None:
 
 
 def resized(images: ImageSet, size: int) -> ImageSet:
-    """Resize square images to `size` x `size` pixels by Pillow's Lanczos filter, stated in the protocol.
+    """Resize square images to `size` x `size` pixels by Pillow's Lanczos filter.
+
+    The protocol then states it.
 
     Raises:
         ValueError: as in `check_size`, or the images are not square.
@@ -107,7 +109,7 @@ def resized(images: ImageSet, size: int) -> ImageSet:
 
 
 def read_images(path: str | Path) -> ImageSet:
-    """Read an image set from a folder of PNG or JPEG files, or from an npz file.
+    """Read an image set from a folder of PNG or JPEG files, or npz.
 
     An npz file holds `images` or `arr_0`, [N, H, W, 3], uint8 or float32 in 0..1; floats are rounded to 8 bits, which
     the protocol then says.

@@ -15,7 +15,7 @@ class LatentDecoder(nn.Module):
         self.post_quant_conv, self.decoder = getattr(vae, "post_quant_conv", None) or nn.Identity(), vae.decoder
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode latents, [B, C, h, w] as in `vae.decode`, to images, [B, 3, H, W] in [-1, 1]."""
+        """Decode latents [B, C, h, w] to images [B, 3, H, W] in [-1, 1], as `vae.decode`."""
         return self.decoder(self.post_quant_conv(latents))
 
 
