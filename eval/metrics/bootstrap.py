@@ -146,7 +146,7 @@ def kernel_interval(
     """
     real, generated = check_pair(real, generated, ("real", "generated"), least=2)
     n, m = len(generated), len(real)
-    weights = _weights(n, resamples, confidence, seed)
+    multiplicities = _multiplicities(n, resamples, confidence, seed)
 
     def kernel(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         return (first @ second.T / first.shape[1] + 1) ** 3
@@ -154,13 +154,14 @@ def kernel_interval(
     def diagonal(rows: torch.Tensor) -> torch.Tensor:
         return ((rows**2).sum(dim=1) / rows.shape[1] + 1) ** 3  # each row's kernel with itself
 
-    pairs, cross = torch.zeros(weights.shape[1], dtype=torch.float64), torch.empty(n, dtype=torch.float64)
+    pairs, cross = torch.zeros(multiplicities.shape[1], dtype=torch.float64), torch.empty(n, dtype=torch.float64)
     for rows in torch.arange(n).split(batch_size):
-        pairs += (kernel(generated[rows], generated) @ weights * weights[rows]).sum(dim=0)
+        pairs += (kernel(generated[rows], generated) @ multiplicities * multiplicities[rows]).sum(dim=0)
         cross[rows] = kernel(generated[rows], real).mean(dim=1)
     among_real = sum(kernel(rows, real).sum().item() for rows in real.split(batch_size))
     among_real = (among_real - diagonal(real).sum().item()) / (m * (m - 1))
-    values = (pairs - diagonal(generated) @ weights) / (n * (n - 1)) - 2 * (cross @ weights) / n + among_real
+    own = diagonal(generated) @ multiplicities
+    values = (pairs - own) / (n * (n - 1)) - 2 * (cross @ multiplicities) / n + among_real
     return _basic_interval(values[0].item(), values[1:].tolist(), confidence)
 
 
@@ -191,14 +192,14 @@ def manifold_intervals(
         ValueError: as in `bootstrap_interval`, and for features as in `eval.metrics.checks.check_pair`.
     """
     real, generated = check_pair(real, generated, ("real", "generated"), least=k + 1)
-    weights = _weights(len(generated), resamples, confidence, seed)
-    balls, covered = torch.zeros(len(generated), dtype=torch.float64), torch.zeros(weights.shape[1])
+    multiplicities = _multiplicities(len(generated), resamples, confidence, seed)
+    balls, covered = torch.zeros(len(generated), dtype=torch.float64), torch.zeros(multiplicities.shape[1])
     for hits in ball_hits(real, generated, k, batch_size):
         balls += hits.sum(dim=0)  # how many real balls a generated row is in
-        covered += (hits.float() @ (weights > 0).float() > 0).sum(dim=0)
+        covered += (hits.float() @ (multiplicities > 0).float() > 0).sum(dim=0)
     values = {
-        "precision": (balls > 0).double() @ weights / len(generated),
-        "density": balls @ weights / (k * len(generated)),
+        "precision": (balls > 0).double() @ multiplicities / len(generated),
+        "density": balls @ multiplicities / (k * len(generated)),
         "coverage": covered.double() / len(real),
     }
     return {
@@ -207,7 +208,7 @@ def manifold_intervals(
     }
 
 
-def _weights(n: int, resamples: int, confidence: float, seed: int) -> torch.Tensor:
+def _multiplicities(n: int, resamples: int, confidence: float, seed: int) -> torch.Tensor:
     """Count each of `n` rows: once each, then in each resample; float64 [n, 1 + resamples]."""
     counts = [torch.bincount(rows, minlength=n) for rows in _draws(n, resamples, confidence, seed)]
     return torch.stack([torch.ones(n, dtype=torch.int64), *counts], dim=1).double()
@@ -226,11 +227,11 @@ def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[
     reference_trace = np.trace(reference.sigma)
 
     def distance(counts: np.ndarray) -> float:
-        weights, drawn = counts.astype(np.float64), counts > 0
-        mu = weights @ features / n
-        rows = scaled[drawn] * np.sqrt(weights[drawn])[:, None]
+        multiplicities, drawn = counts.astype(np.float64), counts > 0
+        mu = multiplicities @ features / n
+        rows = scaled[drawn] * np.sqrt(multiplicities[drawn])[:, None]
         product = (rows.T @ rows - n * np.outer(mu @ root, mu @ root)) / (n - 1)  # S2^(1/2) S1 S2^(1/2)
-        trace = (weights @ square_norms - n * mu @ mu) / (n - 1)  # tr S1
+        trace = (multiplicities @ square_norms - n * mu @ mu) / (n - 1)  # tr S1
         roots = np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()
         return float(((mu + difference) ** 2).sum() + trace + reference_trace - 2 * roots)
 

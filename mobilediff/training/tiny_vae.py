@@ -44,7 +44,7 @@ class TinyVaeOptions(DecoderStageOptions):
         students: pipeline folders that draw the synthetic latents, each as many; all with one VAE, the full one.
         num_latents: of each student; the last 500 of all are held out.
         class_probability: fraction of their captions that name the class instead of the noun.
-        num_real: training images of a batch, whose latents both halves learn; the rest is synthetic.
+        num_real: training images of a batch, whose latents both encoder and decoder learn; the rest is synthetic.
         lambda_encoder: weight of the encoder's mean squared error.
         validation_samples: samples of the first student, decoded by the small VAE and measured by the `Monitor` every
             `sample_every` steps; 0 for none.
@@ -166,7 +166,7 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
             )
             self.latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(device)
         self.images = dataset.images.to(device)
-        self.halves = self.trainer.add("vae", TinyAutoencoder(self.vae))
+        self.autoencoder = self.trainer.add("vae", TinyAutoencoder(self.vae))
         self.add_loss(encoder, F.mse_loss)
         self.monitor = Monitor(options.validation_samples, device) if options.validation_samples else None
         self.pipeline = copy.copy(pipelines[0])
@@ -192,7 +192,7 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
     def step(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], draws: Draws) -> dict[str, torch.Tensor]:
         (latents, targets, real), num_real = batch, self.options.num_real
         with self.trainer.autocast():
-            encoded, decoded = (output.float() for output in self.halves(real[:num_real], latents))
+            encoded, decoded = (output.float() for output in self.autoencoder(real[:num_real], latents))
         loss, terms = self.compare(decoded, targets, draws)
         terms["loss_encoder"] = F.mse_loss(encoded, latents[:num_real])
         self.trainer.update("vae", loss + self.options.lambda_encoder * terms["loss_encoder"])

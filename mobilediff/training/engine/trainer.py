@@ -400,7 +400,7 @@ class Trainer:
         if scalars["num_processes"] != num_processes:
             raise ValueError(
                 f"{self.folder} was begun on {scalars['num_processes']} processes and is now on {num_processes}: each "
-                "draws its own share of the images, so take the same number"
+                "draws its own part of the images, so take the same number"
             )
         for name, network in self.networks.items():
             network.load(_with_prefix(tensors, f"{name}/"), scalars["ema_steps"].get(name, 0))
