@@ -30,7 +30,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 # Cards stand side by side on a wide screen and below each other on a telephone. Image i has the same place in every
 # card, since it grew from the same noise. gradio fills the template and then evaluates it as a JavaScript template
-# string, so only the project's own words may be among the values, never what a visitor typed.
+# string, so only the project's own words may be among the values, never a visitor's.
 CARDS = """
 <div class="cards">{{#each value}}<section class="card {{status}}">
   <h3>{{name}}</h3><p class="time">{{time}}</p><div class="strip n{{batch_size}}">

@@ -35,7 +35,7 @@ from mobilediff.files import write_json
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.reference", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", help="train, test, a folder of images or an npz file (default: what is shipped)")
+    parser.add_argument("--images", help="train, test, a folder of images or an npz file (default: all shipped files)")
     parser.add_argument("--output", help=f"of --images: the file of statistics, ends in {STATISTICS_SUFFIX}")
     add_extractor_arguments(parser)
     parser.set_defaults(extractor="judge")

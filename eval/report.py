@@ -96,7 +96,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--no-insert", action="store_true", help="leave these files and the cards as they are")
     parser.add_argument(
-        "--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="only say what moved between two files"
+        "--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="only list the figures that moved between two files"
     )
     args = parser.parse_args(argv)
     if args.compare:

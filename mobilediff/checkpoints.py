@@ -89,7 +89,9 @@ def load_component(cls: type, folder: str | Path):
         ValueError: a file of it is missing or damaged, or lacks tensors, which the libraries fill with random numbers.
     """
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder} does not exist: expected what {cls.__name__}.save_pretrained writes")
+        raise FileNotFoundError(
+            f"{folder} does not exist: expected a folder that {cls.__name__}.save_pretrained wrote"
+        )
     try:
         network, loading = cls.from_pretrained(folder, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -109,7 +111,7 @@ def load_vae(folder: str | Path) -> VAE:
     config = Path(folder, "config.json")
     if not config.is_file():
         missing = config if Path(folder).is_dir() else folder
-        raise FileNotFoundError(f"{missing} does not exist: expected what a VAE's save_pretrained writes")
+        raise FileNotFoundError(f"{missing} does not exist: expected a folder that a VAE's save_pretrained wrote")
     name = read_json(config).get("_class_name")
     if name not in VAE_CLASSES:
         raise ValueError(f"{config}: _class_name is {name!r}; accepted are {', '.join(VAE_CLASSES)}")

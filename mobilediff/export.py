@@ -95,7 +95,7 @@ def _tidy_config(file: Path) -> None:
 
 
 def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
-    """Copy the source of the classes that no library has into a checkpoint, and name the copies in its index."""
+    """Copy the code of classes that no library has into a checkpoint, and index it."""
     classes = {"_class_name": type(pipeline)}
     for name, component in pipeline.components.items():
         if type(component).__module__.split(".")[0] not in LOADABLE_CLASSES:
@@ -130,7 +130,7 @@ def refresh_code(folders: Iterable[str | Path]) -> None:
 
 
 def _shipped_classes(folder: Path) -> dict[str, type]:
-    """Look up the classes of this package that the index of a checkpoint names, by its keys."""
+    """Look up the classes of this package that a checkpoint's index names, by key."""
     package = PACKAGE_MODULES | {MobileDiffusionPipeline.__name__: MobileDiffusionPipeline.__module__}
     index, classes = read_index(folder), {}
     for name, value in ({"_class_name": None} | index).items():
@@ -217,8 +217,8 @@ def _check_decoded_alike(pipeline: MobileDiffusionPipeline, vae: torch.nn.Module
     decibels = 10 * math.log10(4 / torch.nn.functional.mse_loss(now, before).item())
     if decibels < LEAST_LIKENESS:
         raise ValueError(
-            f"{folder}: what the network draws is decoded {decibels:.1f} dB near to the model's VAE; accepted is "
-            f"{LEAST_LIKENESS} dB or more: it is for other latents"
+            f"{folder}: its images of the network's samples have a PSNR of {decibels:.1f} dB against the model's VAE; "
+            f"accepted is {LEAST_LIKENESS} dB or more: it is for other latents"
         )
 
 

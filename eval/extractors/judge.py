@@ -84,7 +84,7 @@ def judge_extractor() -> Extractor:
     """
     folder = JUDGE_FOLDER
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} holds no judge: expected what ImageEncoder.save_pretrained writes")
+        raise FileNotFoundError(f"{folder} holds no judge: expected a folder that ImageEncoder.save_pretrained wrote")
     sha256, logits = folder_sha256(folder), ("class_logits", "noun_logits")
     return Extractor(JUDGE, folder, sha256, "features", "frechet_distance_judge", RESIZE, logits=logits)
 

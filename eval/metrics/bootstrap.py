@@ -215,7 +215,7 @@ def _multiplicities(n: int, resamples: int, confidence: float, seed: int) -> tor
 
 
 def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[[np.ndarray], float]:
-    """The Frechet distance to `reference` as a function of how often each row [F] counts, int64 [n]."""
+    """Make the Frechet distance to `reference`, a function of the rows' counts, int64 [n]."""
     n = len(features)
     centre = features.mean(axis=0)  # taken off first, so that the moments below do not cancel
     features = features - centre
@@ -239,7 +239,7 @@ def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[
 
 
 def _draws(n: int, resamples: int, confidence: float, seed: int):
-    """`resamples` times `n` row numbers, int64 [n], one after the other."""
+    """Draw `resamples` times `n` row numbers, int64 [n], one after the other."""
     if n < 2:
         raise ValueError(f"n is {n}; accepted is 2 or more")
     if not 0 < confidence < 1:

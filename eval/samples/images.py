@@ -193,7 +193,7 @@ def _read_npz(file: Path) -> ImageSet:
 
 def _rounded(array: np.ndarray, name: str) -> np.ndarray:
     """Round float32 in 0..1 to uint8."""
-    outside = ~((array >= 0) & (array <= 1))  # true for what is not finite
+    outside = ~((array >= 0) & (array <= 1))  # true for values that are not finite
     if outside.any():
         row = int(np.flatnonzero(outside.any(axis=(1, 2, 3)))[0])
         value = array[row][outside[row]][0]

@@ -100,7 +100,7 @@ def load_diffusers_pipeline(
         ) from error
     for part, component in pipeline.components.items():
         if isinstance(component, torch.nn.Module):
-            load_component(type(component), folder / part)  # again, as a pipeline does not say what tensors it lacked
+            load_component(type(component), folder / part)  # again: a pipeline hides the tensors it lacked
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device), revision
 

@@ -118,7 +118,7 @@ def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int)
             raise ValueError(f"samples without {store.manifest}: their protocol is not known, choose another --output")
         return done
     there, wanted = read_json(store.manifest), settings.protocol(n)
-    # Where a sample was drawn and how many there are does not decide what sample i looks like.
+    # Sample i depends neither on the device nor on the number of samples.
     different = [key for key in asdict(settings) if key not in there or there[key] != wanted[key]]
     if different:
         detail = "; ".join(f"{key} is {there.get(key)!r} there, {wanted[key]!r} here" for key in different)

@@ -29,5 +29,5 @@ def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
 
 
 def _takes_one_call_a_step(scheduler: type) -> bool:
-    """Tell schedulers that call the network once a step from others and from ones that cannot be imported."""
+    """Return whether a scheduler can be imported and calls the network once a step."""
     return issubclass(scheduler, SchedulerMixin) and scheduler.order == 1

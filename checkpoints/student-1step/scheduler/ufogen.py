@@ -63,7 +63,7 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
                 f"distilled_num_inference_steps is {distilled_num_inference_steps}, "
                 f"accepted: counts from 1 to {num_train_timesteps}"
             )
-        # q(x_t | x_0) is that of DDPM, whatever the sampler.
+        # q(x_t | x_0) is that of DDPM for every sampler.
         self._forward_process = DDPMScheduler(
             num_train_timesteps, beta_start=beta_start, beta_end=beta_end, beta_schedule=beta_schedule
         )

@@ -32,7 +32,7 @@ class MobileUNetOutput(BaseOutput):
 
 
 def relu_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attend to L keys with weights relu(q k / sqrt(d)) / L instead of the softmax.
+    """Attend to L keys with weights relu(q k / sqrt(d)) / L, without softmax.
 
     "Replacing softmax with ReLU in Vision Transformers" (arXiv 2309.08586): the division by the sequence length keeps
     the output's scale that of softmax attention, whose weights average 1 / L. MobileDiffusion fine-tunes a network

@@ -32,7 +32,11 @@ class Conditioning:
         self.pooled = torch.cat([pooled for _, pooled in encoded]).to(device)
 
     def __call__(self, caption_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Look up a network's arguments `encoder_hidden_states` [B, L, D] and `class_labels` [B, P] by ids [B]."""
+        """Look up a network's text arguments for caption ids, int64 [B].
+
+        Returns:
+            `encoder_hidden_states` [B, L, D] and `class_labels`, the pooled text, [B, P].
+        """
         return {"encoder_hidden_states": self.hidden_states[caption_ids], "class_labels": self.pooled[caption_ids]}
 
     def null_like(self, caption_ids: torch.Tensor) -> torch.Tensor:

@@ -128,7 +128,7 @@ class TrainingOptions(BaseModel):
         if not in_range or len(set(decays)) < len(decays):
             raise ValueError(
                 f"options ema_decay and further_ema_decays are {decays}; accepted are different numbers from 0 to "
-                "below 1, of which only ema_decay may be 0"
+                "below 1, and only ema_decay may be 0"
             )
         return self
 
@@ -257,7 +257,7 @@ def plain_options(options: TrainingOptions) -> dict:
 
 
 def _sentence(error) -> str:
-    """Name the option of one of pydantic's errors, its value and what is accepted."""
+    """State the option of one of pydantic's errors, its value and the accepted ones."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     name = error["loc"][0]

@@ -65,7 +65,7 @@ def discriminator_loss(
     """Compute the discriminator's loss on real and fake latents noised alike.
 
     The penalty is R1 by a difference (arXiv 2501.08316) instead of a derivative, here over the deviation squared,
-    so that it estimates the squared gradient whatever the deviation.
+    so that it estimates the squared gradient for every deviation.
 
     Args:
         discriminator: with a gradient in its weights.
