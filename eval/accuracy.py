@@ -1,4 +1,4 @@
-"""Class accuracy and noun top-1 and top-5 of samples, by the bundled judge.
+"""Measure class accuracy and noun top-1 and top-5 accuracy of samples by the judge.
 
 python -m eval.accuracy --model checkpoints/student-8step --n 2000
 python -m eval.accuracy --model checkpoints/student-8step --n 2000 --prompts noun

@@ -1,4 +1,4 @@
-"""CLIP score: 100 x cosine of image and prompt, beside the score of real images under the same template.
+"""Measure the CLIP score, 100 x cosine of image and prompt, beside real images'.
 
     python -m eval.clip_score --model checkpoints/student-8step --n 2000
     python -m eval.clip_score --images outputs/one-step --clip-model ViT-B-32:laion2b_s34b_b79k

@@ -1,12 +1,12 @@
-"""Frechet distance of samples or images to CIFAR-10, beside its floor, or to other images, by torch-fidelity.
+"""Measure the Frechet distance of samples or images to CIFAR-10 or to other images.
 
     python -m eval.fid --model checkpoints/student-1step
     python -m eval.fid --images outputs/one-step --extractor judge --reference test
     python -m eval.fid --pipeline OWNER/NAME --call '{"num_inference_steps": 100}' --extractor dinov2
     python -m eval.fid --images DIR --extractor inception --extractor-weights FILE --reference OTHER_DIR
 
-It is called FID only when the extractor is Inception. The floor is the distance of CIFAR-10's test set to its training
-set under the same extractor.
+torch-fidelity computes it; it is called FID only when the extractor is Inception. The floor beside it is the distance
+of CIFAR-10's test set to its training set under the same extractor.
 """
 
 import argparse

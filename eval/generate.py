@@ -1,11 +1,11 @@
-"""Samples of a checkpoint, or of any diffusers pipeline, into a folder of PNG files or an npz file, resumable.
+"""Draw samples of a checkpoint or diffusers pipeline into PNG files or npz, resumable.
 
 python -m eval.generate --model checkpoints/student-1step --output outputs/one-step --n 10000
 python -m eval.generate --pipeline OWNER/NAME --call '{"num_inference_steps": 100}' --output outputs/ddpm
 accelerate launch -m eval.generate --model checkpoints/teacher --output outputs/teacher.npz --n 50000
 ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -m -- eval.generate --model checkpoints/teacher --output outputs/it
 
-Without the "--", torchrun takes --n for an abbreviation of an option of its own.
+Without the "--", torchrun reads --n as an abbreviation of an option of its own.
 """
 
 import argparse

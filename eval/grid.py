@@ -1,11 +1,11 @@
-"""A grid of samples as a lossless PNG: rows are prompts, columns are seeds, pixels enlarged without smoothing.
+"""Draw a grid of samples as a lossless PNG: rows are prompts, columns are seeds.
 
     python -m eval.grid --model checkpoints/student-8step --output docs/grid.png
     python -m eval.grid --model checkpoints/student-8step --output nouns.png --prompts "a fire truck" --seeds 0 1 2
     python -m eval.grid --model checkpoints/teacher checkpoints/student --nouns 20 --output both.png
 
-Of several models each prompt has a row for each, in their order. --blocks 2 lays the second half of the prompts out
-beside the first.
+Pixels are enlarged without smoothing. With several models a prompt has a row for each, in their order. --blocks 2 lays
+the second half of the prompts out beside the first.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def draw_grid(
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
 ) -> list[list[Image.Image]]:
-    """Draw one row of images a prompt, one image a seed; a seed is the same noise in every row."""
+    """Draw a row of images for each prompt; a seed is the same noise in every row."""
     call = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     rows = [draw(pipeline, name, seeds, prompt=[prompt] * len(seeds), **call) for prompt in prompts]
     return [[Image.fromarray(image) for image in row.permute(0, 2, 3, 1).contiguous().numpy()] for row in rows]
@@ -52,7 +52,7 @@ def check_scale(scale: int) -> None:
 
 
 def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str] | None = None) -> Image.Image:
-    """Lay images out, enlarged `scale` times by nearest neighbour, with a label left of each row.
+    """Lay images out, enlarged by nearest neighbour, with a label left of each row.
 
     Raises:
         ValueError: `scale` is below 1, rows of unequal length, or another number of labels than rows.

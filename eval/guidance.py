@@ -1,4 +1,4 @@
-"""Class accuracy and Frechet distance against guidance, solver and steps, under the bundled extractor.
+"""Measure class accuracy and Frechet distance against guidance, solver and steps, by the judge.
 
     python -m eval.guidance --model checkpoints/teacher --scales 1 2 3 5 7 --n 500 --plot docs/guidance.png
     python -m eval.guidance --model checkpoints/teacher --scales 2 --steps 25 50 --schedulers DDIMScheduler \\

@@ -1,4 +1,4 @@
-"""Parameters, multiply-accumulates, latency, throughput and memory of checkpoints and of peers, at batch 1 to 64.
+"""Measure size, latency, throughput and memory of checkpoints and peers, at batch 1 to 64.
 
     python -m eval.latency --model checkpoints/student-1step checkpoints/teacher --threads 2 --baseline teacher
     python -m eval.latency --model checkpoints/* --peers --batch-sizes 1 8 64 --json latency.json
@@ -53,7 +53,7 @@ def legend(result: LatencyResult) -> list[str]:
     lines = [
         "Times are ms a call, median / 90th percentile. Of peak: the network call's fraction of the machine's fp32 "
         f"matrix product ({peaks} GFLOP/s).",
-        "Peak MB: what the call allocates beyond the weights, of the image, or of the network where there is none.",
+        "Peak MB: memory that a call allocates beyond the weights, for an image, or for the network without one.",
     ]
     if result.baseline:
         lines.append(f"x {result.baseline}: how many times faster an image is, at the same batch size.")
@@ -91,7 +91,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m eval.latency", description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", default=[], help="checkpoint folders")
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), help="peers by name (default of --peers: all)")
-    parser.add_argument("--baseline", help="what speed is compared with: a folder, or what is measured by its name")
+    parser.add_argument("--baseline", help="compare speeds with this model: a folder, or the name of a measured one")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], help=f"images a call, to {MAX_BATCH_SIZE}")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each part")
@@ -109,7 +109,7 @@ def measure_all(args: argparse.Namespace) -> dict:
     """Measure sizes and timings of the models of the command line.
 
     Returns:
-        `models`: by name, `weights` ("checkpoint" or "random") and what `measure_size` or `Peer.size` gives, and
+        `models`: by name, `weights` ("checkpoint" or "random"), the counts of `measure_size` or `Peer.size`, and
         `weights_memory_bytes` in fp32; `batches`: for each batch size the result of `measure_latency` and, with a
         baseline, `times_faster`; `baseline`.
     """

@@ -1,4 +1,4 @@
-"""Protocol of a measurement: hashes, library versions, device."""
+"""State a measurement's protocol: hashes, library versions, device."""
 
 import hashlib
 import platform
@@ -44,14 +44,14 @@ def folder_sha256(folder: str | Path, suffixes: tuple[str, ...] = HASHED_SUFFIXE
 
 
 def tensor_sha256(tensor: torch.Tensor) -> str:
-    """Hash a tensor's shape, dtype and contents, SHA-256, hexadecimal."""
+    """Hash the shape, dtype and contents of a tensor of any shape, SHA-256, hexadecimal."""
     digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def state_dict_sha256(model: torch.nn.Module) -> str:
-    """Hash the names and contents of a model's tensors, SHA-256, for weights that are no single file."""
+    """Hash the names and contents of a model's tensors, SHA-256, hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor_sha256(tensor)}\n".encode())

@@ -1,11 +1,11 @@
-"""Fidelity, diversity and copies of training images, from features beyond one distance.
+"""Measure fidelity, diversity and copies of training images, by features beyond one distance.
 
     python -m eval.quality --model checkpoints/student-1step --data DIR
     python -m eval.quality --images outputs/one-step --extractor inception
 
 Kernel distance, precision, recall, density and coverage are of the first images and as many of the reference. The
-kernel distance is called KID, and the classifier's score Inception score, only under Inception. Copies are looked for
-among all of CIFAR-10's training images where there are any (--data), and are left out, with a line, where not.
+kernel distance is called KID, and the classifier's score Inception score, only under Inception. Copies are searched
+among all of CIFAR-10's training images (--data); without them a line says that the search is left out.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""PSNR and Frechet distance of CIFAR-10's test images, encoded and decoded by a VAE.
+"""Measure PSNR and Frechet distance of CIFAR-10's test images, encoded and decoded by a VAE.
 
 python -m eval.reconstruction --vae checkpoints/teacher/vae --data DIR
 """

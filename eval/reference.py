@@ -1,11 +1,11 @@
-"""Statistics of an extractor's features over reference images, kept with the hashes of what made them.
+"""Compute statistics of an extractor's features over reference images, and keep them on disk.
 
     python -m eval.reference --data DIR        # the judge's, the bundled CLIP's score of real images, and their nouns
     python -m eval.reference --images DIR --extractor dinov2 --output outputs/mine.safetensors
 
-The first ship as eval/weights/reference/{train,test}.safetensors, clip_score.json and
-noun_counts.json. A file of statistics holds mean
-and covariance, and the features of the first images in float16.
+The first command's results ship as eval/weights/reference/{train,test}.safetensors, clip_score.json and
+noun_counts.json. A file of statistics holds mean and covariance, the features of the first images in float16, and the
+hashes of extractor and images.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from mobilediff.files import write_json
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.reference", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", help="train, test, a folder of images or an npz file (default: what is shipped)")
+    parser.add_argument("--images", help="train, test, a folder of images or an npz file (default: all shipped files)")
     parser.add_argument("--output", help=f"of --images: the file of statistics, ends in {STATISTICS_SUFFIX}")
     add_extractor_arguments(parser)
     parser.set_defaults(extractor="judge")
@@ -66,7 +66,7 @@ def _write_statistics(extractor: Extractor, images: ImageSet, file: str | Path) 
 
 
 def write_real_clip_score(data: str | Path | None) -> None:
-    """Write the score of real images under the bundled CLIP and the pipeline's own template of prompts."""
+    """Write the bundled CLIP's score of real images, with the pipeline's own template."""
     score = score_real_images(bundled_clip(), DEFAULT_TEMPLATE, data)
     write_json(SHIPPED_REAL_SCORE, score)
     print(f"{SHIPPED_REAL_SCORE}: {score['clip_score_real']:.2f} over {score['real_n']} images")

@@ -1,4 +1,4 @@
-"""Every figure of every checkpoint, measured once, into docs/results.json, README, docs and model cards.
+"""Measure every figure of every checkpoint once, for docs/results.json, README, docs and model cards.
 
     python -m eval.report --data DIR
     python -m eval.report --models teacher student-1step --n 10000 teacher=2000 --only distance,clip
@@ -6,9 +6,9 @@
     python -m eval.report --compare before.json after.json
 
 A section of a record whose model hash and protocol still hold is not measured again. The tables hold three rows for
-scale beside the models: CIFAR-10's test set, the same images through the VAE of the first model, which is what it
-loses, and with Gaussian noise. NAME=FOLDER measures a model that is no folder of the checkpoints; its row stays in the
-tables, and says so, until it is measured again.
+scale beside the models: CIFAR-10's test set, the same images encoded and decoded by the VAE of the first model, and
+the same images with Gaussian noise. NAME=FOLDER measures a model outside the folder of checkpoints; its row stays in
+the tables, and says so, until it is measured again.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def sample_counts(values: list[str], models: list[str], default: int, option: st
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoints", default="checkpoints", help="the folder of checkpoints")
     parser.add_argument("--models", nargs="+", help="names in that folder, or NAME=FOLDER (default: all names)")
@@ -96,7 +96,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--no-insert", action="store_true", help="leave these files and the cards as they are")
     parser.add_argument(
-        "--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="only say what moved between two files"
+        "--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="only list the figures that moved between two files"
     )
     args = parser.parse_args(argv)
     if args.compare:
@@ -117,7 +117,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     args = parse_arguments(argv)
     if args.compare:
         before, after = map(read_results, args.compare)

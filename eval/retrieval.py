@@ -1,4 +1,4 @@
-"""Retrieval by a CLIP: captions of test images, and nouns of unseen phrasings.
+"""Measure retrieval by a CLIP: captions of test images, and nouns of unseen phrasings.
 
     python -m eval.retrieval --data DIR
     python -m eval.retrieval --data DIR --clip-model ViT-B-32:laion2b_s34b_b79k

@@ -1,4 +1,4 @@
-"""Latency, throughput and memory of checkpoints and peers, the models taking turns.
+"""Measure latency, throughput and memory of checkpoints and peers, which take turns.
 
 After a warm-up the models take turns at each part, so that a drift of the machine hits all alike; of two calls in a
 row the second is timed. The machine's matrix product takes its turn as well, and its best rate is the peak that a
@@ -34,7 +34,7 @@ LONG_CALL = 10
 
 
 def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
-    """Build one call of each part of a pipeline or a peer, ready to be timed."""
+    """Build a call of each part of a pipeline or peer, ready to be timed."""
     if isinstance(model, Peer):
         return model.timed_parts(batch_size)
     inputs, prompts = network_inputs(model, batch_size), [PROMPT] * batch_size
@@ -74,7 +74,7 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     """Measure the peak bytes of one call beyond those allocated before it: activations, no weights.
 
     An accelerator counts that itself. On the CPU the process's peak belongs to all models together, so PyTorch's
-    profiler notes what the call allocates and frees in PyTorch's allocator; NumPy's and Pillow's memory is not in it.
+    profiler records the memory that PyTorch's allocator gives and takes back; NumPy's and Pillow's is not in it.
     """
     if device.type != "cpu":
         torch.accelerator.reset_peak_memory_stats(device)
@@ -104,7 +104,7 @@ def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: li
     """Refuse options that cannot be measured, before any work.
 
     Raises:
-        ValueError: naming the option, its value and what is accepted.
+        ValueError: naming the option, its value and the accepted ones.
     """
     if threads < 1:
         raise ValueError(f"threads is {threads}; accepted is 1 or more")

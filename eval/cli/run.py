@@ -1,4 +1,4 @@
-"""Errors of a command."""
+"""Run a command and report its errors."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Options of the sampled model and its sampling."""
+"""Add and read the options of the sampled model and its sampling."""
 
 import argparse
 from dataclasses import replace
@@ -43,7 +43,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--call", help="of --pipeline: arguments of its call, a JSON object")
     parser.add_argument("--trust-remote-code", action="store_true", help="of --pipeline: run code that comes with it")
     parser.add_argument("--seed", type=int, default=0, help="sample i is drawn with seed + i")
-    parser.add_argument("--prompts", choices=PROMPT_KINDS, default="class", help="what the prompts name")
+    parser.add_argument("--prompts", choices=PROMPT_KINDS, default="class", help="things that the prompts name")
     parser.add_argument(
         "--template",
         type=checked_template,

@@ -1,4 +1,4 @@
-"""The result of a command as a table on the terminal and as JSON on disk."""
+"""Show a command's result as a table on the terminal and JSON on disk."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""open_clip's models, their weights read as tensors alone, and their image tower as an extractor of torch-fidelity."""
+"""Load open_clip's models, weights as tensors alone, and extract features by their image tower."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ EXAMPLE = "ViT-B-32:laion2b_s34b_b79k"
 
 @registered(OPEN_CLIP)
 class OpenClipFeatureExtractor(FeatureExtractorBase):
-    """Images [N, 3, H, W] uint8 of any size to `image_embeds`, [N, P], not normalised.
+    """Extract `image_embeds`, not normalised, of images by the image tower.
 
     `feature_extractor_weights_path`, an argument of torch-fidelity, names a file of weights; `clip_model` is as in
     `load_open_clip`.
@@ -41,7 +41,7 @@ class OpenClipFeatureExtractor(FeatureExtractorBase):
         return False
 
     def forward(self, input):
-        """uint8 [N, 3, H, W] -> (float32 [N, P],)."""
+        """Embed uint8 images [N, 3, H, W] of any size: (float32 [N, P],)."""
         return (self.network.encode_image(preprocessed(input, self.preprocess)).float(),)
 
 

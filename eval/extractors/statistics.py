@@ -1,4 +1,4 @@
-"""Statistics of an extractor's features over reference images: shipped, or computed once and kept."""
+"""Load an extractor's statistics over reference images: shipped, or computed once and kept."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +120,7 @@ def reference_statistics(
         reference: "train" or "test" of CIFAR-10, a folder of images, an npz file, or a file of statistics.
         data: CIFAR-10; not needed where statistics of it are there. Where it is given, or the variable
             MOBILEDIFF_DATA and the statistics are not the shipped ones, they must be of its images.
-        device: what the extractor runs on.
+        device: of the extractor.
 
     Raises:
         FileNotFoundError, ValueError: as in `load_reference`, `reference_images` and `compute_reference`; or the

@@ -1,4 +1,4 @@
-"""Frechet distance of images to a reference."""
+"""Measure the Frechet distance of images to a reference."""
 
 from pathlib import Path
 
@@ -33,7 +33,9 @@ def measure_frechet_distance(
     data: str | Path | None = None,
     resamples: int = 100,
 ) -> dict:
-    """Measure the Frechet distance, its floor against CIFAR-10 and, with known labels, the judge's accuracies.
+    """Measure the Frechet distance, its floor and, with known labels, the judge's accuracies.
+
+    The floor is the distance of CIFAR-10's test set to its training set.
 
     Args:
         measured: images and their features.

@@ -1,4 +1,4 @@
-"""Retrieval of an image's caption, and of a phrasing's noun, by a CLIP."""
+"""Measure retrieval of an image's caption, and of a phrasing's noun, by a CLIP."""
 
 import torch
 
@@ -10,7 +10,7 @@ from eval.samples.images import ImageSet
 from eval.samples.prompts import DEFAULT_TEMPLATE
 from mobilediff.captions import CLASS_NAMES, caption, load_nouns
 
-# None of these words, nor the double mark, is among what training puts around a noun.
+# Training puts none of these words, nor the double mark, around a noun.
 UNSEEN_PHRASINGS = {
     "shouted": lambda noun: caption(noun, "{article} {noun}").upper() + "!!",
     "old": lambda noun: f"a picture of an old {noun}",
@@ -28,7 +28,7 @@ def measure_retrieval(
         clip: the model.
         images: with class labels; images without a noun are left out of the noun figures.
         template: makes the captions.
-        device: what the model runs on.
+        device: of the model.
 
     Returns:
         `n`, `class_top1`, of images with known nouns `noun_top1`, `noun_top5` and their number `noun_n`, `intervals`

@@ -1,4 +1,4 @@
-"""Top-k accuracies of class and noun logits, and their intervals."""
+"""Compute top-k accuracies of class and noun logits, and their intervals."""
 
 import torch
 
@@ -8,17 +8,33 @@ NOUN_FIGURES = {"noun_top1": 1, "noun_top5": 5}  # name to k
 
 
 def top_k_hits(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torch.Tensor:
-    """1 where the label [N] of a row of logits [N, C] is among the `k` largest, else 0; float64 [N]."""
+    """Mark the rows whose label is among the `k` largest logits.
+
+    Args:
+        logits: [N, C].
+        labels: int64 [N].
+        k: 1 to C.
+
+    Returns:
+        1 for a hit, else 0; float64 [N].
+    """
     return (logits.topk(k, dim=1).indices == labels[:, None]).any(1).double()
 
 
 def top_k_accuracy(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> float:
-    """Average `top_k_hits`, 0 to 1."""
+    """Average `top_k_hits` of logits [N, C] and labels [N]: 0 to 1."""
     return top_k_hits(logits, labels, k).mean().item()
 
 
 def known_nouns(noun_ids: torch.Tensor | None) -> torch.Tensor:
-    """True where a noun is known, that is not -1, bool [N]; of length 0 where none is."""
+    """Mark known nouns.
+
+    Args:
+        noun_ids: int64 [N], -1 where not known; or None.
+
+    Returns:
+        bool [N], or [0] for None.
+    """
     return noun_ids >= 0 if noun_ids is not None else torch.zeros(0, dtype=torch.bool)
 
 
@@ -60,7 +76,15 @@ def accuracies(
 def accuracy_intervals(
     features: dict[str, torch.Tensor], class_labels: torch.Tensor | None, noun_ids: torch.Tensor | None
 ) -> dict:
-    """Compute intervals of the figures of `accuracies` over two images or more; arguments as there."""
+    """Compute intervals of the figures of `accuracies` over two images or more.
+
+    Args:
+        features: `class_logits` [N, C] and `noun_logits` [N, M].
+        class_labels, noun_ids: as in `accuracies`.
+
+    Returns:
+        By the figure's name, as `mean_interval`.
+    """
     intervals = {}
     if class_labels is not None and len(class_labels) >= 2:
         intervals["class_accuracy"] = mean_interval(top_k_hits(features["class_logits"], class_labels))

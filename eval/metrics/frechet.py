@@ -1,4 +1,4 @@
-"""Frechet distance between Gaussians fitted to features."""
+"""Compute the Frechet distance between Gaussians fitted to features."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from eval.metrics.checks import check_features
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and covariance of features, and the first features themselves.
+    """Hold mean and covariance of features, and the first features themselves.
 
     Attributes:
         mu: mean, float64 [F].
@@ -63,9 +63,9 @@ def feature_statistics(features: torch.Tensor, **metadata: str) -> Statistics:
 
 
 def frechet_distance(first: Statistics, second: Statistics) -> float:
-    """Compute |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) in float64, by torch-fidelity's own function.
+    """Compute |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two Gaussians.
 
-    Source: Heusel et al., arXiv 1706.08500, equation 6.
+    Source: Heusel et al., arXiv 1706.08500, equation 6; by torch-fidelity's own function, in float64.
 
     Raises:
         ValueError: the two have different numbers of features.

@@ -1,4 +1,4 @@
-"""Copies of training images by nearest training rows, and diversity over seeds by pairwise distances."""
+"""Find copies by nearest training rows, and measure diversity over seeds by pairwise distances."""
 
 import numpy as np
 import torch

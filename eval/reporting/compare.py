@@ -27,13 +27,13 @@ LATENCY_PARTS = ("network_call", "image")
 
 @dataclass(frozen=True)
 class Change:
-    """One figure before and after.
+    """Compare one figure before and after.
 
     Attributes:
         model: the row.
         figure: the section and key.
         before, after: the values.
-        verdict: "moved", "within", "no interval", or why the two are not comparable.
+        verdict: "moved", "within", "no interval", or the reason why the two are not comparable.
     """
 
     model: str

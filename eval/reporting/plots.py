@@ -1,4 +1,4 @@
-"""Plots of the report's records (distance over latency and NFE, nearest training images) and of guidance sweeps."""
+"""Plot distance over latency and NFE, nearest training images, and guidance sweeps."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -92,7 +92,7 @@ def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: s
 
 
 def sweep_lines(points: list[GuidancePoint]) -> dict[str, list[GuidancePoint]]:
-    """Group the points of a sweep into lines over the scale, by scheduler, steps and interval.
+    """Group the points of a sweep into lines by scheduler, steps and interval.
 
     A point without guidance starts every line of its scheduler and steps.
     """
@@ -111,7 +111,7 @@ def sweep_lines(points: list[GuidancePoint]) -> dict[str, list[GuidancePoint]]:
 
 
 def draw_guidance(sweep: GuidanceResult, file: str | Path) -> None:
-    """Plot class accuracy and Frechet distance over the guidance scale into a PNG file, intervals shaded."""
+    """Plot class accuracy and Frechet distance over the guidance scale, intervals shaded, as PNG."""
     wide, high = SIZE
     figure, panels = plt.subplots(ncols=2, figsize=(1.5 * wide, high), dpi=RESOLUTION)
     shown = (

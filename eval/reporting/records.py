@@ -1,4 +1,4 @@
-"""Records of every checkpoint: kept on disk, each section measured once."""
+"""Keep records of every checkpoint on disk, and measure each section once."""
 
 import sys
 from dataclasses import replace
@@ -52,7 +52,7 @@ def agrees(there: dict, wanted: dict) -> bool:
 
 
 class Report:
-    """Records on disk, and the measurement of missing sections.
+    """Keep records on disk, and measure missing sections.
 
     Args:
         file: docs/results.json.
@@ -209,7 +209,7 @@ class Report:
         return self._sets[name, "class"]
 
     def check_data(self, sections: list[str]) -> None:
-        """Refuse, before samples are drawn, sections whose rows for scale need images that are not there."""
+        """Refuse sections whose rows for scale need missing images, before samples are drawn."""
         judge, clip = judge_extractor().protocol(), bundled_clip(device=self.device).protocol()
         extracted = {"distance": "frechet_distance", "quality": "quality", "nouns": "nouns", "clip": "clip"}
         for section in set(sections) & set(extracted):
@@ -272,7 +272,7 @@ class Report:
         return [name for name in SCALE if not agrees(self.record(name).get(section, {}).get("protocol", {}), protocol)]
 
     def finish(self) -> Results:
-        """Drop records of other models and sections of other extractors, add the tables' cells, write and return."""
+        """Drop other models and other extractors' sections, add the tables' cells, write, return."""
         for name in list(self.results["records"]):
             record, folder = self.results["records"][name], self.checkpoints / name
             if name in SCALE or "peer" in record or not record.get("shipped", True):

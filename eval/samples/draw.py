@@ -1,4 +1,4 @@
-"""Draw samples with one seed an image: but for rounding, an image does not depend on its batch or process."""
+"""Draw samples with one seed an image, independent of batch and process but for rounding."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -65,7 +65,7 @@ def _checked(images: np.ndarray | None, seeds: list[int], name: str) -> np.ndarr
     if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[::3] != (len(seeds), 3):
         returned = images.shape if isinstance(images, np.ndarray) else type(images).__name__
         raise ValueError(f"{name} returned {returned} for {len(seeds)} samples; expected RGB images [B, H, W, 3]")
-    inside = ((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))  # false for what is not finite
+    inside = ((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))  # false for values that are not finite
     if not inside.all():
         row = int(np.flatnonzero(~inside)[0])
         low, high = images[row].min(), images[row].max()

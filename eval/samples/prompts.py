@@ -1,4 +1,4 @@
-"""Prompts of samples: classes in turn, or nouns as often as CIFAR-10's test images show them."""
+"""Plan prompts: classes in turn, or nouns as often as CIFAR-10's test images show them."""
 
 import inspect
 from bisect import bisect_right
@@ -45,7 +45,7 @@ def noun_counts_sha256() -> str:
 
 
 def nouns_in_turn(label: int, count: int) -> list[int]:
-    """Order a class's nouns so that each has about its fraction of any first N turns.
+    """Order a class's nouns so that any first turns hold about each noun's fraction.
 
     The turn k falls on the noun that holds the fraction frac((k + 1/2) golden ratio), a low-discrepancy sequence.
 
@@ -70,7 +70,7 @@ def nouns_of_class(label: int) -> list[str]:
 
 
 def commonest_nouns(count: int) -> list[str]:
-    """List the commonest noun of each class, then the second of each, without the classes' own names.
+    """List each class's commonest noun, then each second one, without the classes' own names.
 
     Raises:
         ValueError: fewer than none, or more than there are.
@@ -91,7 +91,7 @@ DEFAULT_TEMPLATE = inspect.signature(MobileDiffusionPipeline.__init__).parameter
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """Prompt and labels of each sample, balanced over the classes in every ten.
+    """Hold prompt and labels of each sample, balanced over the classes in every ten.
 
     Attributes:
         n: samples.

@@ -1,4 +1,4 @@
-"""Samples on disk, as PNG files or an npz file, drawn where they are missing."""
+"""Keep samples on disk, as PNG files or an npz file, and draw missing ones."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from mobilediff.files import atomic_path, read_json, write_json
 
 
 class PngFolder:
-    """Samples as <index>.png with manifest.json and labels.json beside them."""
+    """Keep samples as <index>.png with manifest.json and labels.json beside them."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -54,7 +54,10 @@ class PngFolder:
 
 
 class NpzFile:
-    """Samples as one npz file (`images` NHWC uint8, labels, protocol); batches wait as shards in <file>.parts."""
+    """Keep samples as one npz file: `images`, uint8 [N, H, W, 3], labels and protocol.
+
+    Batches wait as shards in <file>.parts.
+    """
 
     def __init__(self, file: Path):
         self.file = file
@@ -115,7 +118,7 @@ def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int)
             raise ValueError(f"samples without {store.manifest}: their protocol is not known, choose another --output")
         return done
     there, wanted = read_json(store.manifest), settings.protocol(n)
-    # Where a sample was drawn and how many there are does not decide what sample i looks like.
+    # Sample i depends neither on the device nor on the number of samples.
     different = [key for key in asdict(settings) if key not in there or there[key] != wanted[key]]
     if different:
         detail = "; ".join(f"{key} is {there.get(key)!r} there, {wanted[key]!r} here" for key in different)

@@ -1,4 +1,7 @@
-"""Pruning of a MobileUNet by L1 norm: whole channels, which makes it smaller, or single weights, which does not."""
+"""Prune a MobileUNet by L1 norm: whole channels, or single weights.
+
+Only whole channels make the network smaller; single weights stay in it as zeros.
+"""
 
 import torch
 from torch import nn
@@ -9,17 +12,18 @@ from mobilediff.models.variants import variant
 
 
 def check_pruning_ratio(pruning_ratio: float) -> None:
-    """Refuse a fraction outside 0 <= ratio < 1."""
+    """Refuse a fraction outside 0 <= ratio < 1: ValueError."""
     if not 0 <= pruning_ratio < 1:
         raise ValueError(f"pruning_ratio is {pruning_ratio}; accepted are fractions from 0 to below 1")
 
 
 @torch.no_grad()
 def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
-    """A narrower copy: the inner channels of ResNet blocks and feed-forwards with the smallest L1 norm are gone.
+    """Copy a network without the inner channels of smallest L1 norm.
 
-    The widths that stay are in the copy's config, so that `from_pretrained` rebuilds it. Inside a ResNet block each
-    group of the group normalisation loses as many channels, so that every channel stays in its group.
+    Inner channels are those between the two convolutions of a ResNet block and between the two layers of a
+    feed-forward. The widths that stay are in the copy's config, so that `from_pretrained` rebuilds it. Inside a ResNet
+    block each group of the group normalisation loses as many channels, so that every channel stays in its group.
 
     Args:
         unet: the network to prune, left as it is.
@@ -56,10 +60,16 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
 
 @torch.no_grad()
 def prune_weights(unet: MobileUNet, pruning_ratio: float) -> dict[str, torch.Tensor]:
-    """Zero the smallest weights of each convolution and linear layer in place (MobileGen's L1-unstructured pruning).
+    """Zero the smallest weights of each convolution and linear layer, in place.
+
+    This is MobileGen's L1-unstructured pruning.
+
+    Args:
+        unet: the network, changed.
+        pruning_ratio: fraction of each layer's weights to zero.
 
     Returns:
-        A mask for each pruned parameter, by name: 1 where a weight stays.
+        A mask for each pruned parameter, by name, of the parameter's shape: 1 where a weight stays, else 0.
 
     Raises:
         ValueError: a ratio outside 0 <= ratio < 1.
@@ -75,7 +85,7 @@ def prune_weights(unet: MobileUNet, pruning_ratio: float) -> dict[str, torch.Ten
 
 
 def _output_weight(conv: nn.Module) -> torch.Tensor:
-    """The weight whose rows are the output channels."""
+    """Return the weight whose rows are the output channels, [C_out, ...]."""
     return conv.pointwise.weight if isinstance(conv, SeparableConv2d) else conv.weight
 
 

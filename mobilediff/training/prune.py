@@ -1,4 +1,4 @@
-"""Stage `prune`: prune the one-step student, then repair it against its unpruned self."""
+"""Prune the one-step student, then repair it against its unpruned self."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ from mobilediff.training.engine.trainer import Draws
 
 
 class PruneOptions(GeneratorOptions):
-    """Options of the stage; VAE and text encoder are the student's.
+    """Configure the stage `prune`; VAE and text encoder are the student's.
 
     Attributes:
         student: pipeline folder of the one-step student.
@@ -40,7 +40,7 @@ class PruneOptions(GeneratorOptions):
 
 
 class Prune(GeneratorStage[PruneOptions]):
-    """Prunes and repairs."""
+    """Prune the student and repair it."""
 
     def setup(self) -> None:
         options = self.options

@@ -1,4 +1,4 @@
-"""Stage `student`: MobileUNet by knowledge distillation from the teacher's output and features."""
+"""Train a MobileUNet by knowledge distillation from the teacher's output and features."""
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from mobilediff.training.losses.distillation import feature_loss
 
 
 class StudentOptions(GeneratorOptions):
-    """Options of the stage; VAE and text encoder are the teacher's.
+    """Configure the stage `student`; VAE and text encoder are the teacher's.
 
     Attributes:
         teacher: pipeline folder.
@@ -47,7 +47,7 @@ class FeatureTap:
         self.hooks = [stage.register_forward_hook(self._keep) for stage in stages]
 
     def _keep(self, module: nn.Module, inputs, output) -> None:
-        if len(self.features) == self.num_stages:  # left by a call that nobody asked the features of
+        if len(self.features) == self.num_stages:  # left by a call without a `pop` after it
             self.features = []
         self.features.append(output[0] if isinstance(output, tuple) else output)
 
@@ -57,7 +57,7 @@ class FeatureTap:
             hook.remove()
 
     def pop(self) -> list[torch.Tensor]:
-        """Return the features of the last forward pass, each [B, C_i, H_i, W_i], and forget them."""
+        """Return and forget the features of the last forward pass, [B, C_i, H_i, W_i] each."""
         features, self.features = self.features, []
         return features
 
@@ -81,6 +81,16 @@ class DistilledStudent(nn.Module):
         object.__setattr__(self, "tap", FeatureTap(unet))
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, **conditioning):
+        """Predict v, and regress the teacher's features.
+
+        Args:
+            noisy: latents, [B, C, H, W].
+            timesteps: [B].
+            conditioning: keyword arguments of the student, as `Conditioning` gives them.
+
+        Returns:
+            The student's output, [B, C, H, W], and a feature map for each matched stage, [B, teacher width, H_i, W_i].
+        """
         prediction = self.unet(noisy, timesteps, **conditioning).sample
         features = self.tap.pop()
         return prediction, [

@@ -1,9 +1,9 @@
-"""Stage `tiny_vae`: the full VAE distilled into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
+"""Distil the full VAE into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
 
-As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) it learns the full decoder's images of latents that
-students drew; beside that it learns the training images from their latents, and, where that has a weight, to be taken
-for real images by a discriminator. Its latents are normalised ones, and its own encoder learns them too, so that both
-halves belong together.
+As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) the new decoder learns the full decoder's images of
+latents that students drew. It also learns the training images from their latents and, where that has a weight, to
+deceive a discriminator. Its latents are normalised ones; the new encoder learns to make them, so that both halves
+belong together.
 """
 
 import copy
@@ -32,19 +32,19 @@ from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageOptions
 
-HELD_OUT = 500  # synthetic latents that figures are of
+HELD_OUT = 500  # synthetic latents to measure with
 SHOWN = 16
 
 
 class TinyVaeOptions(DecoderStageOptions):
-    """Options of the stage.
+    """Configure the stage `tiny_vae`.
 
     Attributes:
         network: config of `AutoencoderTiny`.
         students: pipeline folders that draw the synthetic latents, each as many; all with one VAE, the full one.
         num_latents: of each student; the last 500 of all are held out.
         class_probability: fraction of their captions that name the class instead of the noun.
-        num_real: training images of a batch, whose latents both halves learn; the rest is synthetic.
+        num_real: training images of a batch, whose latents both encoder and decoder learn; the rest is synthetic.
         lambda_encoder: weight of the encoder's mean squared error.
         validation_samples: samples of the first student, decoded by the small VAE and measured by the `Monitor` every
             `sample_every` steps; 0 for none.
@@ -87,7 +87,15 @@ class TinyAutoencoder(nn.Module):
         self.vae = vae
 
     def forward(self, images: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents [M, C, h, w] of images [M, 3, H, W] in [-1, 1], and images [N, 3, H, W] of latents [N, C, h, w]."""
+        """Encode images and decode latents.
+
+        Args:
+            images: float [M, 3, H, W] in [-1, 1].
+            latents: normalised, [N, C, h, w].
+
+        Returns:
+            Latents of the images, [M, C, h, w], and images of the latents, [N, 3, H, W].
+        """
         return self.vae.encode(images).latents, self.vae.decode(latents).sample
 
 
@@ -127,7 +135,7 @@ def check_shapes(vae: AutoencoderTiny, full_vae: VAE, images: torch.Tensor) -> N
 
 
 class TinyVae(DecoderStage[TinyVaeOptions]):
-    """Distils both halves."""
+    """Distil encoder and decoder."""
 
     def setup(self) -> None:
         """See `Stage.setup`.
@@ -158,7 +166,7 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
             )
             self.latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(device)
         self.images = dataset.images.to(device)
-        self.halves = self.trainer.add("vae", TinyAutoencoder(self.vae))
+        self.autoencoder = self.trainer.add("vae", TinyAutoencoder(self.vae))
         self.add_loss(encoder, F.mse_loss)
         self.monitor = Monitor(options.validation_samples, device) if options.validation_samples else None
         self.pipeline = copy.copy(pipelines[0])
@@ -184,7 +192,7 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
     def step(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], draws: Draws) -> dict[str, torch.Tensor]:
         (latents, targets, real), num_real = batch, self.options.num_real
         with self.trainer.autocast():
-            encoded, decoded = (output.float() for output in self.halves(real[:num_real], latents))
+            encoded, decoded = (output.float() for output in self.autoencoder(real[:num_real], latents))
         loss, terms = self.compare(decoded, targets, draws)
         terms["loss_encoder"] = F.mse_loss(encoded, latents[:num_real])
         self.trainer.update("vae", loss + self.options.lambda_encoder * terms["loss_encoder"])

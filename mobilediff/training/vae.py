@@ -1,4 +1,4 @@
-"""Stage `vae`: diffusers' `AutoencoderKL` at f = 2, by reconstruction, KL and perceptual terms (arXiv 2112.10752)."""
+"""Train diffusers' `AutoencoderKL` at f = 2 by reconstruction, KL and perceptual terms (arXiv 2112.10752)."""
 
 import copy
 from pathlib import Path
@@ -23,7 +23,7 @@ from mobilediff.training.losses.perceptual import PerceptualLoss
 
 
 class VaeOptions(TrainingOptions):
-    """Options of the stage.
+    """Configure the stage `vae`.
 
     Attributes:
         network: config of `AutoencoderKL`.
@@ -39,7 +39,7 @@ class VaeOptions(TrainingOptions):
 
 
 class Autoencoding(nn.Module):
-    """Encode and decode with given noise, in one call that compiles and runs on several devices."""
+    """Encode and decode with given noise, in one call to compile and distribute."""
 
     def __init__(self, vae: AutoencoderKL):
         super().__init__()
@@ -58,7 +58,12 @@ class Autoencoding(nn.Module):
 
 @torch.no_grad()
 def set_latent_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
-    """Write each latent channel's mean and deviation over uint8 images [N, 3, H, W] into the config."""
+    """Write each latent channel's mean and deviation over images into the config.
+
+    Args:
+        vae: its config is changed.
+        images: uint8 [N, 3, H, W].
+    """
     latents = torch.cat([encode(vae, to_float(batch)).float() for batch in images.split(250)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())

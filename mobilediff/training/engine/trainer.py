@@ -46,7 +46,7 @@ def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
 
 @dataclass
 class Draws:
-    """Sources of a step's randomness; nothing else is random.
+    """Hold the sources of a step's randomness; nothing else is random.
 
     Attributes:
         index: the step's number, from 0.
@@ -85,6 +85,7 @@ class TrainedNetwork:
         return self.emas[decay]
 
     def tensors(self) -> dict[str, torch.Tensor]:
+        """Collect the tensors of network, optimiser and averages by name, of any shape."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
         for decay, ema in self.emas.items():
@@ -92,6 +93,7 @@ class TrainedNetwork:
         return tensors
 
     def load(self, tensors: dict[str, torch.Tensor], ema_steps: int) -> None:
+        """Restore tensors of any shape that `tensors` collected, and the averages' number of steps."""
         self.network.load_state_dict(_with_prefix(tensors, "network."))
         load_optimizer_tensors(self.optimizer, _with_prefix(tensors, "optimizer."))
         for decay, ema in self.emas.items():
@@ -145,6 +147,7 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
+        """Return the device of this process."""
         return self.accelerator.device
 
     @contextmanager
@@ -168,6 +171,7 @@ class Trainer:
 
     @property
     def images_seen(self) -> int:
+        """Count the images of all steps so far, over all processes."""
         return self.step * self.options.batch_size * self.accelerator.num_processes
 
     def add(
@@ -238,7 +242,7 @@ class Trainer:
             Whether the planned last step was reached.
 
         Raises:
-            FloatingPointError: a weight is not finite when it is to be saved; the state before stays.
+            FloatingPointError: a weight is not finite when a state is saved; the state before stays.
             ValueError: the run was begun on another number of processes, or they do not see one run folder.
         """
         if self.limits.benchmark:
@@ -285,7 +289,7 @@ class Trainer:
         return self.step >= self.options.steps
 
     def log_image(self, name: str, image: torch.Tensor) -> None:
-        """Log an image [3, H, W], float in [0, 1] or uint8, of the current step to tensorboard."""
+        """Log an image of the current step to tensorboard: [3, H, W], float in [0, 1] or uint8."""
         self.writer.add_image(name, image, self.step)
 
     def _train_step(self, stage: Trainable) -> dict[str, torch.Tensor]:
@@ -396,7 +400,7 @@ class Trainer:
         if scalars["num_processes"] != num_processes:
             raise ValueError(
                 f"{self.folder} was begun on {scalars['num_processes']} processes and is now on {num_processes}: each "
-                "draws its own share of the images, so take the same number"
+                "draws its own part of the images, so take the same number"
             )
         for name, network in self.networks.items():
             network.load(_with_prefix(tensors, f"{name}/"), scalars["ema_steps"].get(name, 0))

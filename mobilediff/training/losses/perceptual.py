@@ -34,7 +34,7 @@ class PerceptualLoss(nn.Module):
 
 
 class LatentPerceptualLoss:
-    """Compare what latents decode to with images of targets, decoded once.
+    """Compare decoded latents with the images of targets, which are decoded once.
 
     Args:
         perceptual: loss of float images and targets, each [N, 3, H, W].

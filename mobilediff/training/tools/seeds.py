@@ -1,4 +1,6 @@
-"""The same eight seeds at every evaluation of a run: whether training sharpens samples or makes them alike.
+"""Draw the same eight seeds at every evaluation of a run.
+
+The picture shows whether training sharpens samples or makes them alike.
 
 python -m mobilediff.training.tools.seeds runs/one-step --classes horse ship --output seeds.png
 """
@@ -17,7 +19,10 @@ PADDING = 2  # of torchvision's make_grid, which drew the run's grids
 
 
 def read_rows(run: Path, class_name: str) -> dict[int, np.ndarray]:
-    """The row of a class in each of the run's grids, uint8 [H, W, 3], by step.
+    """Cut the row of a class out of each of the run's grids.
+
+    Returns:
+        By step, uint8 [H, W, 3].
 
     Raises:
         FileNotFoundError: the run has drawn no grid.
@@ -40,7 +45,7 @@ def read_rows(run: Path, class_name: str) -> dict[int, np.ndarray]:
 
 
 def draw(run: Path, class_names: list[str], output: Path) -> None:
-    """One panel a class, one row an evaluation, written as PNG."""
+    """Draw each class in a panel, each evaluation as a row, into a PNG file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,7 +64,7 @@ def draw(run: Path, class_names: list[str], output: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Draw the run of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m mobilediff.training.tools.seeds", description=__doc__.splitlines()[0]
     )

@@ -1,4 +1,4 @@
-"""What a VAE loses, against closed forms."""
+"""Check reconstruction figures against closed forms."""
 
 import math
 from types import SimpleNamespace
