@@ -35,7 +35,7 @@ def gradient_in(image: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
     """Compute d loss / d image of a leaf [N, 3, H, W]; adds to the gradient of every other leaf that requires one."""
     image.grad = None
     loss.backward()
-    return image.grad
+    return image.grad  # pyright: ignore[reportReturnType] - of the call above
 
 
 class DecoderLoss:
