@@ -119,7 +119,7 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict]) ->
 
 def main(argv: list[str] | None = None) -> None:
     """The command line. The address and the port are gradio's GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("--precompute", action="store_true", help=f"make the examples in {EXAMPLES.name}/ and stop")
     args = parser.parse_args(argv)
     models, problems = load_models(CHECKPOINTS)

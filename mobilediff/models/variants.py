@@ -1,10 +1,15 @@
 """A network like another one, with some fields of its config changed."""
 
+from typing import TypeVar
+
 from diffusers.models.modeling_utils import ModelMixin
 
+Network = TypeVar("Network", bound=ModelMixin)
 
-def variant(network: ModelMixin, **changes) -> ModelMixin:
+
+def variant(network: Network, **changes) -> Network:
     """A network of the same class, random weights, on the same device, its config that of `network` with `changes`."""
     # diffusers lists under `_use_default_values` the fields that `from_config` is to ignore
     config = {name: value for name, value in network.config.items() if not name.startswith("_")}
-    return type(network).from_config({**config, **changes}).to(network.device)
+    changed = type(network).from_config({**config, **changes})  # pyright: ignore[reportAttributeAccessIssue] - ConfigMixin's
+    return changed.to(network.device)

@@ -26,4 +26,4 @@ def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
 
 def _takes_one_call_a_step(scheduler: type) -> bool:
     """False for solvers of a higher order by further calls, and for those whose libraries are not installed."""
-    return issubclass(scheduler, SchedulerMixin) and scheduler.order == 1
+    return issubclass(scheduler, SchedulerMixin) and scheduler.order == 1  # pyright: ignore[reportAttributeAccessIssue]
