@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
 
     The variables GRADIO_SERVER_NAME and GRADIO_SERVER_PORT set the address and the port.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("--precompute", action="store_true", help=f"make the examples in {EXAMPLES.name}/ and stop")
     args = parser.parse_args(argv)
     models, problems = load_models(CHECKPOINTS)

@@ -8,14 +8,14 @@ Pixels are enlarged without smoothing. With several models a prompt has a row fo
 the second half of the prompts out beside the first.
 """
 
-import argparse
 from itertools import pairwise
 from pathlib import Path
 
-from accelerate import PartialState
 from PIL import Image, ImageDraw, ImageFont
 
+from eval.cli.parser import command_parser
 from eval.cli.run import run
+from eval.protocol import default_device
 from eval.samples.draw import draw
 from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns
@@ -68,7 +68,7 @@ def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str
     grid = Image.new("RGB", (left + width * len(rows[0]), MARGIN + height * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
-            enlarged = image.resize((scale * image.width, scale * image.height), Image.NEAREST)
+            enlarged = image.resize((scale * image.width, scale * image.height), Image.Resampling.NEAREST)
             grid.paste(enlarged, (left + x * width, MARGIN + y * height))
     if labels:
         draw = ImageDraw.Draw(grid)
@@ -89,7 +89,7 @@ def side_by_side(blocks: list[Image.Image]) -> Image.Image:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m eval.grid", description=__doc__.splitlines()[0])
+    parser = command_parser("eval.grid", __doc__)
     parser.add_argument("--model", nargs="+", required=True, help="checkpoint folders, one row each for every prompt")
     parser.add_argument("--output", required=True, help="a PNG file")
     parser.add_argument("--prompts", nargs="+", help="one row each (default: the ten classes)")
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     if not 1 <= args.blocks <= count:
         raise ValueError(f"--blocks is {args.blocks}; accepted are 1 to the number of prompts, {count}")
     grids = []
-    pipelines = [load_sampler(folder, PartialState().device) for folder in args.model]
+    pipelines = [load_sampler(folder, default_device()) for folder in args.model]
     for model, pipeline in zip(args.model, pipelines, strict=True):
         prompts = [*(args.prompts or []), *(caption(name, pipeline.config.class_template) for name in names)]
         grids.append(draw_grid(pipeline, model, prompts, args.seeds, args.steps, args.guidance_scale))

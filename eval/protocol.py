@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 SAMPLING_LIBRARIES = ("torch", "diffusers", "transformers")
 LIBRARIES = (*SAMPLING_LIBRARIES, "torchvision", "accelerate", "torch-fidelity", "open-clip-torch", "numpy", "pillow")
@@ -66,6 +67,11 @@ def seed_range(seed: int, n: int) -> str:
 def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     """Return the versions that can move a figure, by distribution name."""
     return {name: version(name) for name in names}
+
+
+def default_device() -> torch.device:
+    """Return the device that accelerate gives this process."""
+    return PartialState().device  # pyright: ignore[reportReturnType] - None only before it is made
 
 
 def device_description(device: torch.device | str) -> dict:

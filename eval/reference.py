@@ -8,12 +8,10 @@ noun_counts.json. A file of statistics holds mean and covariance, the features o
 hashes of extractor and images.
 """
 
-import argparse
 from pathlib import Path
 
-from accelerate import PartialState
-
 from eval.cli.extractors import add_extractor_arguments
+from eval.cli.parser import command_parser
 from eval.cli.run import run
 from eval.extractors.base import Extractor
 from eval.extractors.choose import choose_extractor
@@ -26,6 +24,7 @@ from eval.extractors.statistics import (
     save_reference,
 )
 from eval.measures.clip_score import SHIPPED_REAL_SCORE, score_real_images
+from eval.protocol import default_device
 from eval.samples.images import ImageSet, real_images, resized
 from eval.samples.prompts import DEFAULT_TEMPLATE, SHIPPED_NOUN_COUNTS, write_noun_counts
 from mobilediff.data import SPLITS
@@ -34,7 +33,7 @@ from mobilediff.files import write_json
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m eval.reference", description=__doc__.splitlines()[0])
+    parser = command_parser("eval.reference", __doc__)
     parser.add_argument("--images", help="train, test, a folder of images or an npz file (default: all shipped files)")
     parser.add_argument("--output", help=f"of --images: the file of statistics, ends in {STATISTICS_SUFFIX}")
     add_extractor_arguments(parser)
@@ -59,9 +58,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _write_statistics(extractor: Extractor, images: ImageSet, file: str | Path) -> None:
-    statistics = compute_reference(extractor, images, PartialState().device)
+    statistics = compute_reference(extractor, images, default_device())
     save_reference(statistics, file)
-    count, dim = statistics.features.shape
+    count, dim = statistics.kept_features().shape
     print(f"{file}: {statistics.n} images, {dim} features, those of the first {count} images kept")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from eval.benchmark.latency import MIN_RUNS, check_options
 from eval.benchmark.peers import PEERS
 from eval.cli.extractors import add_extractor_arguments
+from eval.cli.parser import command_parser
 from eval.cli.run import run
 from eval.extractors.choose import choose_extractor
 from eval.extractors.judge import JUDGE, judge_extractor
@@ -72,7 +73,7 @@ def sample_counts(values: list[str], models: list[str], default: int, option: st
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
-    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__.splitlines()[0])
+    parser = command_parser("eval.report", __doc__)
     parser.add_argument("--checkpoints", default="checkpoints", help="the folder of checkpoints")
     parser.add_argument("--models", nargs="+", help="names in that folder, or NAME=FOLDER (default: all names)")
     parser.add_argument("--n", nargs="+", default=[], help=f"samples, N or MODEL=N (default: {COUNT})")
@@ -144,7 +145,10 @@ def main(argv: list[str] | None = None) -> None:
     extractors = {JUDGE: judge_extractor()}
     chosen = choose_extractor(args.extractor, args.extractor_weights, args.clip_model)
     extractors[chosen.name] = chosen
-    arguments = {"latency": (args.threads, args.peers), "throughput": (args.threads, args.batch_sizes)}
+    arguments: dict[str, tuple] = {
+        "latency": (args.threads, args.peers),
+        "throughput": (args.threads, args.batch_sizes),
+    }
     arguments["distance"] = (list(extractors.values()),)
     for section in SECTIONS:
         if section in args.only:

@@ -21,7 +21,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from mobilediff.files import read_json, write_json
 
@@ -154,8 +154,9 @@ class Distance(Measured, Nouns):
 
     @model_validator(mode="after")
     def _name_one_distance(self) -> "Distance":
-        if len(self.model_extra) != 1 or not next(iter(self.model_extra)).startswith("frechet_"):
-            raise ValueError(f"one key frechet_... is needed, not {', '.join(self.model_extra) or 'none'}")
+        keys = list(self.__pydantic_extra__)
+        if len(keys) != 1 or not keys[0].startswith("frechet_"):
+            raise ValueError(f"one key frechet_... is needed, not {', '.join(keys) or 'none'}")
         return self
 
 
@@ -229,8 +230,8 @@ class Quality(Measured):
 class JudgeQuality(Quality):
     """Hold the judge's figures, copies among them, as in the report."""
 
-    kernel_distance_mean: float
-    copies: Copies
+    kernel_distance_mean: float  # pyright: ignore[reportGeneralTypeIssues] - required again
+    copies: Copies  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class ClipScore(Measured):
@@ -353,7 +354,7 @@ class Record(Model):
     @property
     def other_distances(self) -> dict[str, OtherDistance]:
         """Collect the sections of other extractors' distances, by key."""
-        return self.model_extra
+        return self.__pydantic_extra__
 
 
 class Results(Model):
@@ -544,7 +545,9 @@ def check_result(command: str, content: dict) -> CommandResult:
 
 def json_schema() -> dict:
     """Make the JSON Schema of the report's file and of a command's result, under $defs."""
-    models = [(model, "validation") for model in (Results, *get_args(get_args(CommandResult)[0]))]
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (model, "validation") for model in (Results, *get_args(get_args(CommandResult)[0]))
+    ]
     title = "Results of eval: the report's file (Results), and the result of each command"
     return models_json_schema(models, title=title)[1]
 

@@ -75,9 +75,8 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
     else:
         images, labels, filenames = _read_hub(str(source), split)
     if resolution != images.shape[1]:
-        images = np.stack(
-            [np.asarray(Image.fromarray(image).resize((resolution,) * 2, Image.LANCZOS)) for image in images]
-        )
+        size, lanczos = (resolution, resolution), Image.Resampling.LANCZOS
+        images = np.stack([np.asarray(Image.fromarray(image).resize(size, lanczos)) for image in images])
     return ImageDataset(
         images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),  # NHWC -> NCHW
         labels=torch.tensor(labels, dtype=torch.int64),

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -34,7 +34,7 @@ def matrix_gflops(duration: float) -> float:
     return 2 * MATRIX_SIZE**3 / duration / 1e9
 
 
-def summary(times: list[float]) -> dict:
+def summary(times: Sequence[float]) -> dict:
     """Summarise times in seconds: `median_ms`, `p90_ms` (90th percentile, nearest rank) and `runs`."""
     ordered = sorted(times)
     p90 = ordered[math.ceil(0.9 * len(ordered)) - 1]  # nearest rank

@@ -7,9 +7,10 @@ network call reaches a fraction of. Memory is measured after the timed runs, in 
 
 import math
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
@@ -19,7 +20,7 @@ from eval.benchmark.size import PROMPT, network_inputs
 from eval.protocol import measured_with
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
-from mobilediff.pipeline import encode_text
+from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.timing import matrix_gflops, matrix_products, seconds, summary
 
 PARTS = ("text_encoder", "network_call", "vae_decoder", "image")
@@ -31,6 +32,8 @@ MIN_RUNS = 3
 TIMED = "the second of two calls in a row, an image's with its prompt's embeddings kept from the first"
 # A call that takes more seconds has one warm-up and no call before a timed one: cold caches are nothing beside it.
 LONG_CALL = 10
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
@@ -49,8 +52,8 @@ def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
 
 
 def interleave(
-    calls: dict[Hashable, Callable[[], object]], device: torch.device, rounds: int, max_seconds: float
-) -> dict[Hashable, list[float]]:
+    calls: Mapping[Key, Callable[[], object]], device: torch.device, rounds: int, max_seconds: float
+) -> dict[Key, list[float]]:
     """Warm each call up, then time all in turn, round after round; arguments as in `measure_latency`.
 
     Returns:
@@ -85,7 +88,8 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes two lines a call on stderr
     with torch.autograd.profiler.profile(profile_memory=True) as profiler:
         call()
-    changes = (event.nbytes() for event in profiler.kineto_results.events() if event.name() == "[memory]")
+    events = profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess] - set at the block's end
+    changes = (event.nbytes() for event in events if event.name() == "[memory]")  # pyright: ignore[reportAttributeAccessIssue]
     return max(accumulate(changes), default=0)
 
 
@@ -119,7 +123,7 @@ def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: li
 
 @torch.no_grad()
 def measure_latency(
-    pipelines: dict[str, object],
+    pipelines: Mapping[str, MobileDiffusionPipeline | Peer],
     threads: int = 2,
     rounds: int = 20,
     max_seconds: float = 60,

@@ -82,7 +82,7 @@ class Peer:
         self.config, self.unet, self.pipeline = config, unet, None
         if config.num_inference_steps is not None:
             # The scheduler's defaults are DDPM's noise schedule.
-            self.pipeline = DDIMPipeline(unet, DDIMScheduler())
+            self.pipeline = DDIMPipeline(unet, DDIMScheduler())  # pyright: ignore[reportArgumentType] - any such network
             self.pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -107,11 +107,9 @@ class Peer:
         """Build a call of the network and, with a pipeline, one from noise to images."""
         inputs, generator = self.network_inputs(batch_size), torch.Generator("cpu")
         parts = {"network_call": lambda: self.unet(**inputs)}
-        if self.pipeline:
-            parts["image"] = lambda: self.pipeline(
-                batch_size=batch_size,
-                generator=generator.manual_seed(0),
-                num_inference_steps=self.config.num_inference_steps,
+        if (pipeline := self.pipeline) and (steps := self.config.num_inference_steps):
+            parts["image"] = lambda: pipeline(
+                batch_size=batch_size, generator=generator.manual_seed(0), num_inference_steps=steps
             )
         return parts
 
@@ -135,5 +133,5 @@ def load_peers(names: list[str], device: torch.device | str = "cpu") -> dict[str
     networks = {}
     for name in names:
         if PEERS[name].source not in networks:
-            networks[PEERS[name].source] = PEERS[name].build().to(device)
+            networks[PEERS[name].source] = PEERS[name].build().to(device)  # pyright: ignore[reportArgumentType]
     return {name: Peer(PEERS[name], networks[PEERS[name].source]) for name in names}

@@ -3,6 +3,7 @@
 import argparse
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 from eval.cli.sampling import add_model_arguments, add_sampling_arguments, sampler_from_arguments
 from eval.samples.images import ImageSet, check_size, read_images, resized
@@ -91,7 +92,7 @@ def measure_repeatedly(args: argparse.Namespace, measure: Callable[[ImageSet], d
     results = [
         measure(images_from_arguments(argparse.Namespace(**vars(args) | {"seed": seed}), labelled)) for seed in seeds
     ]
-    repeats = {"seeds": seeds}
+    repeats: dict[str, Any] = {"seeds": seeds}
     for key in (key for key, value in results[0].items() if isinstance(value, float) and key not in OF_REAL_IMAGES):
         values = [result[key] for result in results]
         repeats[key] = {"values": values, "mean": statistics.mean(values), "std": statistics.stdev(values)}

@@ -3,9 +3,9 @@
 import argparse
 from dataclasses import replace
 
-from accelerate import PartialState
 from diffusers import DiffusionPipeline
 
+from eval.protocol import default_device
 from eval.samples.pipelines import (
     load_diffusers_pipeline,
     load_sampler,
@@ -80,7 +80,7 @@ def sampler_from_arguments(args: argparse.Namespace) -> tuple[DiffusionPipeline,
 
 
 def _loaded_sampler(args: argparse.Namespace) -> tuple[DiffusionPipeline, SamplingSettings]:
-    device = PartialState().device
+    device = default_device()
     if args.model:
         if args.call or args.trust_remote_code:
             raise ValueError("--call and --trust-remote-code are options of --pipeline; --model takes --steps")

@@ -131,13 +131,13 @@ def reference_statistics(
     shipped = reference in SPLITS and reference_file(extractor, reference).parent == SHIPPED
     data = data if shipped else data_source(data)
     images = None if reference in SPLITS and not data else reference_images(reference, data)
-    sha256 = None if images is None else images.protocol["images_sha256"]
-    file = reference_file(extractor, reference if reference in SPLITS else sha256)
+    name = reference if images is None or reference in SPLITS else images.protocol["images_sha256"]
+    file = reference_file(extractor, name)
     if file.parent != SHIPPED and not file.exists():
         source = reference_images(reference, data) if images is None else images
         save_reference(compute_reference(extractor, source, device), file)
     statistics = load_reference(file, extractor)
-    if images is not None and statistics.metadata["images_sha256"] != sha256:
+    if images is not None and statistics.metadata["images_sha256"] != images.protocol["images_sha256"]:
         raise ValueError(
             f"{file} is of other images than {data or reference}, {reference_name(reference)}; take the images that "
             "it was made from, or move the file away to have it made again"

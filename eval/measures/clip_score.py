@@ -56,7 +56,7 @@ def score_real_images(clip: ClipModel, template: str, data: str | Path | None, n
     """
     images = real_images(data, "test")
     images = images.first(min(n or len(images), len(images)))
-    prompts = [caption(CLASS_NAMES[label], template) for label in images.class_labels.tolist()]
+    prompts = [caption(CLASS_NAMES[label], template) for label in images.known_labels().tolist()]
     score = clip_score(clip, images.images, prompts)
     real = {"real_images": images.protocol["images"], "real_images_sha256": images.protocol["images_sha256"]}
     return {"clip_score_real": score, "real_n": len(images), "template": template} | real | clip.protocol()

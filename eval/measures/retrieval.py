@@ -1,5 +1,7 @@
 """Measure retrieval of an image's caption, and of a phrasing's noun, by a CLIP."""
 
+from typing import Any
+
 import torch
 
 from eval.extractors.clip import ClipModel, normalized_images, normalized_texts
@@ -39,13 +41,14 @@ def measure_retrieval(
     noun_captions = normalized_texts(clip, [caption(noun, template) for noun in nouns])
     class_captions = normalized_texts(clip, [caption(name, template) for name in CLASS_NAMES])
     embedded = normalized_images(clip, images.images)
-    hits = {"class_top1": top_k_hits(embedded @ class_captions.T, images.class_labels)}
-    known = known_nouns(images.noun_ids)
-    if known.any():
-        cosines, noun_ids = embedded[known] @ noun_captions.T, images.noun_ids[known]
+    hits = {"class_top1": top_k_hits(embedded @ class_captions.T, images.known_labels())}
+    known, noun_ids = known_nouns(images.noun_ids)
+    if len(noun_ids):
+        cosines = embedded[known] @ noun_captions.T
         hits |= {name: top_k_hits(cosines, noun_ids, k) for name, k in NOUN_FIGURES.items()}
-    result = {"n": len(images), "nouns": len(nouns)} | {name: one.mean().item() for name, one in hits.items()}
-    result |= {"noun_n": int(known.sum()), "phrase_top1": {}, "phrase_top5": {}}
+    result: dict[str, Any] = {"n": len(images), "nouns": len(nouns)}
+    result |= {name: one.mean().item() for name, one in hits.items()}
+    result |= {"noun_n": len(noun_ids), "phrase_top1": {}, "phrase_top5": {}}
     for name, phrased in UNSEEN_PHRASINGS.items():
         cosines = normalized_texts(clip, [phrased(noun) for noun in nouns]) @ noun_captions.T
         for k in (1, 5):

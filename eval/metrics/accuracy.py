@@ -26,16 +26,19 @@ def top_k_accuracy(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> fl
     return top_k_hits(logits, labels, k).mean().item()
 
 
-def known_nouns(noun_ids: torch.Tensor | None) -> torch.Tensor:
-    """Mark known nouns.
+def known_nouns(noun_ids: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Select the known nouns.
 
     Args:
         noun_ids: int64 [N], -1 where not known; or None.
 
     Returns:
-        bool [N], or [0] for None.
+        True where a noun is known, bool [N], and these nouns, int64 [K]; both of length 0 without `noun_ids`.
     """
-    return noun_ids >= 0 if noun_ids is not None else torch.zeros(0, dtype=torch.bool)
+    if noun_ids is None:
+        noun_ids = torch.zeros(0, dtype=torch.int64)
+    known = noun_ids >= 0
+    return known, noun_ids[known]
 
 
 def accuracies(
@@ -65,11 +68,11 @@ def accuracies(
             for index, name in enumerate(class_names)
             if (labels == index).any()
         }
-    known = known_nouns(noun_ids)
-    if known.any():
-        logits, labels = features["noun_logits"][known], noun_ids[known]
+    known, labels = known_nouns(noun_ids)
+    if len(labels):
+        logits = features["noun_logits"][known]
         result |= {name: top_k_accuracy(logits, labels, k) for name, k in NOUN_FIGURES.items()}
-        result |= {"noun_n": int(known.sum()), "nouns": logits.shape[1]}
+        result |= {"noun_n": len(labels), "nouns": logits.shape[1]}
     return result
 
 
@@ -88,9 +91,9 @@ def accuracy_intervals(
     intervals = {}
     if class_labels is not None and len(class_labels) >= 2:
         intervals["class_accuracy"] = mean_interval(top_k_hits(features["class_logits"], class_labels))
-    known = known_nouns(noun_ids)
-    if known.sum() >= 2:
+    known, labels = known_nouns(noun_ids)
+    if len(labels) >= 2:
         for name, k in NOUN_FIGURES.items():
-            hits = top_k_hits(features["noun_logits"][known], noun_ids[known], k)
+            hits = top_k_hits(features["noun_logits"][known], labels, k)
             intervals[name] = mean_interval(hits)
     return intervals

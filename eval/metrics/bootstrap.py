@@ -250,15 +250,15 @@ def _draws(n: int, resamples: int, confidence: float, seed: int):
 
 
 def _basic_interval(estimate: float, values: list[float], confidence: float) -> dict:
-    values = np.array(values)
-    if not (np.isfinite(values).all() and math.isfinite(estimate)):
-        raise ValueError(f"the statistic is {estimate}, resampled {values.min()} to {values.max()}: not finite")
-    lower, upper = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    resampled = np.array(values)
+    if not (np.isfinite(resampled).all() and math.isfinite(estimate)):
+        raise ValueError(f"the statistic is {estimate}, resampled {resampled.min()} to {resampled.max()}: not finite")
+    lower, upper = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return {
         "estimate": estimate,
         "low": float(2 * estimate - upper),
         "high": float(2 * estimate - lower),
-        "bias": float(values.mean() - estimate),
+        "bias": float(resampled.mean() - estimate),
         "confidence": confidence,
         "resamples": len(values),
     }

@@ -46,7 +46,7 @@ def check_pair(
     Raises:
         ValueError: as in `check_features`, or the two have different numbers of features.
     """
-    pair = tuple(check_features(one, name, least) for one, name in zip((first, second), names, strict=True))
+    pair = check_features(first, names[0], least), check_features(second, names[1], least)
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"{names[0]} rows have {first.shape[1]} features, {names[1]} rows {second.shape[1]}: "

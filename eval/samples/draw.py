@@ -32,7 +32,7 @@ def draw(pipeline: DiffusionPipeline, name: str, seeds: list[int], dtype: str = 
     with autocast:
         # not every pipeline takes a list, and a list of one is the same noise
         generator = generators if len(seeds) > 1 else generators[0]
-        output = pipeline(**arguments, generator=generator, output_type="np")
+        output = pipeline(**arguments, generator=generator, output_type="np")  # pyright: ignore[reportCallIssue] - the base class alone
     images = _checked(getattr(output, "images", None), seeds, name)
     return torch.from_numpy((images * 255).round().astype(np.uint8).transpose(0, 3, 1, 2).copy())
 

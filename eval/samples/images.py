@@ -42,6 +42,16 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def known_labels(self) -> torch.Tensor:
+        """Return the class labels, int64 [N].
+
+        Raises:
+            ValueError: they are not known.
+        """
+        if self.class_labels is None:
+            raise ValueError(f"the class labels of {self.protocol.get('images', 'the images')} are not known")
+        return self.class_labels
+
     def first(self, n: int) -> "ImageSet":
         """Take the first `n` images.
 
@@ -99,7 +109,7 @@ def resized(images: ImageSet, size: int) -> ImageSet:
 
     def resize_one(image: torch.Tensor) -> np.ndarray:
         picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        return np.asarray(picture.resize((size, size), Image.LANCZOS))
+        return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
 
     with ThreadPoolExecutor() as pool:
         arrays = list(pool.map(resize_one, images.images))

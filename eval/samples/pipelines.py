@@ -45,7 +45,7 @@ class PipelineSettings(SamplingSettings):
     def call_arguments(self, plan: SamplePlan, indices: list[int]) -> dict:
         arguments = dict(self.call)
         if "prompt" in self.batch_arguments:
-            arguments["prompt"] = [plan.prompts[index] for index in indices]
+            arguments["prompt"] = plan.prompts_of(indices)
         if "batch_size" in self.batch_arguments:
             arguments["batch_size"] = len(indices)
         if "class_labels" in self.batch_arguments:

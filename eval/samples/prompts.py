@@ -3,6 +3,7 @@
 import inspect
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, zip_longest
@@ -66,7 +67,7 @@ def nouns_in_turn(label: int, count: int) -> list[int]:
 def nouns_of_class(label: int) -> list[str]:
     """List the counted nouns of a class, the commonest first."""
     counts, classes = noun_counts(), load_nouns()
-    return sorted((noun for noun in counts if classes[noun] == label), key=counts.get, reverse=True)
+    return sorted((noun for noun in counts if classes[noun] == label), key=counts.__getitem__, reverse=True)
 
 
 def commonest_nouns(count: int) -> list[str]:
@@ -103,6 +104,16 @@ class SamplePlan:
     class_labels: list[int] | None = None
     noun_ids: list[int] | None = None
 
+    def prompts_of(self, indices: Sequence[int]) -> list[str]:
+        """Return the prompts of these samples.
+
+        Raises:
+            ValueError: the samples have none.
+        """
+        if self.prompts is None:
+            raise ValueError("these samples were planned without prompts; accepted are the prompts class and noun")
+        return [self.prompts[index] for index in indices]
+
 
 def check_sample_count(n: int) -> None:
     """Refuse a number of samples out of range.
@@ -118,11 +129,13 @@ def plan_samples(n: int, prompts: str | None, template: str | None) -> SamplePla
     """Plan the first `n` prompts: class `i % 10`, or that class's nouns by `nouns_in_turn`, or none.
 
     Raises:
-        ValueError: as in `check_sample_count`.
+        ValueError: prompts without a template, or as in `check_sample_count`.
     """
     check_sample_count(n)
     if prompts is None:
         return SamplePlan(n)
+    if template is None:
+        raise ValueError(f"template is None, but the prompts {prompts!r} need one")
     labels = [index % len(CLASS_NAMES) for index in range(n)]
     if prompts == "class":
         return SamplePlan(n, [caption(CLASS_NAMES[label], template) for label in labels], labels)

@@ -81,7 +81,7 @@ class CheckpointSettings(SamplingSettings):
 
     def call_arguments(self, plan: SamplePlan, indices: list[int]) -> dict:
         return {
-            "prompt": [plan.prompts[index] for index in indices],
+            "prompt": plan.prompts_of(indices),
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
             "guidance_interval": self.guidance_interval if self.guidance_scale > 1 else None,

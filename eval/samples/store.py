@@ -6,6 +6,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,9 @@ class NpzFile:
         for indices, part in shards:
             images[indices] = part
         labels = {"class_labels": plan.class_labels, "noun_ids": plan.noun_ids, "prompts": plan.prompts}
-        arrays = {"images": images} | {name: np.array(one) for name, one in labels.items() if one is not None}
+        arrays: dict[str, Any] = {"images": images} | {
+            name: np.array(one) for name, one in labels.items() if one is not None
+        }
         with atomic_path(self.file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays, protocol=np.array(json.dumps(manifest)))
         shutil.rmtree(self.parts, ignore_errors=True)

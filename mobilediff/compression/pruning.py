@@ -34,7 +34,7 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
     """
     check_pruning_ratio(pruning_ratio)
     groups = unet.config.norm_num_groups
-    kept, resnet_widths, ff_widths = {}, {}, {}
+    kept, resnets, resnet_widths, ff_widths = {}, {}, {}, {}
     for name, module in unet.named_modules():
         if isinstance(module, ResnetBlock):
             norms = _output_weight(module.conv1).flatten(1).abs().sum(1)
@@ -42,7 +42,7 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
             count = max(1, round(per_group * (1 - pruning_ratio)))
             chosen = norms.view(groups, per_group).topk(count, dim=1).indices.sort(dim=1).values
             kept[name] = (chosen + torch.arange(groups, device=chosen.device)[:, None] * per_group).flatten()
-            resnet_widths[name] = len(kept[name])
+            resnets[name], resnet_widths[name] = module, len(kept[name])
         elif isinstance(module, GatedFeedForward):
             value, gate = module.proj.weight.abs().sum(1).chunk(2)
             count = max(1, round(len(value) * (1 - pruning_ratio)))
@@ -50,8 +50,8 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
             ff_widths[name] = count
     pruned = variant(unet, resnet_hidden_channels=resnet_widths, ff_hidden_dims=ff_widths)
     weights = dict(unet.state_dict())
-    for name in resnet_widths:
-        _keep_resnet_channels(weights, name, kept[name], unet.get_submodule(name))
+    for name, block in resnets.items():
+        _keep_resnet_channels(weights, name, kept[name], block)
     for name in ff_widths:
         _keep_feed_forward_channels(weights, name, kept[name])
     pruned.load_state_dict(weights)
@@ -79,12 +79,12 @@ def prune_weights(unet: MobileUNet, pruning_ratio: float) -> dict[str, torch.Ten
     for name, module in unet.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             prune.l1_unstructured(module, "weight", amount=pruning_ratio)
-            masks[f"{name}.weight"] = module.weight_mask.clone()
+            masks[f"{name}.weight"] = module.get_buffer("weight_mask").clone()
             prune.remove(module, "weight")
     return masks
 
 
-def _output_weight(conv: nn.Module) -> torch.Tensor:
+def _output_weight(conv: nn.Conv2d | SeparableConv2d) -> torch.Tensor:
     """Return the weight whose rows are the output channels, [C_out, ...]."""
     return conv.pointwise.weight if isinstance(conv, SeparableConv2d) else conv.weight
 

@@ -18,8 +18,14 @@ def encode(vae: VAE, images: torch.Tensor) -> torch.Tensor:
     Returns:
         [N, C, h, w].
     """
-    encoded = vae.encode(images)
-    return encoded.latents if isinstance(vae, AutoencoderTiny) else encoded.latent_dist.mean
+    if isinstance(vae, AutoencoderTiny):
+        return vae.encode(images, return_dict=False)[0]
+    return vae.encode(images, return_dict=False)[0].mean
+
+
+def decode(vae: VAE, latents: torch.Tensor) -> torch.Tensor:
+    """Decode latents of `encode`, [N, C, h, w], into images, float [N, 3, H, W]."""
+    return vae.decode(latents, return_dict=False)[0]  # pyright: ignore[reportArgumentType] - any tensor, not FloatTensor
 
 
 def encode_latents(vae: VAE, images: torch.Tensor) -> torch.Tensor:
@@ -51,7 +57,7 @@ def reconstruct(vae: VAE, images: torch.Tensor, batch_size: int = 250) -> torch.
     """
     decoded = []
     for batch in images.split(batch_size):
-        restored = vae.decode(encode(vae, to_float(batch.to(vae.device)))).sample
+        restored = decode(vae, encode(vae, to_float(batch.to(vae.device))))
         decoded.append(to_bytes(restored).to(images.device))
     return torch.cat(decoded)
 

@@ -27,7 +27,9 @@ def latent_statistics(vae: VAE) -> tuple[torch.Tensor, torch.Tensor]:
     """
     config, device = vae.config, vae.device
     if isinstance(vae, AutoencoderTiny):
-        statistics = [[value] * config.latent_channels for value in (config.shift_factor, 1 / config.scaling_factor)]
+        channels = config["latent_channels"]
+        means, deviations = [config["shift_factor"]] * channels, [1 / config["scaling_factor"]] * channels
     else:
-        statistics = config.latents_mean, config.latents_std
-    return tuple(torch.tensor(values, device=device)[:, None, None] for values in statistics)
+        means, deviations = config["latents_mean"], config["latents_std"]
+    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (means, deviations))
+    return mean, deviation

@@ -3,8 +3,9 @@
 The file imports nothing but torch and diffusers, because it travels inside checkpoint folders.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -234,7 +235,7 @@ class Transformer(nn.Module):
         # NCHW -> N(HW)C, and back at the end: both are views where the memory is channels_last
         tokens = self.norm(hidden_states).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
         tokens = self.proj_in(tokens)
-        if self.attn1 is not None:
+        if self.attn1 is not None and self.norm1 is not None:
             normed = self.norm1(tokens)
             tokens = tokens + self.attn1(normed, normed)
         tokens = tokens + self.attn2(self.norm2(tokens), encoder_hidden_states)
@@ -262,12 +263,15 @@ class Upsample(nn.Module):
 class _Block(nn.Module):
     """Hold the layers of one level: ResNet blocks, each followed by its transformers if any."""
 
+    # Set by ModelMixin.enable_gradient_checkpointing, as the switch below.
+    _gradient_checkpointing_func: Callable[..., torch.Tensor]
+
     def __init__(self, resnets: Sequence[ResnetBlock], attentions: Sequence[Transformer]):
         super().__init__()
         self.resnets = nn.ModuleList(resnets)
         self.attentions = nn.ModuleList(attentions)
         self.attentions_per_resnet = len(attentions) // max(len(resnets), 1)
-        self.gradient_checkpointing = False  # switched by ModelMixin.enable_gradient_checkpointing
+        self.gradient_checkpointing = False
 
     def _call(self, layer: nn.Module, *args: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -430,6 +434,7 @@ class MobileUNet(ModelMixin, ConfigMixin):
         ValueError: a field is out of its range, has the wrong length, or names a module that does not exist.
     """
 
+    config: Any  # a FrozenDict, whose keys are attributes too
     _supports_gradient_checkpointing = True
 
     @register_to_config
@@ -549,6 +554,8 @@ class MobileUNet(ModelMixin, ConfigMixin):
         channels = config.block_out_channels[level]
         head_dim = _per_level("attention_head_dim", config.attention_head_dim, len(config.block_out_channels))[level]
         heads, ff_hidden_dims = config.attention_heads or {}, config.ff_hidden_dims or {}
+        default_heads: int = channels // head_dim
+        default_hidden_dim: int = round(channels * config.ff_expansion / 2)
         transformers = []
         for prefix in (f"{name}.{index}" for index in range(first, first + count)):
             attn1 = None
@@ -556,7 +563,7 @@ class MobileUNet(ModelMixin, ConfigMixin):
                 attn1 = Attention(
                     query_dim=channels,
                     context_dim=channels,
-                    heads=heads.get(f"{prefix}.attn1", channels // head_dim),
+                    heads=heads.get(f"{prefix}.attn1", default_heads),
                     head_dim=head_dim,
                     share_key_value=config.share_key_value,
                     kernel=config.attention_kernel,
@@ -564,12 +571,12 @@ class MobileUNet(ModelMixin, ConfigMixin):
             attn2 = Attention(
                 query_dim=channels,
                 context_dim=config.cross_attention_dim,
-                heads=heads.get(f"{prefix}.attn2", channels // head_dim),
+                heads=heads.get(f"{prefix}.attn2", default_heads),
                 head_dim=head_dim,
                 share_key_value=False,  # the paper shares them in self-attention only
                 kernel=config.attention_kernel,
             )
-            hidden_dim = ff_hidden_dims.get(f"{prefix}.ff", round(channels * config.ff_expansion / 2))
+            hidden_dim = ff_hidden_dims.get(f"{prefix}.ff", default_hidden_dim)
             ff = GatedFeedForward(channels, hidden_dim, config.ff_activation)
             transformers.append(Transformer(channels, config.norm_num_groups, attn1, attn2, ff))
         return transformers
@@ -713,7 +720,7 @@ class MobileUNet(ModelMixin, ConfigMixin):
         # 1. time and pooled text
         timestep = timestep.reshape(-1).expand(sample.shape[0])
         temb = self.time_embedding(self.time_proj(timestep).to(sample.dtype))
-        if self.class_embedding is not None:
+        if self.class_embedding is not None and class_labels is not None:
             temb = temb + self.class_embedding(class_labels.to(sample.dtype))
         temb = F.silu(temb)  # once, not in every ResNet block
 
@@ -729,7 +736,7 @@ class MobileUNet(ModelMixin, ConfigMixin):
 
         # 4. up
         for up_block in self.up_blocks:
-            count = len(up_block.resnets)
+            count = len(up_block.resnets)  # pyright: ignore[reportArgumentType] - a ModuleList
             block_residuals = residual_hidden_states[-count:]
             residual_hidden_states = residual_hidden_states[:-count]
             hidden_states = up_block(hidden_states, block_residuals, temb, encoder_hidden_states)

@@ -1,9 +1,13 @@
 """Make a network like another one, with some fields of its config changed."""
 
+from typing import TypeVar
+
 from diffusers.models.modeling_utils import ModelMixin
 
+Network = TypeVar("Network", bound=ModelMixin)
 
-def variant(network: ModelMixin, **changes) -> ModelMixin:
+
+def variant(network: Network, **changes) -> Network:
     """Make a network of the same class and config with `changes`, and random weights.
 
     Args:
@@ -12,4 +16,5 @@ def variant(network: ModelMixin, **changes) -> ModelMixin:
     """
     # diffusers lists under `_use_default_values` the fields that `from_config` ignores
     config = {name: value for name, value in network.config.items() if not name.startswith("_")}
-    return type(network).from_config({**config, **changes}).to(network.device)
+    changed = type(network).from_config({**config, **changes})  # pyright: ignore[reportAttributeAccessIssue] - ConfigMixin's
+    return changed.to(network.device)

@@ -30,4 +30,4 @@ def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
 
 def _takes_one_call_a_step(scheduler: type) -> bool:
     """Return whether a scheduler can be imported and calls the network once a step."""
-    return issubclass(scheduler, SchedulerMixin) and scheduler.order == 1
+    return issubclass(scheduler, SchedulerMixin) and scheduler.order == 1  # pyright: ignore[reportAttributeAccessIssue]

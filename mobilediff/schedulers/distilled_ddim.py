@@ -1,6 +1,6 @@
 """Sample progressively distilled students (arXiv 2202.00512) by deterministic DDIM."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler
@@ -30,6 +30,8 @@ class DistilledDDIMScheduler(DDIMScheduler):
     Raises:
         ValueError: for an unknown `prediction_type`, or step counts outside 1..`num_train_timesteps`.
     """
+
+    config: Any  # a FrozenDict, whose keys are attributes too
 
     @register_to_config
     def __init__(
@@ -70,7 +72,7 @@ class DistilledDDIMScheduler(DDIMScheduler):
         accepted = self.config.distilled_num_inference_steps
         if num_inference_steps not in accepted:
             raise ValueError(f"num_inference_steps is {num_inference_steps}, this scheduler accepts {list(accepted)}")
-        super().set_timesteps(num_inference_steps, device=device)
+        super().set_timesteps(num_inference_steps, device=device)  # pyright: ignore[reportArgumentType] - None is its default
 
     def step(
         self,

@@ -1,7 +1,7 @@
 """Sample as UFOGen (arXiv 2311.09257): predict the clean sample, noise it to the next timestep."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import DDPMScheduler
@@ -42,6 +42,7 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
         ValueError: for an unknown `prediction_type`, or step counts outside 1..`num_train_timesteps`.
     """
 
+    config: Any  # a FrozenDict, whose keys are attributes too
     order = 1
 
     @register_to_config
@@ -50,7 +51,7 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
-        beta_schedule: str = "squaredcos_cap_v2",
+        beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2",
         prediction_type: Literal["sample", "v_prediction", "epsilon"] = "v_prediction",
         distilled_num_inference_steps: list[int] | tuple[int, ...] = (1, 2, 4),
     ):
@@ -137,7 +138,8 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
             # Drawn in float32 so that a seed means the same noise in every precision.
             noise = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=torch.float32)
             prev_timestep = self.timesteps[next_index].expand(len(sample))
-            prev_sample = self.add_noise(pred_original_sample, noise.to(sample.dtype), prev_timestep)
+            noise = noise.to(sample.dtype)
+            prev_sample = self.add_noise(pred_original_sample, noise, prev_timestep)  # pyright: ignore[reportArgumentType]
 
         if not return_dict:
             return prev_sample, pred_original_sample

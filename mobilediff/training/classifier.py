@@ -59,7 +59,7 @@ def whiten_stem(encoder: ImageEncoder, images: torch.Tensor, epsilon: float = 5e
     eigenvalues, eigenvectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     scaled = (eigenvectors / torch.sqrt(eigenvalues + epsilon)).T.reshape(-1, 3, size, size)
     weight.copy_(torch.cat([scaled, -scaled]))
-    encoder.conv_stem.bias.zero_()
+    encoder.conv_stem.get_parameter("bias").zero_()
     encoder.conv_stem.requires_grad_(False)
 
 

@@ -87,7 +87,7 @@ def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> 
     for byte in sorted(alphabet):  # a single byte may also end a word that the captions do not hold
         vocabulary.setdefault(byte + WORD_END, len(vocabulary))
     merges = [tuple(merge) for merge in model["merges"]]
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)  # pyright: ignore[reportArgumentType]
 
 
 def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPTokenizer:
@@ -182,13 +182,9 @@ def make_towers(options: ClipOptions, tokenizer: CLIPTokenizer) -> TwoTowers:
             load_component(ImageEncoder, Path(options.initial_weights, "image_encoder")),
             load_component(CLIPTextModelWithProjection, Path(options.initial_weights, "text_encoder")),
         )
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text_config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=options.max_tokens,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **options.text_encoder,
+        vocab_size=len(tokenizer), max_position_embeddings=options.max_tokens, **special, **options.text_encoder
     )
     image_encoder = ImageEncoder(num_nouns=len(load_nouns()), **options.image_encoder)
     return TwoTowers(image_encoder, CLIPTextModelWithProjection(text_config))

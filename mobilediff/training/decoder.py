@@ -66,7 +66,8 @@ class Decoder(DecoderStage[DecoderOptions]):
         mirrored = torch.randint(0, 2, draws.indices.shape, generator=draws.generator, device=self.trainer.device)
         images = mirror(to_float(self.images[draws.indices]), mirrored.bool())
         latents = self.latents[mirrored, draws.indices].float() * self.std + self.mean
-        return tuple(tensor.contiguous(memory_format=torch.channels_last) for tensor in (latents, images))
+        channels_last = torch.channels_last
+        return latents.contiguous(memory_format=channels_last), images.contiguous(memory_format=channels_last)
 
     def step(self, batch: tuple[torch.Tensor, torch.Tensor], draws: Draws) -> dict[str, torch.Tensor]:
         latents, images = batch

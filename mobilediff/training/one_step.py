@@ -5,7 +5,7 @@ has up to four terms: reconstruction of that student's samples from the same noi
 adversarial one; and, in DMD2, distribution matching with a teacher.
 """
 
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Literal, Self
 
@@ -169,9 +169,10 @@ class OneStep(GeneratorStage[OneStepOptions]):
         if options.initial_weights is not None:
             generator = load_component(MobileUNet, options.initial_weights)
         if options.lambda_distribution:
-            networks = [load_velocity_pipeline(folder).unet for folder in (options.teacher, options.fake_score)]
+            folders = options.teacher, options.fake_score
+            networks = [load_velocity_pipeline(folder).unet for folder in folders]  # pyright: ignore[reportArgumentType]
         if options.lambda_perceptual:
-            encoder = load_component(ImageEncoder, options.perceptual)
+            encoder = load_component(ImageEncoder, options.perceptual)  # pyright: ignore[reportArgumentType]
         parts = FrozenParts.of(source)
         self.trainer, self.data = prepare(options, self.limits, parts)
         unet = source.unet.to(self.trainer.device, memory_format=torch.channels_last)
@@ -212,7 +213,7 @@ class OneStep(GeneratorStage[OneStepOptions]):
             with autocast():
                 return decoder(latents * std + mean)
 
-        loss = PerceptualLoss(encoder).to(self.trainer.device, memory_format=torch.channels_last)
+        loss = PerceptualLoss(encoder).to(self.trainer.device).to(memory_format=torch.channels_last)
         self.perceptual = LatentPerceptualLoss(loss, decode, self.pairs.latents, autocast)
 
     def add_discriminator(self, unet: MobileUNet) -> None:
@@ -287,7 +288,7 @@ class OneStep(GeneratorStage[OneStepOptions]):
             "loss_adversarial": options.lambda_adversarial,
             "loss_distribution": options.lambda_distribution,
         }
-        return sum(loss_weights[name] * term for name, term in terms.items())
+        return reduce(torch.add, (loss_weights[name] * term for name, term in terms.items()))
 
     def adversarial_timesteps(self, interval: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Choose where real and fake are told apart: int64 [B], for samples of `interval`, [B]."""

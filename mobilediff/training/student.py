@@ -72,6 +72,8 @@ class DistilledStudent(nn.Module):
         teacher_widths: channels of the teacher's stages that they are matched with.
     """
 
+    tap: FeatureTap
+
     def __init__(self, unet: ModelMixin, stages: list[int], student_widths: list[int], teacher_widths: list[int]):
         super().__init__()
         self.unet, self.stages = unet, stages
@@ -151,7 +153,8 @@ class Student(GeneratorStage[StudentOptions]):
         parts = FrozenParts.of(source)
         self.trainer, self.data = prepare(options, self.limits, parts)
         self.teacher = self.trainer.frozen(source.unet)
-        unet = build_network(options.network, self.data.latents, options.initial_weights).to(self.trainer.device)
+        unet = build_network(options.network, self.data.latents, options.initial_weights)
+        unet.to(self.trainer.device)  # pyright: ignore[reportArgumentType]
         if options.initial_weights is None:
             inherited = inherit_weights(unet, source.unet)
             self.trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")

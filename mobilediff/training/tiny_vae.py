@@ -19,7 +19,7 @@ from torchvision.utils import make_grid
 
 from mobilediff.checkpoints import VAE, load_component, load_pipeline
 from mobilediff.images import to_bytes, to_float
-from mobilediff.models.autoencoder import encode_latents, psnr
+from mobilediff.models.autoencoder import decode, encode, encode_latents, psnr
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.data.augment import mirror
@@ -96,7 +96,7 @@ class TinyAutoencoder(nn.Module):
         Returns:
             Latents of the images, [M, C, h, w], and images of the latents, [N, 3, H, W].
         """
-        return self.vae.encode(images).latents, self.vae.decode(latents).sample
+        return encode(self.vae, images), decode(self.vae, latents)
 
 
 def load_students(folders: tuple[str, ...]) -> list[MobileDiffusionPipeline]:
@@ -128,8 +128,8 @@ def check_shapes(vae: AutoencoderTiny, full_vae: VAE, images: torch.Tensor) -> N
         ValueError: naming both shapes.
     """
     image = to_float(images[:1])
-    encoded, wanted = vae.encode(image).latents, (encode_latents(full_vae, image), image)
-    made, accepted = [(*x.shape[1:], *y.shape[1:]) for x, y in ((encoded, vae.decode(encoded).sample), wanted)]
+    encoded, wanted = encode(vae, image), (encode_latents(full_vae, image), image)
+    made, accepted = [(*x.shape[1:], *y.shape[1:]) for x, y in ((encoded, decode(vae, encoded)), wanted)]
     if made != accepted:
         raise ValueError(f"network: makes latents and images of {made}; accepted is {accepted}")
 
@@ -187,7 +187,9 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
         picked = torch.randint(0, num_trained, (num_synthetic,), generator=draws.generator, device=device)
         latents = torch.cat([real_latents, self.synthetic.latents[picked].float()])
         targets = torch.cat([real[:num_real], to_float(self.synthetic.images[picked])])
-        return tuple(tensor.contiguous(memory_format=torch.channels_last) for tensor in (latents, targets, real))
+        tensors = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (latents, targets, real))
+        latents, targets, real = tensors
+        return latents, targets, real
 
     def step(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], draws: Draws) -> dict[str, torch.Tensor]:
         (latents, targets, real), num_real = batch, self.options.num_real
@@ -201,7 +203,7 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
     def validate(self) -> dict[str, float]:
         held_out, expected = self.synthetic.latents[-HELD_OUT:].float(), self.synthetic.images[-HELD_OUT:]
         with self.trainer.averaged_weights(), torch.no_grad(), self.trainer.autocast():
-            decoded = to_bytes(self.vae.decode(held_out).sample)
+            decoded = to_bytes(decode(self.vae, held_out))
             figures = self.monitor(self.pipeline) if self.monitor else {}
         shown = torch.cat([expected[:SHOWN], decoded[:SHOWN]])
         self.trainer.log_image("decoded", make_grid(shown, nrow=SHOWN))

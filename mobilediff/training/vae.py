@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.images import to_float
-from mobilediff.models.autoencoder import encode, psnr, reconstruct
+from mobilediff.models.autoencoder import decode, encode, psnr, reconstruct
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.data.augment import random_flip
 from mobilediff.training.engine.options import TrainingOptions
@@ -51,8 +51,8 @@ class Autoencoding(nn.Module):
         Returns:
             Reconstructions [N, 3, H, W], and the KL divergence to N(0, 1) in nats a latent value, a scalar.
         """
-        posterior = self.vae.encode(images).latent_dist
-        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        posterior = self.vae.encode(images, return_dict=False)[0]
+        decoded = decode(self.vae, posterior.mean + posterior.std * noise)
         return decoded, posterior.kl().mean() / noise[0].numel()
 
 
@@ -78,12 +78,12 @@ class Vae(Stage[VaeOptions]):
         encoder = load_component(ImageEncoder, options.perceptual)
         self.trainer = Trainer(options, self.limits, len(dataset))
         device = self.trainer.device
-        self.perceptual = PerceptualLoss(encoder).to(device, memory_format=torch.channels_last)
+        self.perceptual = PerceptualLoss(encoder).to(device).to(memory_format=torch.channels_last)
         self.vae = AutoencoderKL(**options.network)
         self.module = self.trainer.add("vae", Autoencoding(self.vae))
         self.images, self.test_images = dataset.images.to(device), test.images[:1000].to(device)
-        size = dataset.images.shape[-1] // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.latent_shape = (self.vae.config.latent_channels, size, size)
+        size = dataset.images.shape[-1] // 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        self.latent_shape = (self.vae.config["latent_channels"], size, size)
 
     def batch(self, draws: Draws) -> torch.Tensor:
         """Draw the step's images, some mirrored, float [B, 3, H, W] in [-1, 1]."""

@@ -130,5 +130,5 @@ def prepare(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -
     dataset = training_images(options, limits)
     trainer = Trainer(options, limits, len(dataset))
     for part in (frozen.vae, frozen.text_encoder):
-        part.to(trainer.device).requires_grad_(False).eval()
+        part.to(trainer.device).requires_grad_(False).eval()  # pyright: ignore[reportArgumentType]
     return trainer, LatentData(trainer, options, frozen, dataset)

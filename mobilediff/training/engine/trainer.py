@@ -186,7 +186,7 @@ class Trainer:
     ) -> nn.Module:
         """Train `network`, by AdamW unless told otherwise; returns the module to call in the step function."""
         options = self.options
-        network.to(self.device, memory_format=torch.channels_last)
+        network.to(self.device).to(memory_format=torch.channels_last)
         optimizer = optimizer or torch.optim.AdamW(
             network.parameters(),
             lr=options.learning_rate if learning_rate is None else learning_rate,
@@ -201,7 +201,7 @@ class Trainer:
 
     def frozen(self, network: nn.Module) -> nn.Module:
         """Keep `network` as it is, in evaluation mode on the device; returns the module to call."""
-        network.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+        network.to(self.device).to(memory_format=torch.channels_last).requires_grad_(False).eval()
         return self.compiled(network)
 
     def compiled(self, module: nn.Module) -> nn.Module:
@@ -209,7 +209,9 @@ class Trainer:
 
         Not for dynamic shapes: after a second batch size those would compile slower kernels.
         """
-        return torch.compile(module, dynamic=False) if self.options.compile else module
+        if not self.options.compile:
+            return module
+        return torch.compile(module, dynamic=False)  # pyright: ignore[reportReturnType] - a module again
 
     def update(self, name: str, loss: torch.Tensor) -> None:
         """Take one optimiser step of the named network on `loss`, a scalar."""
@@ -290,7 +292,8 @@ class Trainer:
 
     def log_image(self, name: str, image: torch.Tensor) -> None:
         """Log an image of the current step to tensorboard: [3, H, W], float in [0, 1] or uint8."""
-        self.writer.add_image(name, image, self.step)
+        if self.writer is not None:
+            self.writer.add_image(name, image, self.step)
 
     def _train_step(self, stage: Trainable) -> dict[str, torch.Tensor]:
         draws = self._draws(self.step)
@@ -313,7 +316,8 @@ class Trainer:
             return False
         # all processes leave the loop at the same step, or those left behind wait for gradients for ever
         flag = torch.tensor(float(stop), device=self.device)
-        return self.accelerator.reduce(flag, reduction="sum").item() > 0
+        total = self.accelerator.reduce(flag, reduction="sum")
+        return total.item() > 0  # pyright: ignore[reportAttributeAccessIssue] - of a tensor a tensor
 
     def _draws(self, step: int) -> Draws:
         options, rank, world = self.options, self.accelerator.process_index, self.accelerator.num_processes
@@ -323,7 +327,7 @@ class Trainer:
         epochs = positions // self.data_size
         indices = torch.cat([
             epoch_order(self.data_size, options.seed, epoch)[positions[epochs == epoch] % self.data_size]
-            for epoch in epochs.unique().tolist()
+            for epoch in sorted(set(epochs.tolist()))
         ])  # fmt: skip
         generator = torch.Generator(device=self.device).manual_seed(seed)
         return Draws(step, indices.to(self.device, non_blocking=True), generator)
@@ -392,7 +396,8 @@ class Trainer:
     def _resume(self) -> None:
         state, num_processes = load_state(self.folder), self.accelerator.num_processes
         step = torch.tensor([state[1]["step"] if state else 0], device=self.device)
-        if self.accelerator.gather(step).unique().numel() > 1:
+        steps = self.accelerator.gather(step)
+        if steps.unique().numel() > 1:  # pyright: ignore[reportAttributeAccessIssue] - of a tensor a tensor
             raise ValueError(f"the processes do not see the same {self.folder}: put the run on a shared file system")
         if state is None:
             return

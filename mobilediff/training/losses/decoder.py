@@ -55,7 +55,7 @@ def gradient_in(image: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
     """
     image.grad = None
     loss.backward()
-    return image.grad
+    return image.grad  # pyright: ignore[reportReturnType] - of the call above
 
 
 class DecoderLoss:

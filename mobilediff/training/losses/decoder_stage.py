@@ -70,7 +70,7 @@ class DecoderStage(Stage[DecoderStageOptionsT], Generic[DecoderStageOptionsT]):
                 "discriminator", network, learning_rate=options.discriminator_learning_rate, ema_decay=0.0
             )
         self.decoder_loss = DecoderLoss(
-            PerceptualLoss(encoder).to(self.trainer.device, memory_format=torch.channels_last),
+            PerceptualLoss(encoder).to(self.trainer.device).to(memory_format=torch.channels_last),
             pixel_loss,
             lambda_perceptual=options.lambda_perceptual,
             discriminator=network,

@@ -66,7 +66,7 @@ def draw(run: Path, class_names: list[str], output: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Draw the run of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m mobilediff.training.tools.seeds", description=__doc__.splitlines()[0]
+        prog="python -m mobilediff.training.tools.seeds", description=__doc__ and __doc__.splitlines()[0]
     )
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--classes", nargs="+", default=["horse", "ship"], help="rows to show")
