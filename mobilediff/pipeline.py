@@ -536,7 +536,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         latents: torch.Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[["MobileDiffusionPipeline", int, torch.Tensor, dict], dict] | None = None,
+        callback_on_step_end: Callable[["MobileDiffusionPipeline", int, torch.Tensor, dict], dict[str, torch.Tensor]]
+        | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Any:
         """Generate images.
@@ -588,6 +589,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         batch_size = len(prompts) * num_images_per_prompt
         latents = self.prepare_latents(batch_size, generator, latents, device, dtype)
         hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, any(guided_steps), device, dtype)
+        step: Callable[..., tuple[torch.Tensor, ...]] = self.scheduler.step
         step_kwargs = {"generator": generator} if _takes_generator(type(self.scheduler)) else {}
 
         with self.progress_bar(total=len(timesteps)) as progress_bar:  # pyright: ignore[reportCallIssue]
@@ -601,7 +603,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 if guided:
                     null_output, text_output = model_output.chunk(2)
                     model_output = null_output + scale * (text_output - null_output)
-                latents = self.scheduler.step(model_output, t, latents, return_dict=False, **step_kwargs)[0]
+                latents = step(model_output, t, latents, return_dict=False, **step_kwargs)[0]
 
                 if callback_on_step_end is not None:
                     outputs = callback_on_step_end(self, i, t, {"latents": latents})
