@@ -34,6 +34,9 @@ def test_psnr_is_the_closed_form_and_a_mean_over_images():
     expected = [10 * math.log10(255**2 / error**2) for error in (1, 5)]
     assert psnr(images, off) == pytest.approx(sum(expected) / 2)
     assert psnr(images, images) == 100
+    for pair in ((images[:0], images[:0]), (images, images[:1])):
+        with pytest.raises(ValueError, match=r"images are \(.*\) and \(.*\); accepted are two of one"):
+            psnr(*pair)
 
 
 def test_a_lossless_vae_gives_back_every_byte_in_any_batch_size():
