@@ -18,7 +18,7 @@ from mobilediff.checkpoints import load_pipeline
 from mobilediff.export import export_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 from tests.checkpoints.drawing import DEER, draw, draw_elsewhere
-from tests.tiny import KINDS, tiny_checkpoint
+from tests.tiny import KINDS
 
 ROOT = Path(export.__file__).parent
 SHIPPED = sorted(path for path in (ROOT.parent / "checkpoints").iterdir() if path.is_dir())
@@ -34,14 +34,6 @@ CODE = {
 @pytest.fixture(autouse=True)
 def modules_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("checkpoints")
-    for kind in KINDS:
-        tiny_checkpoint(root / kind, kind)
-    return root
 
 
 @pytest.fixture
@@ -99,6 +91,7 @@ def assert_close(image: torch.Tensor, expected: torch.Tensor, message: str = "")
     torch.testing.assert_close(image, expected, rtol=0, atol=1e-4, msg=message or None)
 
 
+@pytest.mark.slow
 def test_folders_share_a_process_where_the_package_is_not_installed(checkpoints, edited, tmp_path):
     """All kinds, each before and after the other; other code; and names as they once were."""
     hashed = [
@@ -190,6 +183,7 @@ def test_the_command_refreshes_code_and_nothing_else(checkpoints, edited, tmp_pa
             assert_close(draw(load_with_its_code(folder)), expected)
 
 
+@pytest.mark.slow
 def test_a_refresh_that_is_cut_off_leaves_a_checkpoint_that_loads(edited, tmp_path, monkeypatch):
     hashed = with_hashed_names(edited, tmp_path / "hashed")
     replace = os.replace

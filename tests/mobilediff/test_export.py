@@ -18,14 +18,6 @@ from tests.checkpoints.drawing import draw
 from tests.tiny import KINDS, tiny_checkpoint, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("checkpoints")
-    for kind in KINDS:
-        tiny_checkpoint(root / kind, kind)
-    return root
-
-
 @pytest.fixture
 def student(checkpoints, tmp_path) -> Path:
     """A checkpoint that the test may damage."""

@@ -9,14 +9,11 @@ from PIL import Image
 from mobilediff.export import export_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers import DistilledDDIMScheduler, UFOGenScheduler
+from tests.generators import generator, generators
 from tests.tiny import KINDS, LATENT_CHANNELS, LATENT_SIZE, tiny_pipeline
 
 STEPS = {DDIMScheduler: 2, DistilledDDIMScheduler: 8, UFOGenScheduler: 2}
 NETWORKS = ("unet", "vae", "text_encoder")
-
-
-def generators(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -47,7 +44,7 @@ class TestPipelineContract:
 
     def test_output_types_show_the_same_image(self, pipeline):
         latents, tensors, arrays, images = (
-            draw(pipeline, output_type=output_type, generator=generators(0)[0])
+            draw(pipeline, output_type=output_type, generator=generator(0))
             for output_type in ("latent", "pt", "np", "pil")
         )
         assert latents.shape == (1, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
@@ -78,7 +75,7 @@ class TestPipelineContract:
         for name in ("default_num_inference_steps", "default_guidance_scale", "guidance_distilled", "nouns"):
             assert loaded.config[name] == rounded.config[name]
         assert type(loaded.scheduler) is type(rounded.scheduler)
-        assert torch.equal(*(draw(one, generator=generators(5)[0]) for one in (loaded, rounded)))
+        assert torch.equal(*(draw(one, generator=generator(5)) for one in (loaded, rounded)))
 
     def test_callback_sees_every_step_and_may_replace_latents(self, pipeline):
         seen = []
@@ -87,7 +84,7 @@ class TestPipelineContract:
             seen.append((step, int(timestep)))
             return {"latents": torch.zeros_like(tensors["latents"])}
 
-        latents = draw(pipeline, generator=generators(0)[0], callback_on_step_end=callback)
+        latents = draw(pipeline, generator=generator(0), callback_on_step_end=callback)
         assert seen == list(enumerate(pipeline.scheduler.timesteps.tolist()))
         assert len(seen) == steps_of(pipeline) and not latents.any()
 
@@ -96,7 +93,7 @@ class TestPipelineContract:
             "a photo of a cat",
             num_inference_steps=steps_of(pipeline),
             output_type="latent",
-            generator=generators(0)[0],
+            generator=generator(0),
             return_dict=False,
         )
-        assert torch.equal(latents, draw(pipeline, generator=generators(0)[0]))
+        assert torch.equal(latents, draw(pipeline, generator=generator(0)))
