@@ -9,11 +9,11 @@ import argparse
 from accelerate import PartialState
 
 from eval.cli.inputs import add_input_arguments, measure_repeatedly
-from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.extractors.features import FeatureSet
 from eval.extractors.judge import judge_extractor
 from eval.measures.accuracy import measure_accuracy
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,4 +29,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

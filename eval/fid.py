@@ -15,13 +15,13 @@ from accelerate import PartialState
 
 from eval.cli.extractors import add_extractor_arguments, add_reference_argument, extractor_from_arguments
 from eval.cli.inputs import add_input_arguments, measure_repeatedly, planned_count
-from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import reference_name, reference_statistics
 from eval.measures.frechet import distance_label, measure_frechet_distance
 from eval.metrics.bootstrap import check_resamples
 from eval.metrics.frechet import check_count
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,4 +48,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

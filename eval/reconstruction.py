@@ -7,12 +7,12 @@ import argparse
 
 from accelerate import PartialState
 
-from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.measures.reconstruction import measure_reconstruction
 from eval.protocol import folder_sha256
 from eval.samples.images import real_images
 from mobilediff.checkpoints import load_vae
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,4 +29,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

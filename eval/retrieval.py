@@ -12,10 +12,10 @@ import argparse
 from accelerate import PartialState
 
 from eval.cli.extractors import add_clip_arguments, clip_from_arguments
-from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.measures.retrieval import measure_retrieval
 from eval.samples.images import real_images
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,4 +31,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

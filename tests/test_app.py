@@ -230,3 +230,9 @@ def test_damaged_examples_are_named(examples, tmp_path):
 
 def test_missing_examples_are_no_error(tmp_path):
     assert comparison.load_examples(tmp_path) == []
+
+
+def test_examples_without_a_model_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "CHECKPOINTS", tmp_path)
+    with pytest.raises(ValueError, match="no checkpoint of .* could be loaded, so no example can be drawn"):
+        app.main(["--precompute"])
