@@ -8,11 +8,11 @@ import argparse
 import html
 import os
 import random
-import sys
 
 import gradio as gr
 
 from eval.protocol import device_description
+from mobilediff.command import run_command
 from mobilediff.demo.compare import (
     CHECKPOINTS,
     EXAMPLES,
@@ -132,11 +132,8 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join([*problems, f"{len(models)} models: {', '.join(model.name for model in models)}"]), flush=True)
     if args.precompute:
         if not models:
-            sys.exit(f"error: no checkpoint of {CHECKPOINTS} could be loaded, so no example can be drawn")
-        try:
-            return precompute(models, EXAMPLES)
-        except FileExistsError as error:
-            sys.exit(f"error: {error}")
+            raise ValueError(f"no checkpoint of {CHECKPOINTS} could be loaded, so no example can be drawn")
+        return precompute(models, EXAMPLES)
     try:
         examples = load_examples(EXAMPLES)
     except ValueError as error:
@@ -148,4 +145,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -6,12 +6,12 @@ python -m eval.accuracy --model checkpoints/student-8step --n 2000 --prompts nou
 
 from eval.cli.inputs import add_input_arguments, measure_repeatedly
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.extractors.features import FeatureSet
 from eval.extractors.judge import judge_extractor
 from eval.measures.accuracy import measure_accuracy
 from eval.protocol import default_device
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,4 +27,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

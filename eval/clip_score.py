@@ -9,10 +9,10 @@ The cosine is raw: neither rescaled nor cut at zero. Without --clip-model the bu
 from eval.cli.extractors import add_clip_arguments, clip_from_arguments
 from eval.cli.inputs import add_input_arguments, measure_repeatedly
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.measures.clip_score import measure_clip_score, shipped_real_score
 from eval.protocol import default_device
+from mobilediff.command import run_command
 from mobilediff.data import data_source
 
 
@@ -33,4 +33,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

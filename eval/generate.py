@@ -9,10 +9,10 @@ Without the "--", torchrun reads --n as an abbreviation of an option of its own.
 """
 
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.cli.sampling import add_model_arguments, add_sampling_arguments, sampler_from_arguments
 from eval.samples.prompts import check_sample_count
 from eval.samples.store import generate, open_store
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,4 +29,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

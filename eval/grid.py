@@ -14,12 +14,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.protocol import default_device
 from eval.samples.draw import draw
 from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import CLASS_NAMES, caption
+from mobilediff.command import run_command
 from mobilediff.files import atomic_path, check_png
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -129,4 +129,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -11,7 +11,6 @@ upward: compare it along one sweep only.
 import argparse
 
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.cli.show import keep_result
 from eval.extractors.judge import judge_extractor
 from eval.measures.guidance import COUNT, check_sweep, measure_guidance, sweep_points
@@ -20,6 +19,7 @@ from eval.reporting.plots import draw_guidance
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import DTYPES, resolve_settings
 from eval.samples.store import DEFAULT_SAMPLES
+from mobilediff.command import run_command
 from mobilediff.files import check_png
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
@@ -70,4 +70,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -17,12 +17,12 @@ from eval.benchmark.latency import MAX_BATCH_SIZE, check_options, measure_latenc
 from eval.benchmark.peers import PEERS, load_peers
 from eval.benchmark.size import measure_size
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.cli.show import keep_result
 from eval.cli.table import aligned
 from eval.protocol import default_device, folder_sha256
 from eval.samples.pipelines import load_sampler
 from eval.schema import LatencyResult
+from mobilediff.command import run_command
 
 FP32_BYTES = 4
 
@@ -142,4 +142,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

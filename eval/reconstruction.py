@@ -4,12 +4,12 @@ python -m eval.reconstruction --vae checkpoints/teacher/vae --data DIR
 """
 
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.measures.reconstruction import measure_reconstruction
 from eval.protocol import default_device, folder_sha256
 from eval.samples.images import real_images
 from mobilediff.checkpoints import load_vae
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,4 +26,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from eval.cli.extractors import add_extractor_arguments
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.extractors.base import Extractor
 from eval.extractors.choose import choose_extractor
 from eval.extractors.clip import bundled_clip
@@ -27,6 +26,7 @@ from eval.measures.clip_score import SHIPPED_REAL_SCORE, score_real_images
 from eval.protocol import default_device
 from eval.samples.images import ImageSet, real_images, resized
 from eval.samples.prompts import DEFAULT_TEMPLATE, SHIPPED_NOUN_COUNTS, write_noun_counts
+from mobilediff.command import run_command
 from mobilediff.data import SPLITS
 from mobilediff.files import write_json
 
@@ -72,4 +72,4 @@ def write_real_clip_score(data: str | Path | None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

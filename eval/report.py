@@ -18,7 +18,6 @@ from eval.benchmark.latency import MIN_RUNS, check_options
 from eval.benchmark.peers import PEERS
 from eval.cli.extractors import add_extractor_arguments
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.extractors.choose import choose_extractor
 from eval.extractors.judge import JUDGE, judge_extractor
 from eval.reporting.compare import changes_table, compare_results, unmatched_rows
@@ -31,6 +30,7 @@ from eval.samples.settings import DTYPES
 from eval.samples.store import DEFAULT_SAMPLES
 from eval.schema import read_results
 from mobilediff.checkpoints import checkpoint_names
+from mobilediff.command import run_command
 
 COUNT, NOUN_COUNT = 10000, 1000  # samples of class prompts and of noun prompts
 PARTS = {"claim": claim, "headline": headline, "results": table}  # of a file of --readme, between markers
@@ -166,4 +166,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -9,11 +9,11 @@ captions of all nouns.
 
 from eval.cli.extractors import add_clip_arguments, clip_from_arguments
 from eval.cli.parser import command_parser
-from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.measures.retrieval import measure_retrieval
 from eval.protocol import default_device
 from eval.samples.images import real_images
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,4 +29,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline, load_vae, read_index
+from mobilediff.command import run_command
 from mobilediff.files import atomic_folder, atomic_path, write_json
 from mobilediff.model_card import model_card
 from mobilediff.pipeline import CLASS_NAMES, CODE_HASH, PACKAGE_MODULES, MobileDiffusionPipeline
@@ -277,15 +278,12 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f"--code takes no other option, but --{others[0].replace('_', '-')} is given")
     elif args.model is None or args.output is None:
         parser.error("required are --model and --output, or --code")
-    try:
-        if args.code is not None:
-            refresh_code(args.code)
-            print(*args.code, sep="\n")
-        else:
-            print(_export_with(args))
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    if args.code is not None:
+        refresh_code(args.code)
+        print(*args.code, sep="\n")
+    else:
+        print(_export_with(args))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

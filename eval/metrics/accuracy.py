@@ -3,6 +3,7 @@
 import torch
 
 from eval.metrics.bootstrap import mean_interval
+from eval.metrics.checks import check_features
 
 NOUN_FIGURES = {"noun_top1": 1, "noun_top5": 5}  # name to k
 
@@ -17,12 +18,23 @@ def top_k_hits(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torch.
 
     Returns:
         1 for a hit, else 0; float64 [N].
+
+    Raises:
+        ValueError: no rows, a logit that is not finite, other labels than N from 0 to C - 1, or `k` not in 1 to C.
     """
+    check_features(logits, "logit")
+    n, classes = logits.shape
+    if labels.shape != (n,):
+        raise ValueError(f"labels are {tuple(labels.shape)}; accepted is one a logit row, [{n}]")
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"labels reach from {labels.min()} to {labels.max()}; accepted is 0 to {classes - 1}")
+    if not 1 <= k <= classes:
+        raise ValueError(f"k is {k}; accepted is 1 to {classes}, the number of classes")
     return (logits.topk(k, dim=1).indices == labels[:, None]).any(1).double()
 
 
 def top_k_accuracy(logits: torch.Tensor, labels: torch.Tensor, k: int = 1) -> float:
-    """Average `top_k_hits` of logits [N, C] and labels [N]: 0 to 1."""
+    """Average `top_k_hits` of logits [N, C] and labels [N]: 0 to 1; errors as there."""
     return top_k_hits(logits, labels, k).mean().item()
 
 
@@ -58,6 +70,9 @@ def accuracies(
     Returns:
         `class_accuracy`, `class_accuracy_by_class`, and with known nouns `noun_top1`, `noun_top5`, `noun_n`
         (images) and `nouns` (the judge's); empty without labels.
+
+    Raises:
+        ValueError: as in `top_k_hits`.
     """
     result = {}
     if class_labels is not None:

@@ -189,8 +189,10 @@ def manifold_intervals(
         By name, about the value at this n, as `interval_at_n`.
 
     Raises:
-        ValueError: as in `bootstrap_interval`, and for features as in `eval.metrics.checks.check_pair`.
+        ValueError: as in `bootstrap_interval`, `k` below 1, and for features as in `eval.metrics.checks.check_pair`.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}; accepted is 1 or more")
     real, generated = check_pair(real, generated, ("real", "generated"), least=k + 1)
     multiplicities = _multiplicities(len(generated), resamples, confidence, seed)
     balls, covered = torch.zeros(len(generated), dtype=torch.float64), torch.zeros(multiplicities.shape[1])

@@ -14,6 +14,7 @@ from PIL import Image
 
 from eval.benchmark.size import measure_size
 from eval.protocol import device_description, folder_sha256
+from eval.samples.draw import draw as draw_images
 from eval.samples.pipelines import load_sampler
 from mobilediff.files import atomic_folder, read_json, write_json
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -115,10 +116,11 @@ def draw(model: Model, prompt: str, seed: int, count: int) -> dict:
     Returns:
         `status` ("done" or "failed"), `time` as a sentence, and once done `latency_ms` and `images`, PNG data URIs.
     """
-    generators = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+    seeds = list(range(seed, seed + count))
     start = time.perf_counter()
     try:
-        images = model.pipeline(prompt, num_images_per_prompt=count, generator=generators).images
+        drawn = draw_images(model.pipeline, model.name, seeds, prompt=prompt, num_images_per_prompt=count)
+        images = [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
     except ValueError as error:  # NaN latents: the other models still draw
         return {"status": "failed", "time": str(error)}
     latency = (time.perf_counter() - start) * 1000

@@ -69,6 +69,14 @@ def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
 
     Args:
         first, second: uint8 [N, 3, H, W].
+
+    Raises:
+        ValueError: no images, or the two differ in shape.
     """
+    if first.shape != second.shape or not len(first):
+        raise ValueError(
+            f"images are {tuple(first.shape)} and {tuple(second.shape)}; accepted are two of one [N, 3, H, W], N of 1 "
+            "or more"
+        )
     errors = (first.double() - second.double()).square().mean((1, 2, 3))
     return (10 * torch.log10(255**2 / errors)).clamp(max=100).mean().item()

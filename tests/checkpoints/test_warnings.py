@@ -21,6 +21,8 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 from mobilediff.checkpoints import load_pipeline
 
+pytestmark = pytest.mark.slow
+
 messages = []
 handler = logging.Handler(logging.WARNING)
 handler.emit = lambda record: messages.append(record.getMessage())

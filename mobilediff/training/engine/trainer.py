@@ -235,7 +235,7 @@ class Trainer:
         return min(warmup, (options.steps - step) / decay_steps, 1.0)
 
     def fit(self, stage: Trainable) -> bool:
-        """Train; resumes from the run folder's state.
+        """Train; resumes from the run folder's state, and stops and saves at a SIGTERM.
 
         The EMA weights are exported at every saved state: to `export`, and for a further decay to
         `export-ema-<decay>`.
@@ -252,7 +252,10 @@ class Trainer:
             return False
         self._resume()
         self.writer = self._open_logs()
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
+        with self._stop_at_sigterm():
+            return self._train(stage)
+
+    def _train(self, stage: Trainable) -> bool:
         started = saved = time.perf_counter()
         logged_at, logged_step, totals = started, self.step, {}
         bar = tqdm(
@@ -289,6 +292,15 @@ class Trainer:
         bar.close()
         self._save(started, stage)
         return self.step >= self.options.steps
+
+    @contextmanager
+    def _stop_at_sigterm(self):
+        """Let SIGTERM end the loop in a `with` block; the handler before is back after it."""
+        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def log_image(self, name: str, image: torch.Tensor) -> None:
         """Log an image of the current step to tensorboard: [3, H, W], float in [0, 1] or uint8."""

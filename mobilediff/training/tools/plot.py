@@ -5,9 +5,9 @@ python -m mobilediff.training.tools.plot runs/teacher --output teacher.png
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
+from mobilediff.command import run_command
 from mobilediff.files import atomic_path, check_png
 
 COLUMNS = 4
@@ -72,7 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

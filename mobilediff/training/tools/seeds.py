@@ -6,13 +6,13 @@ python -m mobilediff.training.tools.seeds runs/one-step --classes horse ship --o
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mobilediff.captions import CLASS_NAMES
+from mobilediff.command import run_command
 from mobilediff.files import atomic_path, check_png
 
 PADDING = 2  # of torchvision's make_grid, which drew the run's grids
@@ -77,7 +77,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)
