@@ -11,6 +11,8 @@ import pytest
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.export import export_pipeline
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path for path in (ROOT / "checkpoints").iterdir() if path.is_dir())
 
@@ -20,8 +22,6 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 from mobilediff.checkpoints import load_pipeline
-
-pytestmark = pytest.mark.slow
 
 messages = []
 handler = logging.Handler(logging.WARNING)
