@@ -63,7 +63,7 @@ def plot(runs: list[Path], output: Path) -> None:
 
 def main() -> None:
     """Plot the runs of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     arguments = parser.parse_args()
