@@ -7,6 +7,7 @@ import argparse
 
 from accelerate import PartialState
 
+from eval.cli.output import add_json_argument
 from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.measures.reconstruction import measure_reconstruction
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.reconstruction", description=__doc__.splitlines()[0])
     parser.add_argument("--vae", required=True, help="a folder that a VAE's save_pretrained wrote")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
-    parser.add_argument("--json", help="also write the result to this file")
+    add_json_argument(parser)
     args = parser.parse_args(argv)
     vae = load_vae(args.vae).float()
     result = measure_reconstruction(vae, real_images(args.data, "test"), PartialState().device)

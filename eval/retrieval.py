@@ -12,6 +12,7 @@ import argparse
 from accelerate import PartialState
 
 from eval.cli.extractors import add_clip_arguments, clip_from_arguments
+from eval.cli.output import add_json_argument
 from eval.cli.run import run
 from eval.cli.show import show_result
 from eval.measures.retrieval import measure_retrieval
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.retrieval", description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     add_clip_arguments(parser)
-    parser.add_argument("--json", help="also write the result to this file")
+    add_json_argument(parser)
     args = parser.parse_args(argv)
     device = PartialState().device
     clip = clip_from_arguments(args, device)

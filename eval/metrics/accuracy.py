@@ -2,7 +2,7 @@
 
 import torch
 
-from eval.metrics.bootstrap import mean_interval
+from eval.metrics.bootstrap import fraction_interval
 
 NOUN_FIGURES = {"noun_top1": 1, "noun_top5": 5}  # name to k
 
@@ -63,10 +63,10 @@ def accuracy_intervals(
     """Compute intervals of the figures of `accuracies` over two images or more; arguments as there."""
     intervals = {}
     if class_labels is not None and len(class_labels) >= 2:
-        intervals["class_accuracy"] = mean_interval(top_k_hits(features["class_logits"], class_labels))
+        intervals["class_accuracy"] = fraction_interval(top_k_hits(features["class_logits"], class_labels))
     known = known_nouns(noun_ids)
     if known.sum() >= 2:
         for name, k in NOUN_FIGURES.items():
             hits = top_k_hits(features["noun_logits"][known], noun_ids[known], k)
-            intervals[name] = mean_interval(hits)
+            intervals[name] = fraction_interval(hits)
     return intervals

@@ -1,6 +1,7 @@
 """The report's records as two Markdown tables, cost and quality, and their legend."""
 
 from eval.extractors.judge import JUDGE
+from mobilediff.model_card import markdown_text
 
 BASELINE = "teacher"  # of the speeds
 NOISE_STD = 0.1  # of the damaged images, as a fraction of the range 0..1
@@ -107,7 +108,7 @@ def one_table(kind: str, rows: list[str], records: dict[str, dict]) -> str:
         note = "" if records[name].get("shipped", True) else " (its weights are not in `checkpoints/`)"
         note = " (random weights)" if "peer" in records[name] else note
         shown = records[name]["figures"][kind]
-        lines.append([name + note, *(shown.get(title, "") for title in columns)])
+        lines.append([markdown_text(name) + note, *(shown.get(title, "") for title in columns)])
     return markdown_table(["", *columns], lines) + "\n"
 
 
