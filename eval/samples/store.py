@@ -272,18 +272,23 @@ def _read_kept(file: Path, n: int) -> ImageSet | None:
 
 
 def _drop_damaged(store: NpzFile) -> None:
-    """Delete what is damaged of kept samples: the manifest, the file, its shards."""
-    for path, read in ((store.manifest, _check_manifest), *((path, _check_arrays) for path in store.paths())):
+    """Delete what is damaged of kept samples: the file and its shards, and all of them without a whole manifest."""
+    if not store.paths():
+        store.manifest.unlink(missing_ok=True)
+        return
+    try:
+        manifest = read_json(store.manifest)
+        manifest["complete"], manifest["n"]
+    except DAMAGED as error:
+        print(f"{store.manifest} is damaged, its samples are drawn again: {error}", file=sys.stderr)
+        for path in (store.manifest, *store.paths()):
+            path.unlink(missing_ok=True)
+    for path in store.paths():
         try:
-            read(path)
+            _check_arrays(path)
         except DAMAGED as error:
             print(f"{path} is damaged, its samples are drawn again: {error}", file=sys.stderr)
             path.unlink()
-
-
-def _check_manifest(path: Path) -> None:
-    if path.exists():
-        read_json(path)["complete"], read_json(path)["n"]
 
 
 def _check_arrays(path: Path) -> None:
