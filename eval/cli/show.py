@@ -1,9 +1,10 @@
-"""The result of a command as a table on the terminal and as JSON on disk."""
+"""Show a command's result as a table on the terminal and JSON on disk."""
 
 from collections.abc import Iterator
+from typing import Literal, overload
 
 from eval.cli.table import aligned
-from eval.schema import SCHEMA, CommandResult, check_result
+from eval.schema import SCHEMA, CommandResult, GuidanceResult, LatencyResult, check_result
 from mobilediff.files import write_json
 
 SHA_LENGTH = 12
@@ -25,13 +26,19 @@ def show_result(command: str, result: dict, path: str | None) -> None:
     keep_result(command, result, path)
 
 
+@overload
+def checked_result(command: Literal["eval.guidance"], result: dict) -> GuidanceResult: ...
+@overload
+def checked_result(command: Literal["eval.latency"], result: dict) -> LatencyResult: ...
+@overload
+def checked_result(command: str, result: dict) -> CommandResult: ...
 def checked_result(command: str, result: dict) -> CommandResult:
     """Return the model of a result; errors as in `check_result`."""
     return check_result(command, _stated(command, result))
 
 
 def keep_result(command: str, result: dict, path: str | None) -> None:
-    """Check a result and, where there is a `path`, write it; errors as in `check_result`."""
+    """Check a result and write it to `path` if there is one; errors as in `check_result`."""
     checked_result(command, result)
     if path:
         write_json(path, _stated(command, result))

@@ -1,4 +1,4 @@
-"""Image sets, read from a folder of images, an npz file or CIFAR-10, and checked."""
+"""Read and check image sets from a folder of images, an npz file or CIFAR-10."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ LABELS = "labels.json"
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels, prompts and protocol.
+    """Hold images with their labels, prompts and protocol.
 
     Attributes:
         images: uint8, [N, 3, H, W].
@@ -45,6 +45,16 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def known_labels(self) -> torch.Tensor:
+        """Return the class labels, int64 [N].
+
+        Raises:
+            ValueError: they are not known.
+        """
+        if self.class_labels is None:
+            raise ValueError(f"the class labels of {self.protocol.get('images', 'the images')} are not known")
+        return self.class_labels
 
     def first(self, n: int) -> "ImageSet":
         """Take the first `n` images.
@@ -87,7 +97,9 @@ def check_size(size: int) -> None:
 
 
 def resized(images: ImageSet, size: int) -> ImageSet:
-    """Resize square images to `size` x `size` pixels by Pillow's Lanczos filter, stated in the protocol.
+    """Resize square images to `size` x `size` pixels by Pillow's Lanczos filter.
+
+    The protocol then states it.
 
     Raises:
         ValueError: as in `check_size`, or the images are not square.
@@ -101,7 +113,7 @@ def resized(images: ImageSet, size: int) -> ImageSet:
 
     def resize_one(image: torch.Tensor) -> np.ndarray:
         picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        return np.asarray(picture.resize((size, size), Image.LANCZOS))
+        return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
 
     with ThreadPoolExecutor() as pool:
         arrays = list(pool.map(resize_one, images.images))
@@ -111,7 +123,7 @@ def resized(images: ImageSet, size: int) -> ImageSet:
 
 
 def read_images(path: str | Path) -> ImageSet:
-    """Read an image set from a folder of PNG or JPEG files, or from an npz file.
+    """Read an image set from a folder of PNG or JPEG files, or npz.
 
     An image is turned as its EXIF orientation says. What else lies in the folder is left out: a line on stderr names
     it, and the protocol counts it. An npz file holds `images` or `arr_0`, [N, H, W, 3], uint8 or float32 in 0..1;
@@ -181,7 +193,7 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     return files, others
 
 
-def _read_image(file: Path) -> tuple[np.ndarray, str]:
+def _read_image(file: Path) -> tuple[np.ndarray, str | None]:
     """Read RGB pixels [H, W, 3], turned as the image says, and the format of the file's content."""
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -202,8 +214,8 @@ def _check_kind(file: Path, image: Image.Image) -> None:
         raise ValueError(f"{file} {kind}; accepted is RGB, 8 bits a channel: convert it first")
     if "transparency" in image.info:
         raise ValueError(f"{file} has a transparent colour; accepted is RGB without transparency: convert it first")
-    if getattr(image, "n_frames", 1) > 1:
-        raise ValueError(f"{file} holds {image.n_frames} frames; accepted is one image a file")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"{file} holds {frames} frames; accepted is one image a file")
 
 
 def _check_range(images: torch.Tensor, name: str) -> None:
@@ -238,7 +250,7 @@ def _read_npz(file: Path) -> ImageSet:
 
 def _rounded(array: np.ndarray, name: str) -> np.ndarray:
     """Round float32 in 0..1 to uint8."""
-    outside = ~((array >= 0) & (array <= 1))  # true for what is not finite
+    outside = ~((array >= 0) & (array <= 1))  # true for values that are not finite
     if outside.any():
         row = int(np.flatnonzero(outside.any(axis=(1, 2, 3)))[0])
         value = array[row][outside[row]][0]

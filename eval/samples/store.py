@@ -1,4 +1,4 @@
-"""Samples on disk, as PNG files or an npz file, drawn where they are missing."""
+"""Keep samples on disk, as PNG files or an npz file, and draw missing ones."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ DAMAGED = (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, TypeErro
 
 
 class PngFolder:
-    """Samples as <index>.png with manifest.json and labels.json beside them."""
+    """Keep samples as <index>.png with manifest.json and labels.json beside them."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -61,7 +62,10 @@ class PngFolder:
 
 
 class NpzFile:
-    """Samples as one npz file (`images` NHWC uint8, labels, protocol); batches wait as shards in <file>.parts."""
+    """Keep samples as one npz file: `images`, uint8 [N, H, W, 3], labels and protocol.
+
+    Batches wait as shards in <file>.parts.
+    """
 
     def __init__(self, file: Path):
         self.file = file
@@ -99,7 +103,9 @@ class NpzFile:
         for indices, part in shards:
             images[indices] = part
         labels = {"class_labels": plan.class_labels, "noun_ids": plan.noun_ids, "prompts": plan.prompts}
-        arrays = {"images": images} | {name: np.array(one) for name, one in labels.items() if one is not None}
+        arrays: dict[str, Any] = {"images": images} | {
+            name: np.array(one) for name, one in labels.items() if one is not None
+        }
         with atomic_path(self.file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays, protocol=np.array(json.dumps(manifest)))
         shutil.rmtree(self.parts, ignore_errors=True)
@@ -163,7 +169,7 @@ def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int)
             raise ValueError(f"samples without {store.manifest}: their protocol is not known, choose another place")
         return done
     there, wanted = read_json(store.manifest), settings.protocol(n)
-    # Where a sample was drawn and how many there are does not decide what sample i looks like.
+    # Sample i depends neither on the device nor on the number of samples.
     different = [key for key in asdict(settings) if key not in there or there[key] != wanted[key]]
     if different:
         detail = "; ".join(f"{key} is {there.get(key)!r} there, {wanted[key]!r} here" for key in different)
@@ -251,7 +257,9 @@ def kept_samples(pipeline, settings: SamplingSettings, n: int, batch_size: int, 
     file = Path(folder) / f"{Path(settings.model).name}-{key}.npz"
     if (images := _read_kept(file, n)) is not None:
         return images
-    store = open_store(file)
+    store = NpzFile(file)
+    for path in (file, store.manifest):
+        writable_file(path)
     with drawing_alone(file):
         if PartialState().is_main_process:
             _drop_damaged(store)
@@ -278,7 +286,7 @@ def _drop_damaged(store: NpzFile) -> None:
         return
     try:
         manifest = read_json(store.manifest)
-        manifest["complete"], manifest["n"]
+        _ = manifest["complete"], manifest["n"]
     except DAMAGED as error:
         print(f"{store.manifest} is damaged, its samples are drawn again: {error}", file=sys.stderr)
         for path in (store.manifest, *store.paths()):

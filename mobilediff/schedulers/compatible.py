@@ -1,4 +1,4 @@
-"""Another of diffusers' schedulers for a pipeline."""
+"""Choose another of diffusers' schedulers for a pipeline."""
 
 import inspect
 
@@ -6,12 +6,16 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 
 
 def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
-    """Sample with another of diffusers' schedulers, given by the name of its class, under the same configuration.
+    """Replace the pipeline's scheduler by another of diffusers', with the same configuration.
+
+    Args:
+        pipeline: its scheduler is replaced.
+        name: class of the new scheduler. Accepted are the checkpoint's own, and those that diffusers calls compatible
+            with it and that call the network once a step. A network trained by flow matching needs one with flow
+            sigmas; a checkpoint that was distilled for its steps keeps its own.
 
     Raises:
-        ValueError: a name that is not the checkpoint's own or of a scheduler that diffusers calls compatible with it
-            and that follows its noise schedule in one network call a step; one without flow matching, if the network
-            was trained by it; any but its own, if the checkpoint was distilled for its steps.
+        ValueError: another name; the error lists the accepted ones.
     """
     own = pipeline.scheduler
     distilled = "distilled_num_inference_steps" in own.config
@@ -25,11 +29,11 @@ def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
 
 
 def _can_sample(scheduler: type) -> bool:
-    """Whether a class takes a noise schedule and a kind of prediction, and one network call a step.
+    """Return whether a class takes a noise schedule and a kind of prediction, and calls the network once a step.
 
     False also for one whose library is not installed. `EDMEulerScheduler` has a schedule and a network scaling of its
     own, under which a network trained on another draws grey noise.
     """
-    if not issubclass(scheduler, SchedulerMixin) or scheduler.order != 1:
+    if not issubclass(scheduler, SchedulerMixin) or scheduler.order != 1:  # pyright: ignore[reportAttributeAccessIssue]
         return False
     return {"beta_schedule", "prediction_type"} <= set(inspect.signature(scheduler).parameters)

@@ -2,16 +2,24 @@
 
 import pytest
 
-from eval.cli.run import run
+from mobilediff.command import run_command
 
 
-@pytest.mark.parametrize("error", [ValueError("n is 0"), FileNotFoundError("no folder"), PermissionError("no access")])
-def test_errors_of_the_user_are_one_line(error):
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("n is 0"),
+        FileNotFoundError("no folder"),
+        PermissionError("no access"),
+        FloatingPointError("a weight is not finite"),
+    ],
+)
+def test_errors_of_the_user_and_diverged_runs_are_one_line(error):
     def main():
         raise error
 
     with pytest.raises(SystemExit, match=f"error: {error}"):
-        run(main)
+        run_command(main)
 
 
 def test_errors_of_the_program_are_not_hidden():
@@ -19,7 +27,7 @@ def test_errors_of_the_program_are_not_hidden():
         raise KeyError("bug")
 
     with pytest.raises(KeyError, match="bug"):
-        run(main)
+        run_command(main)
 
 
 def test_an_interruption_is_one_line_and_the_shells_status(capsys):
@@ -27,5 +35,5 @@ def test_an_interruption_is_one_line_and_the_shells_status(capsys):
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as exit_info:
-        run(main)
-    assert exit_info.value.code == 130 and capsys.readouterr().err.startswith("interrupted: ")
+        run_command(main)
+    assert exit_info.value.code == 130 and capsys.readouterr().err == "interrupted\n"
