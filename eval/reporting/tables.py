@@ -4,6 +4,7 @@ from typing import Literal
 
 from eval.extractors.judge import JUDGE
 from eval.schema import Measured, Record
+from mobilediff.model_card import markdown_text
 
 BASELINE = "teacher"  # of the speeds
 NOISE_STD = 0.1  # of the damaged images, as a fraction of the range 0..1
@@ -119,7 +120,10 @@ def one_table(kind: Literal["cost", "quality"], rows: list[str], records: dict[s
     columns = list(dict.fromkeys(title for row in cells.values() for title in row))
     if not columns:
         return ""
-    lines = [[name + _note(records[name]), *(row.get(title, "") for title in columns)] for name, row in cells.items()]
+    lines = [
+        [markdown_text(name) + _note(records[name]), *(row.get(title, "") for title in columns)]
+        for name, row in cells.items()
+    ]
     return markdown_table(["", *columns], lines) + "\n"
 
 

@@ -403,3 +403,38 @@ def test_images_are_resized_by_lanczos_and_say_so():
 def test_images_of_another_size_are_refused_by_the_judge(judge):
     with pytest.raises(ValueError, match=r"accepted is \[N, 3, 32, 32\]"):
         measure_frechet_distance(FeatureSet(ImageSet(torch.zeros(20, 3, 64, 64, dtype=torch.uint8))), judge)
+
+
+def test_prompts_without_their_template_have_no_clip_score(tmp_path):
+    images = random_images(3).images.permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "set.npz", images=images, prompts=np.array(["a cat", "a dog", "a frog"]))
+    with pytest.raises(ValueError, match="no protocol says the template"):
+        measure_clip_score(read_images(tmp_path / "set.npz"), clip_of_brightness())
+    protocol = json.dumps({"model": "mine"})
+    np.savez(tmp_path / "set.npz", images=images, class_labels=np.arange(3), protocol=np.array(protocol))
+    with pytest.raises(ValueError, match="set.npz has a protocol that no result can state: .* lack device_name"):
+        accuracy(["--images", str(tmp_path / "set.npz")])
+
+
+BROKEN = {
+    "page": b"<html>no</html>",
+    "text": b"hello world",
+    "stop": b"\x80\x02.",
+    "cut": b"\x80\x02}q\x00(X",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_in_inceptions_cache_is_named_with_what_to_do(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(eval.extractors.inception, "inception_cache", lambda: tmp_path / "weights.pth")
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="weights.pth is no whole file .* delete it to have it downloaded again"):
+        load_inception_weights(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("content", [{"a": torch.zeros(1)}, [torch.zeros(1)], {"a": 3}], ids=["names", "list", "int"])
+def test_tensors_of_another_network_are_no_inception(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="weights.pth (holds no weights of this Inception|is no whole file)"):
+        extract_features(inception_extractor(tmp_path / "weights.pth"), random_images(2).images, ("2048",))
