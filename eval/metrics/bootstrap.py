@@ -258,7 +258,7 @@ def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[
         product = (rows.T @ rows - n * np.outer(mu @ root, mu @ root)) / (n - 1)  # S2^(1/2) S1 S2^(1/2)
         trace = (multiplicities @ square_norms - n * mu @ mu) / (n - 1)  # tr S1
         roots = np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()
-        return float(((mu + difference) ** 2).sum() + trace + reference_trace - 2 * roots)
+        return max(float(((mu + difference) ** 2).sum() + trace + reference_trace - 2 * roots), 0.0)
 
     return distance
 

@@ -1,5 +1,6 @@
 """Sampling to disk: balanced, resumable, the same whatever the batch size, and never mixed with another protocol."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from eval.samples.images import read_images
 from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns, noun_counts, plan_samples, write_noun_counts
 from eval.samples.settings import resolve_settings
-from eval.samples.store import generate, kept_samples, open_store
+from eval.samples.store import drawing_alone, generate, kept_samples, open_store
 from mobilediff.captions import CLASS_NAMES, load_nouns
 from mobilediff.files import read_json
 from tests.eval.stand_ins import NoisePipeline, noise_settings, random_images
@@ -294,6 +295,29 @@ def test_a_second_command_waits_for_the_first_and_draws_nothing_twice(tmp_path, 
     assert first.batches == [10, 10] and second.batches == []
     assert torch.equal(sets[0].images, sets[1].images)
     assert "another command draws into" in capsys.readouterr().err
+
+
+def hold_lock(output, held, release):
+    with drawing_alone(output):
+        held.set()
+        release.wait(60)
+
+
+def test_a_command_waits_for_another_process_that_draws_into_its_folder(tmp_path, capsys):
+    context, output, pipeline = multiprocessing.get_context("spawn"), tmp_path / "set", NoisePipeline()
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=hold_lock, args=(output, held, release))
+    other.start()
+    assert held.wait(120)
+    drawing = threading.Thread(target=generate, args=(pipeline, noise_settings(), output, 10))
+    drawing.start()
+    drawing.join(0.5)
+    assert drawing.is_alive() and not pipeline.batches and not output.exists()
+    release.set()
+    other.join(60)
+    drawing.join(60)
+    assert pipeline.batches == [10] and len(read_images(output)) == 10 and other.exitcode == 0
+    assert f"another command draws into {output}: waiting for it" in capsys.readouterr().err
 
 
 def test_prompts_that_the_model_cuts_off_are_refused(checkpoints, tmp_path):
