@@ -14,13 +14,24 @@ import threading
 from collections.abc import Iterator
 from typing import TypeVar
 
-import gradio as gr
-import torch
+from mobilediff.demo.environment import folder_of, prepare
+from mobilediff.threads import available_cpus
 
-from eval.protocol import device_description
-from mobilediff.demo.compare import MAX_IMAGES, MAX_SEED, Model, choose_models, compare, load_models
-from mobilediff.demo.environment import available_cpus, folder_of, prepared_for_gradio
-from mobilediff.demo.examples import (
+prepare()  # before gradio and torch, which read the environment when they are imported
+
+import gradio as gr  # noqa: E402
+import torch  # noqa: E402
+
+from eval.protocol import device_description  # noqa: E402
+from mobilediff.demo.compare import (  # noqa: E402
+    MAX_IMAGES,
+    MAX_SEED,
+    Model,
+    choose_models,
+    compare,
+    load_models,
+)
+from mobilediff.demo.examples import (  # noqa: E402
     check_examples_folder,
     choose_example,
     load_examples,
@@ -168,11 +179,10 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         logger.warning("%s", error)
         examples, problems = [], [*problems, "The precomputed examples are damaged; the log of the app says how."]
-    with prepared_for_gradio():
-        demo = build_app(models, problems, examples)
-        # System fonts, so that the page fetches nothing from elsewhere.
-        theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-        demo.launch(theme=theme, css=CSS, ssr_mode=False, footer_links=["api", "settings"])
+    # System fonts, so that the page fetches nothing from elsewhere.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    demo = build_app(models, problems, examples)
+    demo.launch(theme=theme, css=CSS, ssr_mode=False, footer_links=["api", "settings"])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""What the app takes from its surroundings: folders, processors, a temporary folder, proxies."""
+"""What the app takes from its surroundings: folders, a temporary folder, proxies, threads."""
 
+import atexit
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import getproxies_environment
 
+from mobilediff.threads import let_threads_sleep
+
 ROOT = Path(__file__).resolve().parents[2]
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 THIS_MACHINE = "localhost,127.0.0.1,::1"
 
 
@@ -27,26 +28,17 @@ def folder_of(variable: str, default: str) -> Path:
         raise ValueError(f"{variable} is {value}; there is no such home, accepted is a folder without ~") from error
 
 
-def available_cpus() -> int:
-    """Count the processors that this process may use: of its affinity, and of its container's quota of time."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if CPU_QUOTA.is_file():
-        quota, period = CPU_QUOTA.read_text().split()
-        if quota != "max":
-            cpus = min(cpus, max(1, int(quota) // int(period)))
-    return cpus
-
-
-@contextmanager
-def prepared_for_gradio() -> Iterator[None]:
-    """Give gradio what it needs to serve on this machine, for the block.
+def prepare() -> None:
+    """Set what gradio and torch read once, when they are imported; a value of the environment stays.
 
     A temporary folder of this process, as gradio's own belongs to the first user who served something; no proxy
-    between the app and itself, since gradio asks its own address whether it is there; no calls home.
+    between the app and itself, since gradio asks its own address whether it is there; no calls home; threads that
+    sleep while they wait.
     """
-    with tempfile.TemporaryDirectory(prefix="mobilediff-") as folder:
-        os.environ.setdefault("GRADIO_TEMP_DIR", folder)
-        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-        no_proxy = ",".join(filter(None, (getproxies_environment().get("no"), THIS_MACHINE)))
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = no_proxy
-        yield
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="mobilediff-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    no_proxy = ",".join(filter(None, (getproxies_environment().get("no"), THIS_MACHINE)))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = no_proxy
+    let_threads_sleep()
