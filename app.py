@@ -1,7 +1,7 @@
-"""The comparison app: one prompt and one noise through every checkpoint, the fastest first.
+"""Compare all checkpoints in a page: one prompt, one noise, the fastest model first.
 
 python app.py                 serve it
-python app.py --precompute    make the examples that it shows without running a model
+python app.py --precompute    draw the examples that the page shows without running a model
 """
 
 import argparse
@@ -9,7 +9,6 @@ import asyncio
 import html
 import logging
 import random
-import sys
 import threading
 from collections.abc import Iterator
 from typing import TypeVar
@@ -23,6 +22,7 @@ import gradio as gr  # noqa: E402
 import torch  # noqa: E402
 
 from eval.protocol import device_description  # noqa: E402
+from mobilediff.command import run_command  # noqa: E402
 from mobilediff.demo.compare import (  # noqa: E402
     MAX_IMAGES,
     MAX_SEED,
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 # Cards stand side by side on a wide screen and below each other on a telephone. Image i has the same place in every
 # card, since it grew from the same noise. gradio fills the template and then evaluates it as a JavaScript template
-# string, so only the project's own words may be among the values, never what a visitor typed.
+# string, so only the project's own words may be among the values, never a visitor's.
 CARDS = """
 <div class="cards">{{#each value}}<section class="card {{status}}">
   <h3>{{name}}</h3><p class="time">{{time}}</p><div class="strip n{{batch_size}}">
@@ -70,7 +70,7 @@ CSS = """
 
 
 def describe(models: list[Model], problems: list[str], examples: list[dict]) -> str:
-    """The head of the page, Markdown: what it does, where it runs, and what is missing."""
+    """Write the head of the page in Markdown: its purpose, the machine, and the problems."""
     machine = device_description(models[0].pipeline.device if models else "cpu")
     if not examples:
         problems = [*problems, "There are no precomputed examples; `python app.py --precompute` makes them."]
@@ -101,10 +101,11 @@ async def next_step(steps: Iterator[T], cancelled: threading.Event) -> T | None:
 
 
 def build_app(models: list[Model], problems: list[str], examples: list[dict]) -> gr.Blocks:
-    """The page. Every model call waits in one queue of width one, so that timings do not disturb each other.
+    """Build the page.
 
-    gradio's checks of single inputs are off (`preprocess=False`), since what a program sends may end in them without
-    a message; `choose_models`, `check_inputs` and `choose_example` check all of it.
+    Every model call waits in one queue of width one, so that timings do not disturb each other. gradio's checks of
+    single inputs are off (`preprocess=False`), since a program's values may end in them without a message;
+    `choose_models`, `check_inputs` and `choose_example` check all of them.
     """
     names = [model.name for model in models]
 
@@ -156,23 +157,27 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict]) ->
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line. The address and the port are gradio's GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Serve the page, or draw its examples with --precompute.
+
+    The variables GRADIO_SERVER_NAME and GRADIO_SERVER_PORT set the address and the port.
+
+    Raises:
+        ValueError: a folder of the environment is none, or there is no model to draw examples with.
+        OSError: the examples cannot be written.
+    """
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("--precompute", action="store_true", help="make the examples and stop")
     args = parser.parse_args(argv)
     torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
-    try:
-        checkpoints = folder_of("MOBILEDIFF_CHECKPOINTS", "checkpoints")
-        example_folder = folder_of("MOBILEDIFF_EXAMPLES", "examples")
-        if args.precompute:
-            check_examples_folder(example_folder)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    checkpoints = folder_of("MOBILEDIFF_CHECKPOINTS", "checkpoints")
+    example_folder = folder_of("MOBILEDIFF_EXAMPLES", "examples")
+    if args.precompute:
+        check_examples_folder(example_folder)
     models, problems = load_models(checkpoints)
     print("\n".join([*problems, f"{len(models)} models: {', '.join(model.name for model in models)}"]), flush=True)
     if args.precompute:
         if not models:
-            sys.exit(f"error: no checkpoint of {checkpoints} could be loaded, so no example can be drawn")
+            raise ValueError(f"no checkpoint of {checkpoints} could be loaded, so no example can be drawn")
         return precompute(models, example_folder)
     try:
         examples = load_examples(example_folder)
@@ -186,4 +191,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,4 +1,4 @@
-"""How many threads there are processors for, and how OpenMP's threads wait; both before torch is imported."""
+"""Count the processors for threads, and set how OpenMP's threads wait, before torch is imported."""
 
 import os
 from pathlib import Path

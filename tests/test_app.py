@@ -18,7 +18,8 @@ from PIL import Image
 import app
 from mobilediff.demo import compare as comparison
 from mobilediff.demo import examples as example_files
-from tests.tiny import tiny_checkpoint
+
+pytestmark = pytest.mark.slow
 
 ORDER = ["student-1step", "student-8step", "teacher"]
 
@@ -31,11 +32,11 @@ def pictures(record: dict) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
+def checkpoints(checkpoints, tmp_path_factory):
     """Three that work, one of them there twice, one with truncated weights, and `student` not there at all."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for name in ORDER:
-        tiny_checkpoint(folder / name, name)
+        shutil.copytree(checkpoints / name, folder / name)
     shutil.copytree(folder / "student-1step", folder / "twin")
     shutil.copytree(folder / "student-1step", folder / "student-1step-pruned")
     weights = next((folder / "student-1step-pruned" / "unet").glob("*.safetensors"))
@@ -451,7 +452,7 @@ def test_places_that_cannot_hold_examples_are_refused_before_any_work(tmp_path, 
     monkeypatch.setattr(app, "load_models", lambda folder: pytest.fail("models were loaded"))
     for name, message in [("file", "is no folder"), ("file/examples", "Not a directory")]:
         monkeypatch.setenv("MOBILEDIFF_EXAMPLES", str(tmp_path / name))
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(OSError, match=message):
             app.main(["--precompute"])
 
 
@@ -464,3 +465,10 @@ def test_damaged_examples_are_named(examples, tmp_path):
 
 def test_missing_examples_are_no_error(tmp_path):
     assert example_files.load_examples(tmp_path) == []
+
+
+def test_examples_without_a_model_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILEDIFF_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setenv("MOBILEDIFF_EXAMPLES", str(tmp_path / "examples"))
+    with pytest.raises(ValueError, match="no checkpoint of .* could be loaded, so no example can be drawn"):
+        app.main(["--precompute"])

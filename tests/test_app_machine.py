@@ -18,7 +18,8 @@ import pytest
 from gradio_client import Client
 
 from mobilediff.demo import environment
-from tests.tiny import tiny_checkpoint
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -55,9 +56,9 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
+def checkpoints(checkpoints, tmp_path_factory):
     folder = tmp_path_factory.mktemp("machine") / "checkpoints"
-    tiny_checkpoint(folder / "student-1step", "student-1step")
+    shutil.copytree(checkpoints / "student-1step", folder / "student-1step")
     return folder
 
 

@@ -1,1 +1,1 @@
-"""The app's tabs, one file each, with their examples and what they take from the machine."""
+"""Hold the app's tabs, one file each, with their examples and settings of the process."""

@@ -15,6 +15,7 @@ from PIL import Image
 
 from eval.benchmark.size import measure_size
 from eval.protocol import folder_sha256
+from eval.samples.draw import draw as draw_images
 from eval.samples.pipelines import load_sampler
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -32,7 +33,16 @@ ONE_DRAW = threading.Lock()
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded checkpoint with its hash and figures: NFE an image, parameters in use, MACs of one network call."""
+    """Hold a loaded checkpoint with its hash and figures.
+
+    Attributes:
+        name: of its folder.
+        sha256: of the folder, by `folder_sha256`.
+        pipeline: ready to draw.
+        nfe: network evaluations an image.
+        params: parameters in use, text encoder and decoder included.
+        macs: multiply-accumulates of one network call.
+    """
 
     name: str
     sha256: str
@@ -43,7 +53,7 @@ class Model:
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
-    """Load a checkpoint, warm it up with one image, and count."""
+    """Load a checkpoint, warm it up with one image, and count its figures."""
     pipeline = load_sampler(folder, device)
     pipeline(class_labels=0, generator=torch.Generator().manual_seed(0))
     size = measure_size(pipeline, folder)
@@ -53,7 +63,7 @@ def load_model(folder: Path, device: torch.device) -> Model:
 
 
 def load_models(folder: Path) -> tuple[list[Model], list[str]]:
-    """Load every checkpoint of a folder; name those that are missing or broken, and load the others.
+    """Load every checkpoint of a folder, and name those that are missing or broken.
 
     Returns:
         The models, the cheapest image (NFE x MACs) first, and the problems as sentences for the page; the log has the
@@ -105,7 +115,7 @@ def check_inputs(models: list[Model], prompt: str, seed: float, count: float) ->
     """Refuse bad input before any work.
 
     Raises:
-        ValueError: naming the value and what is accepted.
+        ValueError: naming the value and the accepted ones.
     """
     if not models:
         raise ValueError("No model is chosen, or none could be loaded.")
@@ -150,13 +160,16 @@ class Cancelled(Exception):
 
 
 def draw(model: Model, prompt: str, seed: int, count: int, cancelled: threading.Event) -> dict:
-    """Draw `count` images, seeds `seed`, `seed + 1`, ..., and time the call from text to images in milliseconds.
+    """Draw `count` images, and time the call from text to images.
 
-    One generator an image gives its latents and, where the scheduler draws noise, its noise: so the models start from
-    the same latents, and an image depends on how many are drawn beside it by no more than rounding. Draws of several
-    threads wait for each other; one that is cancelled ends after the step under way.
+    Image i has a generator of its own, seeded with `seed` + i, for its latents and the scheduler's noise. So all
+    models start from the same latents, and the number of images changes none of them by more than rounding. Draws of
+    several threads wait for each other; a cancelled one ends after the step under way.
+
+    Returns:
+        `status` ("done" or "failed"), `time` as a sentence, and once done `latency_ms` and `images`, PNG data URIs.
     """
-    generators = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+    seeds = list(range(seed, seed + count))
 
     def stop_if_cancelled(*_) -> None:
         if cancelled.is_set():
@@ -166,9 +179,15 @@ def draw(model: Model, prompt: str, seed: int, count: int, cancelled: threading.
         start = time.perf_counter()
         try:
             stop_if_cancelled()
-            images = model.pipeline(
-                prompt, num_images_per_prompt=count, generator=generators, callback_on_step_end=stop_if_cancelled
-            ).images
+            drawn = draw_images(
+                model.pipeline,
+                model.name,
+                seeds,
+                prompt=prompt,
+                num_images_per_prompt=count,
+                callback_on_step_end=stop_if_cancelled,
+            )
+            images = [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
         except Cancelled:
             return {"status": "failed", "time": "cancelled"}
         except ValueError as error:  # NaN latents: the other models still draw
@@ -184,7 +203,7 @@ def draw(model: Model, prompt: str, seed: int, count: int, cancelled: threading.
 def compare(
     models: list[Model], prompt: str, seed: float, count: float, cancelled: threading.Event
 ) -> Iterator[tuple[list[dict], str]]:
-    """Draw with each model in turn, until all have drawn or another thread sets `cancelled`.
+    """Draw one prompt with each model in turn, until another thread sets `cancelled`.
 
     Yields:
         One record a model (figures, status, latency and images as data URIs once done), and the pipelines' warnings

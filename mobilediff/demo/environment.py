@@ -1,4 +1,4 @@
-"""What the app takes from its surroundings: folders, a temporary folder, proxies, threads."""
+"""Prepare the process for the app: folders, a temporary folder, proxies, threads."""
 
 import atexit
 import os
@@ -29,7 +29,7 @@ def folder_of(variable: str, default: str) -> Path:
 
 
 def prepare() -> None:
-    """Set what gradio and torch read once, when they are imported; a value of the environment stays.
+    """Set the variables that gradio and torch read at import; a value of the environment stays.
 
     A temporary folder of this process, as gradio's own belongs to the first user who served something; no proxy
     between the app and itself, since gradio asks its own address whether it is there; no calls home; threads that

@@ -1,4 +1,4 @@
-"""Examples that the app shows without running a model: drawn ahead of time, kept in a folder, checked when shown."""
+"""Draw examples ahead of time, keep them in a folder, and load them, so that the app shows them without a model."""
 
 import base64
 import threading
@@ -76,7 +76,7 @@ def _pictures(folder: Path) -> set[str]:
 
 
 def load_examples(folder: Path) -> list[dict]:
-    """Load the precomputed examples, images as data URIs; an empty list where there are none.
+    """Load the precomputed examples, images as data URIs; none give an empty list.
 
     Raises:
         ValueError: the file is damaged, or a picture that it names is missing.

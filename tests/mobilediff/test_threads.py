@@ -1,4 +1,4 @@
-"""How many threads there are processors for, and how they wait."""
+"""Processors are counted and threads sleep, before torch is imported."""
 
 import os
 import subprocess
@@ -26,6 +26,7 @@ def test_processors_are_those_of_the_affinity_and_the_quota(monkeypatch, tmp_pat
     assert threads.available_cpus() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other OpenMP libraries do not say how they wait")
 @pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 @pytest.mark.parametrize("module", ["app", "eval.latency"])
