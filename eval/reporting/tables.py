@@ -120,6 +120,11 @@ def markdown_table(titles: list[str] | tuple[str, ...], rows: list[list[str]]) -
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
+def waiting(protocol: dict) -> str:
+    """State how the threads of a timing waited; kept timings may not say."""
+    return f"OMP_WAIT_POLICY {protocol.get('wait_policy') or 'not stated'}"
+
+
 def legend(records: list[dict]) -> list[str]:
     """Explain the columns, from the protocols in the records."""
     lines = []
@@ -127,8 +132,8 @@ def legend(records: list[dict]) -> list[str]:
         protocol = timed[0]["protocol"]
         lines.append(
             f"Latency: batch {protocol['batch_size']}, {protocol['dtype']}, {protocol['threads']} threads of "
-            f"{protocol['device_name']}, torch {protocol['versions']['torch']}, median / 90th percentile, of "
-            f"{protocol['timed']}, the models taking turns; network "
+            f"{protocol['device_name']} ({waiting(protocol)}), torch {protocol['versions']['torch']}, median / 90th "
+            f"percentile, of {protocol['timed']}, the models taking turns; network "
             "call is one sample without guidance, image is the whole pipeline at its default steps and guidance. The "
             f"machine's matrix product reaches {protocol['matrix_peak_fp32_gflops']:.0f} GFLOP/s in fp32 and "
             f"{protocol['matrix_peak_bf16_gflops']:.0f} in bf16."
@@ -136,8 +141,9 @@ def legend(records: list[dict]) -> list[str]:
     if batches := [record["throughput"]["batches"][-1] for record in records if "throughput" in record]:
         protocol = batches[0]["protocol"]
         lines.append(
-            f"At batch {protocol['batch_size']}: the whole pipeline in {protocol['dtype']}, median of "
-            f"{protocol['rounds']} runs or more; peak memory: allocated by a call beyond the weights."
+            f"At batch {protocol['batch_size']}: the whole pipeline in {protocol['dtype']}, "
+            f"{protocol['threads']} threads ({waiting(protocol)}), median of {protocol['rounds']} runs or more; peak "
+            "memory: allocated by a call beyond the weights."
         )
     if sources := sorted({record["peer"] for record in records if "peer" in record}):
         lines.append(
