@@ -5,28 +5,42 @@ python app.py --precompute    draw the examples that the page shows without runn
 """
 
 import argparse
+import asyncio
 import html
-import os
+import logging
 import random
+import threading
+from collections.abc import Iterator
+from typing import TypeVar
 
-import gradio as gr
+from mobilediff.demo.environment import folder_of, prepare
+from mobilediff.threads import available_cpus
 
-from eval.protocol import device_description
-from mobilediff.command import run_command
-from mobilediff.demo.compare import (
-    CHECKPOINTS,
-    EXAMPLES,
+prepare()  # before gradio and torch, which read the environment when they are imported
+
+import gradio as gr  # noqa: E402
+import torch  # noqa: E402
+
+from eval.protocol import device_description  # noqa: E402
+from mobilediff.command import run_command  # noqa: E402
+from mobilediff.demo.compare import (  # noqa: E402
     MAX_IMAGES,
     MAX_SEED,
     Model,
+    choose_models,
     compare,
-    load_examples,
     load_models,
+)
+from mobilediff.demo.examples import (  # noqa: E402
+    check_examples_folder,
+    choose_example,
+    load_examples,
     precompute,
     stale_examples,
 )
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # Cards stand side by side on a wide screen and below each other on a telephone. Image i has the same place in every
 # card, since it grew from the same noise. gradio fills the template and then evaluates it as a JavaScript template
@@ -72,22 +86,44 @@ def describe(models: list[Model], problems: list[str], examples: list[dict]) -> 
     ])  # fmt: skip
 
 
+async def next_step(steps: Iterator[T], cancelled: threading.Event) -> T | None:
+    """Take the next of `steps` in a thread; None after the last.
+
+    A visitor who cancels leaves once the thread has ended, so that the next visitor's call does not meet it.
+    """
+    thread = asyncio.ensure_future(asyncio.to_thread(next, steps, None))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        cancelled.set()
+        await asyncio.wait([thread])
+        raise
+
+
 def build_app(models: list[Model], problems: list[str], examples: list[dict]) -> gr.Blocks:
     """Build the page.
 
-    Every model call waits in one queue of width one, so that timings do not disturb each other.
+    Every model call waits in one queue of width one, so that timings do not disturb each other. gradio's checks of
+    single inputs are off (`preprocess=False`), since a program's values may end in them without a message;
+    `choose_models`, `check_inputs` and `choose_example` check all of them.
     """
     names = [model.name for model in models]
 
-    def run(prompt, seed, count, chosen):
+    async def run(prompt, seed, count, chosen):
+        cancelled = threading.Event()
         try:
-            for records, warnings in compare([model for model in models if model.name in chosen], prompt, seed, count):
+            steps = compare(choose_models(models, chosen), prompt, seed, count, cancelled)
+            while step := await next_step(steps, cancelled):
+                records, warnings = step
                 yield records, html.escape(warnings)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     def show(index):
-        example = examples[index]
+        try:
+            example = choose_example(examples, index)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
         return example["prompt"], example["seed"], example["count"], example["records"], ""
 
     with gr.Blocks(title="mobilediff", analytics_enabled=False) as demo:
@@ -110,34 +146,44 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict]) ->
         results = gr.HTML(examples[0]["records"] if examples else [], html_template=CARDS, elem_id="results")
         if examples:
             outputs = [prompt, seed, count, results, note]
-            gallery.click(show, gallery, outputs, queue=False, api_name="example")
+            gallery.click(show, gallery, outputs, queue=False, preprocess=False, api_name="example")
         dice.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, api_visibility="private")
         gr.on(
             [button.click, prompt.submit], run, [prompt, seed, count, chosen], [results, note],
             api_name="compare", concurrency_limit=1, concurrency_id="models",
-            show_progress="minimal", show_progress_on=prompt,
+            preprocess=False, show_progress="minimal", show_progress_on=prompt,
         )  # fmt: skip
-    return demo.queue(max_size=20)
+    return demo.queue(max_size=20, api_open=False)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Serve the page, or draw its examples with --precompute.
 
     The variables GRADIO_SERVER_NAME and GRADIO_SERVER_PORT set the address and the port.
+
+    Raises:
+        ValueError: a folder of the environment is none, or there is no model to draw examples with.
+        OSError: the examples cannot be written.
     """
     parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
-    parser.add_argument("--precompute", action="store_true", help=f"make the examples in {EXAMPLES.name}/ and stop")
+    parser.add_argument("--precompute", action="store_true", help="make the examples and stop")
     args = parser.parse_args(argv)
-    models, problems = load_models(CHECKPOINTS)
+    torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
+    checkpoints = folder_of("MOBILEDIFF_CHECKPOINTS", "checkpoints")
+    example_folder = folder_of("MOBILEDIFF_EXAMPLES", "examples")
+    if args.precompute:
+        check_examples_folder(example_folder)
+    models, problems = load_models(checkpoints)
     print("\n".join([*problems, f"{len(models)} models: {', '.join(model.name for model in models)}"]), flush=True)
     if args.precompute:
         if not models:
-            raise ValueError(f"no checkpoint of {CHECKPOINTS} could be loaded, so no example can be drawn")
-        return precompute(models, EXAMPLES)
+            raise ValueError(f"no checkpoint of {checkpoints} could be loaded, so no example can be drawn")
+        return precompute(models, example_folder)
     try:
-        examples = load_examples(EXAMPLES)
+        examples = load_examples(example_folder)
     except ValueError as error:
-        examples, problems = [], [*problems, f"{error}."]
+        logger.warning("%s", error)
+        examples, problems = [], [*problems, "The precomputed examples are damaged; the log of the app says how."]
     # System fonts, so that the page fetches nothing from elsewhere.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     demo = build_app(models, problems, examples)

@@ -51,9 +51,12 @@ def table(result: LatencyResult) -> str:
 def legend(result: LatencyResult) -> list[str]:
     """Explain the columns of `table`."""
     peaks = ", ".join(f"{batch.protocol.matrix_peak_fp32_gflops:.0f}" for batch in result.batches)
+    protocol = result.batches[0].protocol
     lines = [
         "Times are ms a call, median / 90th percentile. Of peak: the network call's fraction of the machine's fp32 "
         f"matrix product ({peaks} GFLOP/s).",
+        f"Threads: {protocol.threads}, OMP_WAIT_POLICY {protocol.wait_policy}; busy processes beside: "
+        f"{protocol.neighbours}.",
         "Peak MB: memory that a call allocates beyond the weights, for an image, or for the network without one.",
     ]
     if result.baseline:
@@ -95,13 +98,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--baseline", help="compare speeds with this model: a folder, or the name of a measured one")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], help=f"images a call, to {MAX_BATCH_SIZE}")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU")
+    parser.add_argument("--neighbours", type=int, default=0, help="busy processes that run beside the measurement")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each part")
     parser.add_argument("--max-seconds", type=float, default=60, help="a part that took longer in all sits out")
     add_json_argument(parser)
     args = parser.parse_args(argv)
     args.batch_sizes = list(dict.fromkeys(args.batch_sizes))
     args.peers = list(dict.fromkeys(PEERS if args.peers == [] else args.peers or []))
-    check_options(args.threads, args.rounds, args.max_seconds, args.batch_sizes)
+    check_options(args.threads, args.rounds, args.max_seconds, args.batch_sizes, args.neighbours)
     args.folders, args.baseline = named_models(args.model, args.peers, args.baseline)
     return args
 
@@ -127,7 +131,13 @@ def measure_all(args: argparse.Namespace) -> dict:
     batches = []
     for batch_size in args.batch_sizes:
         batch = measure_latency(
-            pipelines | peers, args.threads, args.rounds, args.max_seconds, batch_size, memory=True
+            pipelines | peers,
+            args.threads,
+            args.rounds,
+            args.max_seconds,
+            batch_size,
+            memory=True,
+            neighbours=args.neighbours,
         )
         if args.baseline:
             batch["times_faster"] = speed_ups(batch["models"], args.baseline)

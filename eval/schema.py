@@ -256,7 +256,10 @@ class Timing(Model):
 
 
 class TimingProtocol(Machine):
-    """Describe batch, rounds and machine of timings, and the models that took turns."""
+    """Describe batch, rounds and machine of timings, and the models that took turns.
+
+    `wait_policy` is of OpenMP's threads, None in timings that do not state it; `neighbours` are busy processes beside.
+    """
 
     batch_size: PositiveInt
     dtype: str
@@ -266,6 +269,8 @@ class TimingProtocol(Machine):
     timed: str
     long_call_seconds: PositiveFloat
     interleaved_with: list[str]
+    wait_policy: str | None = None
+    neighbours: NonNegativeInt = 0
     matrix_peak_fp32_gflops: PositiveFloat
     matrix_peak_bf16_gflops: PositiveFloat
 

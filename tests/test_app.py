@@ -4,8 +4,12 @@ import base64
 import io
 import json
 import logging
+import os
 import shutil
+import threading
+import time
 
+import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -13,6 +17,7 @@ from PIL import Image
 
 import app
 from mobilediff.demo import compare as comparison
+from mobilediff.demo import examples as example_files
 
 pytestmark = pytest.mark.slow
 
@@ -48,32 +53,53 @@ def loaded(checkpoints):
 def examples(loaded, tmp_path_factory):
     folder = tmp_path_factory.mktemp("app") / "examples"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "EXAMPLE_PROMPTS", ("a fire truck", "a tabby"))
-        comparison.precompute([model for model in loaded[0] if model.name != "teacher"], folder)
+        patch.setattr(example_files, "EXAMPLE_PROMPTS", ("a fire truck", "a tabby"))
+        example_files.precompute([model for model in loaded[0] if model.name != "teacher"], folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def client(loaded, examples):
-    demo = app.build_app(*loaded, comparison.load_examples(examples))
+    demo = app.build_app(*loaded, example_files.load_examples(examples))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
     yield Client(url, verbose=False)
     demo.close()
 
 
 def run(client, prompt="a fire truck", seed=0, count=1, models=("student-1step",)):
-    return client.predict(prompt, seed, count, list(models), api_name="/compare")
+    return client.predict(
+        prompt, seed, count, list(models) if isinstance(models, tuple) else models, api_name="/compare"
+    )
 
 
-def test_problems_are_named_and_the_others_start(loaded, checkpoints):
+def test_problems_are_named_and_the_others_start(loaded, checkpoints, caplog):
     models, problems = loaded
     assert sorted(model.name for model in models) == sorted([*ORDER, "twin"])
     assert len(problems) == 2
     assert any(problem == f"{checkpoints.name}/student is missing." for problem in problems)
     assert any(problem.startswith(f"{checkpoints.name}/student-1step-pruned is left out: ") for problem in problems)
+    assert str(checkpoints) not in "".join(problems)  # a visitor reads them
+    comparison.load_models(checkpoints)
+    assert f"{checkpoints}/student-1step-pruned" in caplog.text
     page = app.describe(models, problems, [])
     assert all(problem in page for problem in problems)
     assert "--precompute" in page
+
+
+@pytest.mark.parametrize("name", ["a`b", "${alert(1)}", "a\\\\b"])
+def test_a_name_that_the_page_would_run_is_left_out(tmp_path, name):
+    (tmp_path / name).mkdir()
+    _, problems = comparison.load_models(tmp_path)
+    (problem,) = [problem for problem in problems if "may not hold a backtick, dollar or backslash" in problem]
+    assert not set(problem) & set("`$\\")
+
+
+def test_folders_with_spaces_and_umlauts_are_loaded(checkpoints, tmp_path):
+    folder = tmp_path / "meine Prüfung 1"
+    shutil.copytree(checkpoints / "student-1step", folder / "Schüler eins")
+    models, problems = comparison.load_models(folder)
+    assert [model.name for model in models] == ["Schüler eins"]
+    assert len(problems) == len(comparison.FAMILY)
 
 
 def test_no_checkpoint_at_all_still_makes_a_page_that_says_so(tmp_path):
@@ -82,7 +108,7 @@ def test_no_checkpoint_at_all_still_makes_a_page_that_says_so(tmp_path):
     assert len(problems) == len(comparison.FAMILY)
     app.build_app(models, problems, [])
     with pytest.raises(ValueError, match="none could be loaded"):
-        next(comparison.compare(models, "a fire truck", 0, 1))
+        next(comparison.compare(models, "a fire truck", 0, 1, threading.Event()))
 
 
 def test_results_are_streamed_the_fastest_first(client):
@@ -136,22 +162,140 @@ def test_the_prompt_decides_the_picture(client):
     ("arguments", "message"),
     [
         ({"prompt": "   "}, "prompt is empty"),
+        ({"prompt": None}, "prompt is None; accepted is text"),
+        ({"prompt": 7}, "prompt is 7; accepted is text"),
+        ({"prompt": ["a cat"]}, r"prompt is \['a cat'\]; accepted is text"),
         ({"prompt": "truck " * 50}, "has 300 characters; accepted are up to 200"),
         ({"prompt": "truck " * 30}, "tokens; accepted are up to 16"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**32}, f"seed is {2**32}"),
+        ({"seed": 10**400}, "seed is 1000+...; accepted"),
         ({"seed": 1.5}, "seed is 1.5"),
         ({"seed": None}, "seed is None"),
-        ({"count": 0}, "0 is less than minimum value 1"),
-        ({"count": 9}, "9 is greater than maximum value 8"),
+        ({"seed": "7"}, "seed is '7'; accepted is a whole number"),
+        ({"seed": True}, "seed is True; accepted is a whole number"),
+        ({"count": 0}, "number of images is 0; accepted is a whole number from 1 to 8"),
+        ({"count": 9}, "number of images is 9"),
         ({"count": 2.5}, "number of images is 2.5"),
+        ({"count": None}, "number of images is None"),
+        ({"count": "two"}, "number of images is 'two'"),
         ({"models": []}, "No model is chosen"),
-        ({"models": ["teacher-xl"]}, "'teacher-xl'"),
+        ({"models": None}, "models are None; accepted is a list of names"),
+        ({"models": "teacher"}, "models are 'teacher'; accepted is a list of names"),
+        ({"models": [["teacher"]]}, r"models are \[\['teacher'\]\]; accepted is a list of names"),
+        ({"models": ["teacher-xl"]}, "no model 'teacher-xl'; accepted are student-1step, "),
+        ({"models": [f"model-{i}" for i in range(10_000)]}, "no model 'model-0' and 9,999 more; accepted are "),
     ],
 )
 def test_bad_input_is_refused_by_name(client, arguments, message):
     with pytest.raises(AppError, match=message):
         run(client, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ('["a cat", NaN, 1, ["teacher"]]', "seed is nan; accepted"),
+        ('["a cat", 1e309, 1, ["teacher"]]', "seed is inf; accepted"),
+        ('["a cat", 0, -Infinity, ["teacher"]]', "number of images is -inf; accepted"),
+        (r'["a cat \ud83d", 0, 1, ["teacher"]]', r"prompt 'a cat \\ud83d' holds half a surrogate pair; accepted"),
+        (r'["\udc00", 0, 1, ["teacher"]]', r"prompt '\\udc00' holds half a surrogate pair; accepted"),
+        ('["a cat", 0, {"a": 1}, ["teacher"]]', "number of images is {'a': 1}; accepted"),
+        ('["a cat", 0, 1, {"teacher": true}]', "models are {'teacher': True}; accepted"),
+    ],
+)
+def test_what_only_a_raw_request_can_hold_is_refused_by_name(client, data, message):
+    body = f'{{"data": {data}}}'
+    url, headers = client.src + "gradio_api/call/compare", {"content-type": "application/json"}
+    event = httpx.post(url, content=body, headers=headers).json()["event_id"]
+    answer = httpx.get(f"{url}/{event}", timeout=60).text
+    assert answer.startswith("event: error")
+    assert message in answer
+    assert run(client)[0][0]["status"] == "done"  # the queue goes on
+
+
+def test_a_model_chosen_ten_thousand_times_draws_once(client):
+    records, _ = run(client, models=["twin"] * 10_000)
+    assert [record["name"] for record in records] == ["twin"]
+
+
+@pytest.mark.parametrize("index", [99, -1, None, 0.5, "1", True])
+def test_an_example_that_is_not_there_is_refused_by_name(client, index):
+    with pytest.raises(AppError, match=f"example is {index!r}; accepted is a whole number from 0 to 1"):
+        client.predict(index, api_name="/example")
+
+
+def test_no_call_goes_past_the_queue(client):
+    answer = httpx.post(client.src + "gradio_api/run/compare", json={"data": ["a cat", 0, 1, ["teacher"]]})
+    assert answer.status_code == 404
+
+
+def slowly(pipeline, monkeypatch, started: threading.Event, seconds: float = 0.05) -> list[int]:
+    """Make a pipeline's network take its time; the list counts the calls that met another one under way."""
+    forward, busy, met = pipeline.unet.forward, threading.Lock(), []
+
+    def slow(*args, **kwargs):
+        alone = busy.acquire(blocking=False)
+        if not alone:
+            met.append(1)
+        started.set()
+        time.sleep(seconds)
+        output = forward(*args, **kwargs)
+        if alone:
+            busy.release()
+        return output
+
+    monkeypatch.setattr(pipeline.unet, "forward", slow)
+    return met
+
+
+def test_a_cancelled_job_leaves_nothing_behind(client, loaded, monkeypatch):
+    teacher = next(model for model in loaded[0] if model.name == "teacher").pipeline
+    quiet, _ = run(client, "a tabby", seed=3, count=2, models=["teacher"])
+    hooks, modules = len(teacher.unet._forward_pre_hooks), dict(vars(teacher.scheduler))
+    started = threading.Event()
+    threads = []
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            started.clear()
+            met = slowly(teacher, patch, started)
+            job = client.submit("a fire truck", 0, 4, ["teacher"], api_name="/compare")
+            assert started.wait(60)
+            start = time.monotonic()
+            job.cancel()
+            assert time.monotonic() - start < 2  # fifty steps would take longer
+            again, _ = run(Client(client.src, verbose=False), "a tabby", seed=3, count=2, models=["teacher"])
+        assert pictures(again[0]) == pictures(quiet[0])
+        assert met == []
+        threads.append(sum(thread.name.startswith(("asyncio", "AnyIO")) for thread in threading.enumerate()))
+    assert threads[-1] <= threads[0] + 1
+    assert len(teacher.unet._forward_pre_hooks) == hooks
+    assert set(vars(teacher.scheduler)) == set(modules)
+
+
+def test_draws_of_several_threads_wait_for_each_other(loaded, monkeypatch):
+    models = [model for model in loaded[0] if model.name == "student-8step"]
+    quiet = comparison.draw(models[0], "a tabby", 0, 2, threading.Event())["images"]
+    met, drawn = slowly(models[0].pipeline, monkeypatch, threading.Event(), 0.01), []
+
+    def draw():
+        drawn.append(comparison.draw(models[0], "a tabby", 0, 2, threading.Event())["images"])
+
+    threads = [threading.Thread(target=draw) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert met == []
+    assert drawn == [quiet] * 3
+
+
+def test_a_job_cancelled_while_it_waits_draws_nothing(loaded, monkeypatch):
+    model = next(model for model in loaded[0] if model.name == "twin")
+    monkeypatch.setattr(model.pipeline.unet, "forward", lambda *args, **kwargs: pytest.fail("a network ran"))
+    cancelled = threading.Event()
+    cancelled.set()
+    assert comparison.draw(model, "a tabby", 0, 1, cancelled) == {"status": "failed", "time": "cancelled"}
 
 
 def test_an_unknown_noun_is_drawn_with_a_note_that_names_near_ones(client):
@@ -165,7 +309,7 @@ def test_an_unknown_noun_is_drawn_with_a_note_that_names_near_ones(client):
 def test_the_note_comes_first_whatever_is_logged(loaded, monkeypatch):
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     models = [model for model in loaded[0] if model.name in ("student-1step", "twin")]
-    notes = [note for _, note in comparison.compare(models, "a fire trukc", 0, 1)]
+    notes = [note for _, note in comparison.compare(models, "a fire trukc", 0, 1, threading.Event())]
     assert notes[0].count("names nothing that the model was trained on") == 1  # one for both models
     assert notes == [notes[0]] * 3
 
@@ -174,9 +318,22 @@ def test_a_model_that_ends_in_nan_fails_alone(loaded, monkeypatch):
     models = [model for model in loaded[0] if model.name in ("student-1step", "twin")]
     broken = models[0].pipeline.unet
     monkeypatch.setattr(broken, "forward", lambda *args, **kwargs: (args[0] * float("nan"),))
-    *_, (records, _) = comparison.compare(models, "a fire truck", 0, 1)
+    *_, (records, _) = comparison.compare(models, "a fire truck", 0, 1, threading.Event())
     assert [record["status"] for record in records] == ["failed", "done"]
     assert "NaN" in records[0]["time"]
+
+
+def test_a_model_that_raises_fails_alone_and_tells_the_log_why(loaded, monkeypatch, caplog):
+    models = [model for model in loaded[0] if model.name in ("student-1step", "twin")]
+
+    def raise_error(*args, **kwargs):
+        raise RuntimeError("no memory in /home/secret")
+
+    monkeypatch.setattr(models[0].pipeline.unet, "forward", raise_error)
+    *_, (records, _) = comparison.compare(models, "a fire truck", 0, 1, threading.Event())
+    assert [record["status"] for record in records] == ["failed", "done"]
+    assert records[0]["time"] == "This model failed; the log of the app says why."
+    assert "no memory in /home/secret" in caplog.text
 
 
 def test_examples_are_shown_without_running_a_model(client, examples, monkeypatch):
@@ -195,44 +352,123 @@ def test_examples_are_shown_without_running_a_model(client, examples, monkeypatc
 
 
 def test_examples_of_other_weights_are_named(loaded, examples):
-    shown = comparison.load_examples(examples)
-    assert comparison.stale_examples(shown, loaded[0]) == []
+    shown = example_files.load_examples(examples)
+    assert example_files.stale_examples(shown, loaded[0]) == []
     shown[0]["records"][0]["model_sha256"] = "other"
     name = shown[0]["records"][0]["name"]
-    assert comparison.stale_examples(shown, loaded[0]) == [name]
+    assert example_files.stale_examples(shown, loaded[0]) == [name]
     assert f"The examples of {name} show older weights" in app.describe(*loaded, shown)
 
 
 def test_another_folder_is_not_replaced_by_examples(loaded, tmp_path):
     (tmp_path / "holiday.png").write_bytes(b"")
     with pytest.raises(FileExistsError, match="holds no examples.json but other files"):
-        comparison.precompute(loaded[0], tmp_path)
+        example_files.precompute(loaded[0], tmp_path)
     assert (tmp_path / "holiday.png").exists()
 
 
 def test_examples_are_replaced_once_all_are_drawn(loaded, examples, tmp_path, monkeypatch):
     folder = tmp_path / "examples"
     shutil.copytree(examples, folder)
-    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    monkeypatch.setattr(comparison, "EXAMPLE_PROMPTS", ("a tabby", ""))
+    before = files_of(folder)
+    monkeypatch.setattr(example_files, "EXAMPLE_PROMPTS", ("a tabby", ""))
     with pytest.raises(ValueError, match="prompt is empty"):
-        comparison.precompute([model for model in loaded[0] if model.name == "twin"], folder)
-    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+        example_files.precompute([model for model in loaded[0] if model.name == "twin"], folder)
+    assert files_of(folder) == before
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def files_of(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def precompute_twin(loaded, folder, monkeypatch):
+    monkeypatch.setattr(example_files, "EXAMPLE_PROMPTS", ("a tabby",))
+    example_files.precompute([model for model in loaded[0] if model.name == "twin"], folder)
+
+
+@pytest.mark.parametrize("place", ["folder", "link", "mount point"])
+def test_new_examples_leave_the_folder_itself_and_what_is_not_theirs(loaded, examples, tmp_path, monkeypatch, place):
+    folder = tmp_path / "examples"
+    shutil.copytree(examples, folder)
+    (folder / "notes.txt").write_text("mine")
+    if place == "link":
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to("elsewhere")
+    replace = os.replace
+
+    def busy(source, target):
+        if place == "mount point" and str(folder) in (str(source), str(target)):
+            raise OSError(16, "Device or resource busy")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", busy)
+    precompute_twin(loaded, folder, monkeypatch)
+    (example,) = example_files.load_examples(folder)
+    assert [record["name"] for record in example["records"]] == ["twin"]
+    assert folder.is_symlink() == (place == "link")
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert len(files_of(folder)) == 2 + 4  # nothing of the old ones is left
+    assert sorted(path.name for path in folder.iterdir()) == ["a-tabby", "examples.json", "notes.txt"]
+
+
+def test_old_examples_are_whole_until_the_new_ones_are(loaded, examples, tmp_path, monkeypatch):
+    folder = tmp_path / "examples"
+    shutil.copytree(examples, folder)
+    before = example_files.load_examples(folder)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(example_files, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        precompute_twin(loaded, folder, monkeypatch)
+    assert example_files.load_examples(folder) == before
+
+
+def test_damaged_examples_are_drawn_again(loaded, tmp_path, monkeypatch):
+    (tmp_path / "examples.json").write_text('{"examples": [{"records": [{"images": ["../secret.png"]}]}]}')
+    precompute_twin(loaded, tmp_path, monkeypatch)
+    assert len(example_files.load_examples(tmp_path)) == 1
+
+
+def test_new_examples_remove_nothing_outside_their_folder(loaded, tmp_path, monkeypatch):
+    (tmp_path / "secret.png").write_bytes(b"mine")
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    (folder / "examples.json").write_text('{"examples": [{"records": [{"images": ["../secret.png"]}]}]}')
+    precompute_twin(loaded, folder, monkeypatch)
+    assert (tmp_path / "secret.png").read_bytes() == b"mine"
+
+
+def test_a_fresh_volume_takes_examples(tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    example_files.check_examples_folder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lost+found"]
+
+
+def test_places_that_cannot_hold_examples_are_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(app, "load_models", lambda folder: pytest.fail("models were loaded"))
+    for name, message in [("file", "is no folder"), ("file/examples", "Not a directory")]:
+        monkeypatch.setenv("MOBILEDIFF_EXAMPLES", str(tmp_path / name))
+        with pytest.raises(OSError, match=message):
+            app.main(["--precompute"])
 
 
 def test_damaged_examples_are_named(examples, tmp_path):
     shutil.copytree(examples, tmp_path / "examples")
-    (tmp_path / "examples" / "a-tabby" / "student-1step-0.png").unlink()
-    with pytest.raises(ValueError, match="examples holds damaged examples: .*student-1step-0.png"):
-        comparison.load_examples(tmp_path / "examples")
+    next((tmp_path / "examples" / "a-tabby").glob("student-1step-*-0.png")).unlink()
+    with pytest.raises(ValueError, match="examples holds damaged examples: .*student-1step-.*-0.png"):
+        example_files.load_examples(tmp_path / "examples")
 
 
 def test_missing_examples_are_no_error(tmp_path):
-    assert comparison.load_examples(tmp_path) == []
+    assert example_files.load_examples(tmp_path) == []
 
 
 def test_examples_without_a_model_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "CHECKPOINTS", tmp_path)
+    monkeypatch.setenv("MOBILEDIFF_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setenv("MOBILEDIFF_EXAMPLES", str(tmp_path / "examples"))
     with pytest.raises(ValueError, match="no checkpoint of .* could be loaded, so no example can be drawn"):
         app.main(["--precompute"])

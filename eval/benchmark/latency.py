@@ -15,16 +15,19 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
+from eval.benchmark.neighbours import busy_neighbours
 from eval.benchmark.peers import Peer
 from eval.benchmark.size import PROMPT, network_inputs
 from eval.protocol import measured_with
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
 from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
+from mobilediff.threads import wait_policy
 from mobilediff.timing import matrix_gflops, matrix_products, seconds, summary
 
 PARTS = ("text_encoder", "network_call", "vae_decoder", "image")
 MAX_BATCH_SIZE = 64
+MAX_NEIGHBOURS = 64
 WARM_UP = 2
 MIN_RUNS = 3
 # The pipeline keeps the embeddings of the first call's prompt, so an image is one of a known prompt; the time of a new
@@ -104,7 +107,7 @@ def thread_count(threads: int):
         torch.set_num_threads(before)
 
 
-def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: list[int]) -> None:
+def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: list[int], neighbours: int = 0) -> None:
     """Refuse options that cannot be measured, before any work.
 
     Raises:
@@ -119,6 +122,8 @@ def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: li
     for batch_size in batch_sizes:
         if not 1 <= batch_size <= MAX_BATCH_SIZE:
             raise ValueError(f"batch_size is {batch_size}; accepted is 1 to {MAX_BATCH_SIZE}")
+    if not 0 <= neighbours <= MAX_NEIGHBOURS:
+        raise ValueError(f"neighbours is {neighbours}; accepted is 0 to {MAX_NEIGHBOURS}")
 
 
 @torch.no_grad()
@@ -129,6 +134,7 @@ def measure_latency(
     max_seconds: float = 60,
     batch_size: int = 1,
     memory: bool = False,
+    neighbours: int = 0,
 ) -> dict:
     """Time every part of every pipeline and peer at one batch size, taking turns.
 
@@ -139,20 +145,22 @@ def measure_latency(
         max_seconds: a part whose timed runs have taken longer than this in all sits out, with at least 3 runs.
         batch_size: images of each call, 1 to 64.
         memory: also measure each part's peak memory, in one more call after the timed ones.
+        neighbours: busy processes that run beside the measurement, 0 to 64.
 
     Returns:
         `models`: by name, each part's `median_ms`, `p90_ms`, `runs`, `images_per_second` (`batch_size` / median),
         `fraction_of_peak` (fp32) of the network call and, with `memory`, `peak_memory_bytes`; `protocol`: batch size,
-        the machine's peaks, device, threads and versions, and `long_call_seconds`, see `LONG_CALL`.
+        the machine's peaks, device, threads, how these wait and beside how many busy processes, versions, and
+        `long_call_seconds`, see `LONG_CALL`.
 
     Raises:
         ValueError: no pipelines, or as in `check_options`.
     """
     if not pipelines:
         raise ValueError("there are no models to measure")
-    check_options(threads, rounds, max_seconds, [batch_size])
+    check_options(threads, rounds, max_seconds, [batch_size], neighbours)
     device = next(iter(pipelines.values())).device
-    with thread_count(threads):
+    with thread_count(threads), busy_neighbours(neighbours):
         parts = {name: timed_parts(model, batch_size) for name, model in pipelines.items()}
         calls = {(name, part): parts[name][part] for part in PARTS for name in pipelines if part in parts[name]}
         products = matrix_products(device)
@@ -167,7 +175,8 @@ def measure_latency(
         peaks = {f"matrix_peak_{dtype}_gflops": matrix_gflops(min(times[dtype])) for dtype in products}
         protocol = {"batch_size": batch_size, "dtype": "fp32", "warm_up": WARM_UP, "rounds": rounds}
         protocol |= {"max_seconds": max_seconds, "timed": TIMED, "long_call_seconds": LONG_CALL}
-        protocol |= {"interleaved_with": list(pipelines)} | peaks | measured_with(device)
+        protocol |= {"interleaved_with": list(pipelines), "wait_policy": wait_policy(), "neighbours": neighbours}
+        protocol |= peaks | measured_with(device)
     for name, model in pipelines.items():
         macs = batch_size * count_params_and_macs(model.unet, network_inputs(model))[1]
         rate = 2 * macs / result[name]["network_call"]["median_ms"] / 1e6

@@ -18,7 +18,7 @@ SAME = {
     "quality": ("n", "extractor_sha256", "resize", "reference_sha256", "reference_n"),
     "nouns": ("extractor_sha256", "resize"),
     "clip": ("clip_sha256", "resize", "template"),
-    "latency": ("device_name", "threads", "dtype", "batch_size"),
+    "latency": ("device_name", "threads", "wait_policy", "neighbours", "dtype", "batch_size"),
 }
 LATENCY_PARTS = ("network_call", "image")
 

@@ -31,6 +31,7 @@ from eval.samples.store import DEFAULT_SAMPLES, kept_samples
 from eval.schema import OTHER_DISTANCE, SCHEMA, Results, check_results, write_results
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.files import read_json
+from mobilediff.threads import wait_policy
 
 SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip")
 ONE_SET = ("frechet_distance", "quality", "clip")  # sections of one row that are of the same samples
@@ -155,9 +156,9 @@ class Report:
             self.save(name, "throughput", {"batches": batches[name]})
 
     def _timing_holds(self, section: dict, names: list[str], threads: int) -> bool:
-        """Return whether these models were timed together, on this machine and these libraries."""
+        """Return whether these models were timed together, on this machine and these libraries, waiting as now."""
         wanted = {"interleaved_with": sorted(names), "versions": library_versions(), "timed": TIMED}
-        wanted |= device_description(self.device) | {"threads": threads}
+        wanted |= device_description(self.device) | {"threads": threads, "wait_policy": wait_policy(), "neighbours": 0}
         there = {key: section.get("protocol", {}).get(key) for key in wanted}
         return there | {"interleaved_with": sorted(there["interleaved_with"] or [])} == wanted
 

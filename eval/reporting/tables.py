@@ -3,7 +3,7 @@
 from typing import Literal
 
 from eval.extractors.judge import JUDGE
-from eval.schema import Measured, Record
+from eval.schema import Measured, Record, TimingProtocol
 from mobilediff.model_card import markdown_text
 
 BASELINE = "teacher"  # of the speeds
@@ -142,6 +142,11 @@ def markdown_table(titles: list[str] | tuple[str, ...], rows: list[list[str]]) -
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
+def waiting(protocol: TimingProtocol) -> str:
+    """State how the threads of a timing waited; kept timings may not say."""
+    return f"OMP_WAIT_POLICY {protocol.wait_policy or 'not stated'}"
+
+
 def legend(records: list[Record]) -> list[str]:
     """Explain the columns, from the protocols in the records."""
     lines = []
@@ -149,16 +154,17 @@ def legend(records: list[Record]) -> list[str]:
         protocol = timed[0]
         lines.append(
             f"Latency: batch {protocol.batch_size}, {protocol.dtype}, {protocol.threads} threads of "
-            f"{protocol.device_name}, torch {protocol.versions['torch']}, median / 90th percentile, of "
-            f"{protocol.timed}, the models taking turns; network "
+            f"{protocol.device_name} ({waiting(protocol)}), torch {protocol.versions['torch']}, median / 90th "
+            f"percentile, of {protocol.timed}, the models taking turns; network "
             "call is one sample without guidance, image is the whole pipeline at its default steps and guidance. The "
             f"machine's matrix product reaches {protocol.matrix_peak_fp32_gflops:.0f} GFLOP/s in fp32 and "
             f"{protocol.matrix_peak_bf16_gflops:.0f} in bf16."
         )
     if batches := [record.throughput.batches[-1].protocol for record in records if record.throughput]:
         lines.append(
-            f"At batch {batches[0].batch_size}: the whole pipeline in {batches[0].dtype}, median of "
-            f"{batches[0].rounds} runs or more; peak memory: allocated by a call beyond the weights."
+            f"At batch {batches[0].batch_size}: the whole pipeline in {batches[0].dtype}, "
+            f"{batches[0].threads} threads ({waiting(batches[0])}), median of {batches[0].rounds} runs or more; peak "
+            "memory: allocated by a call beyond the weights."
         )
     if sources := sorted({record.peer for record in records if record.peer is not None}):
         lines.append(

@@ -3,7 +3,8 @@
 import base64
 import io
 import json
-import os
+import logging
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,21 +14,21 @@ import torch
 from PIL import Image
 
 from eval.benchmark.size import measure_size
-from eval.protocol import device_description, folder_sha256
+from eval.protocol import folder_sha256
 from eval.samples.draw import draw as draw_images
 from eval.samples.pipelines import load_sampler
-from mobilediff.files import atomic_folder, read_json, write_json
 from mobilediff.pipeline import MobileDiffusionPipeline
 
-ROOT = Path(__file__).resolve().parents[2]
-CHECKPOINTS = Path(os.environ.get("MOBILEDIFF_CHECKPOINTS", ROOT / "checkpoints"))
-EXAMPLES = Path(os.environ.get("MOBILEDIFF_EXAMPLES", ROOT / "examples"))
+logger = logging.getLogger(__name__)
+
 FAMILY = ("teacher", "student", "student-8step", "student-1step", "student-1step-pruned")
-EXAMPLE_PROMPTS = ("a fire truck", "a stealth bomber", "a tabby", "a bullfrog", "a red deer", "a container ship")
-EXAMPLE_SEED, EXAMPLE_IMAGES = 0, 4
 MAX_IMAGES, MAX_CHARACTERS, MAX_SEED = 8, 200, 2**32 - 1
-EXAMPLES_FILE = "examples.json"
+MAX_QUOTED = 60  # characters of a refused value in a message
 PNG_URI = "data:image/png;base64,"
+# gradio fills the page's cards with names and evaluates them as a template string of JavaScript.
+TEMPLATE_CHARACTERS = "`$\\"
+# Two draws at once would share the processor, and so disturb each other's times.
+ONE_DRAW = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,52 @@ def load_models(folder: Path) -> tuple[list[Model], list[str]]:
     """Load every checkpoint of a folder, and name those that are missing or broken.
 
     Returns:
-        The models, the cheapest image (NFE x MACs) first, and the problems as sentences.
+        The models, the cheapest image (NFE x MACs) first, and the problems as sentences for the page; the log has the
+        errors, whose paths are the machine's own affair.
     """
     found = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
     problems = [f"{folder.name}/{name} is missing." for name in FAMILY if name not in found]
     models, device = [], torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     for name in found:
+        if set(name) & set(TEMPLATE_CHARACTERS):
+            shown = "".join("?" if character in TEMPLATE_CHARACTERS else character for character in name)
+            problems.append(f"{folder.name}/{shown} is left out: a name may not hold a backtick, dollar or backslash.")
+            continue
         try:
             models.append(load_model(folder / name, device))
         except Exception as error:  # a broken folder can raise anything
-            problems.append(f"{folder.name}/{name} is left out: {error}")
+            logger.error("%s is left out: %s: %s", folder / name, type(error).__name__, error)
+            problems.append(f"{folder.name}/{name} is left out: it cannot be loaded, and the log of the app says why.")
     return sorted(models, key=lambda model: (model.nfe * model.macs, model.name)), problems
 
 
-def check_inputs(models: list[Model], prompt: str, seed: float | None, count: float) -> None:
+def quoted(value: object) -> str:
+    """Write a refused value in ASCII, cut to `MAX_QUOTED` characters."""
+    text = ascii(value if not isinstance(value, str) else value[:MAX_QUOTED])
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+
+
+def choose_models(models: list[Model], names: list[str]) -> list[Model]:
+    """Choose models by name, in the order of `models`.
+
+    Raises:
+        ValueError: `names` is no list of names, holds others, or there are none.
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"The models are {quoted(names)}; accepted is a list of names.")
+    known = [model.name for model in models]
+    if unknown := [name for name in names if name not in known]:
+        more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
+        raise ValueError(f"There is no model {quoted(unknown[0])}{more}; accepted are {', '.join(known) or 'none'}.")
+    return [model for model in models if model.name in names]
+
+
+def is_whole(value: object, low: int, high: int) -> bool:
+    """Tell whether a value is a whole number from `low` to `high`; NaN, text and truth values are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high and value % 1 == 0
+
+
+def check_inputs(models: list[Model], prompt: str, seed: float, count: float) -> None:
     """Refuse bad input before any work.
 
     Raises:
@@ -86,18 +119,33 @@ def check_inputs(models: list[Model], prompt: str, seed: float | None, count: fl
     """
     if not models:
         raise ValueError("No model is chosen, or none could be loaded.")
+    if not isinstance(prompt, str):
+        raise ValueError(f"The prompt is {quoted(prompt)}; accepted is text, for example: a fire truck.")
     if not prompt.strip():
         raise ValueError("The prompt is empty. Say what the picture should show, for example: a fire truck.")
     if len(prompt) > MAX_CHARACTERS:
         raise ValueError(f"The prompt has {len(prompt)} characters; accepted are up to {MAX_CHARACTERS}.")
+    if not is_unicode(prompt):
+        raise ValueError(f"The prompt {quoted(prompt)} holds half a surrogate pair; accepted is Unicode text.")
     tokenizer = models[0].pipeline.tokenizer
     tokens, most = len(tokenizer(prompt).input_ids), tokenizer.model_max_length
     if tokens > most:
         raise ValueError(f"The prompt has {tokens} tokens; accepted are up to {most}. Say it shorter.")
-    if seed is None or not float(seed).is_integer() or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"The seed is {seed}; accepted is a whole number from 0 to {MAX_SEED}.")
-    if count is None or not float(count).is_integer() or not 1 <= count <= MAX_IMAGES:
-        raise ValueError(f"The number of images is {count}; accepted is a whole number from 1 to {MAX_IMAGES}.")
+    if not is_whole(seed, 0, MAX_SEED):
+        raise ValueError(f"The seed is {quoted(seed)}; accepted is a whole number from 0 to {MAX_SEED}.")
+    if not is_whole(count, 1, MAX_IMAGES):
+        raise ValueError(
+            f"The number of images is {quoted(count)}; accepted is a whole number from 1 to {MAX_IMAGES}."
+        )
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be encoded, which one with half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def png_uri(image: Image.Image) -> str:
@@ -107,29 +155,55 @@ def png_uri(image: Image.Image) -> str:
     return PNG_URI + base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw(model: Model, prompt: str, seed: int, count: int) -> dict:
+class Cancelled(Exception):
+    """Nobody waits for the images that a call is drawing."""
+
+
+def draw(model: Model, prompt: str, seed: int, count: int, cancelled: threading.Event) -> dict:
     """Draw `count` images, and time the call from text to images.
 
     Image i has a generator of its own, seeded with `seed` + i, for its latents and the scheduler's noise. So all
-    models start from the same latents, and the number of images changes none of them by more than rounding.
+    models start from the same latents, and the number of images changes none of them by more than rounding. Draws of
+    several threads wait for each other; a cancelled one ends after the step under way.
 
     Returns:
         `status` ("done" or "failed"), `time` as a sentence, and once done `latency_ms` and `images`, PNG data URIs.
     """
     seeds = list(range(seed, seed + count))
-    start = time.perf_counter()
-    try:
-        drawn = draw_images(model.pipeline, model.name, seeds, prompt=prompt, num_images_per_prompt=count)
-        images = [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
-    except ValueError as error:  # NaN latents: the other models still draw
-        return {"status": "failed", "time": str(error)}
-    latency = (time.perf_counter() - start) * 1000
+
+    def stop_if_cancelled(*_) -> None:
+        if cancelled.is_set():
+            raise Cancelled
+
+    with ONE_DRAW:
+        start = time.perf_counter()
+        try:
+            stop_if_cancelled()
+            drawn = draw_images(
+                model.pipeline,
+                model.name,
+                seeds,
+                prompt=prompt,
+                num_images_per_prompt=count,
+                callback_on_step_end=stop_if_cancelled,
+            )
+            images = [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
+        except Cancelled:
+            return {"status": "failed", "time": "cancelled"}
+        except ValueError as error:  # NaN latents: the other models still draw
+            return {"status": "failed", "time": str(error)}
+        except Exception:  # as without memory: the other models still draw
+            logger.exception("%s failed", model.name)
+            return {"status": "failed", "time": "This model failed; the log of the app says why."}
+        latency = (time.perf_counter() - start) * 1000
     text = f"{latency:,.0f} ms for {count} image{'s' if count > 1 else ''}"
     return {"status": "done", "time": text, "latency_ms": latency, "images": [png_uri(image) for image in images]}
 
 
-def compare(models: list[Model], prompt: str, seed: float, count: float) -> Iterator[tuple[list[dict], str]]:
-    """Draw one prompt with each model in turn.
+def compare(
+    models: list[Model], prompt: str, seed: float, count: float, cancelled: threading.Event
+) -> Iterator[tuple[list[dict], str]]:
+    """Draw one prompt with each model in turn, until another thread sets `cancelled`.
 
     Yields:
         One record a model (figures, status, latency and images as data URIs once done), and the pipelines' warnings
@@ -159,60 +233,5 @@ def compare(models: list[Model], prompt: str, seed: float, count: float) -> Iter
     for index, model in enumerate(models):
         records[index] |= {"status": "running", "time": "running …"}
         yield json.loads(json.dumps(records)), note  # a copy: records go on changing
-        records[index] |= draw(model, prompt, int(seed), int(count))
+        records[index] |= draw(model, prompt, int(seed), int(count), cancelled)
     yield records, note
-
-
-def precompute(models: list[Model], folder: Path) -> None:
-    """Draw the examples into PNG files and `examples.json`, which replace the folder together.
-
-    Raises:
-        FileExistsError: the folder holds something else.
-    """
-    if folder.exists() and not (folder / EXAMPLES_FILE).exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds no {EXAMPLES_FILE} but other files; take another folder for examples")
-    with atomic_folder(folder) as new:
-        examples = []
-        for prompt in EXAMPLE_PROMPTS:
-            *_, (records, _) = compare(models, prompt, EXAMPLE_SEED, EXAMPLE_IMAGES)
-            for record in records:
-                files = [f"{prompt.replace(' ', '-')}/{record['name']}-{i}.png" for i in range(len(record["images"]))]
-                for file, uri in zip(files, record["images"], strict=True):
-                    (new / file).parent.mkdir(parents=True, exist_ok=True)
-                    (new / file).write_bytes(base64.b64decode(uri.removeprefix(PNG_URI)))
-                record["images"] = files
-            examples.append({"prompt": prompt, "seed": EXAMPLE_SEED, "count": EXAMPLE_IMAGES, "records": records})
-        machine = device_description(models[0].pipeline.device)
-        write_json(new / EXAMPLES_FILE, {"machine": machine, "examples": examples})
-
-
-def load_examples(folder: Path) -> list[dict]:
-    """Load the precomputed examples, images as data URIs; none give an empty list.
-
-    Raises:
-        ValueError: the file is damaged, or a picture that it names is missing.
-    """
-    if not (folder / EXAMPLES_FILE).exists():
-        return []
-    try:
-        return _read_examples(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} holds damaged examples: {error}") from error
-
-
-def _read_examples(folder: Path) -> list[dict]:
-    """Read `examples.json` and the pictures that it names; errors are wrapped by `load_examples`."""
-    content = read_json(folder / EXAMPLES_FILE)
-    for example in content["examples"]:
-        for record in example["records"]:
-            pngs = [(folder / file).read_bytes() for file in record["images"]]
-            record["images"] = [PNG_URI + base64.b64encode(png).decode() for png in pngs]
-            record["figures"].append(f"precomputed on {content['machine']['device_name']}")
-    return content["examples"]
-
-
-def stale_examples(examples: list[dict], models: list[Model]) -> list[str]:
-    """Name the loaded models whose example pictures were drawn with other weights."""
-    current = {model.name: model.sha256 for model in models}
-    records = [record for example in examples for record in example["records"]]
-    return sorted({r["name"] for r in records if current.get(r["name"], r["model_sha256"]) != r["model_sha256"]})

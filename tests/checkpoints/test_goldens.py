@@ -33,9 +33,20 @@ def pipeline(request) -> DiffusionPipeline:
     return pipeline
 
 
+def examples() -> list[dict]:
+    return json.loads((ROOT / "examples" / "examples.json").read_text())["examples"]
+
+
+def golden_of(checkpoint: str) -> Image.Image:
+    """The first picture of the example of `PROMPT`, whose seed is `SEED`."""
+    (example,) = [example for example in examples() if (example["prompt"], example["seed"]) == (PROMPT, SEED)]
+    (record,) = [record for record in example["records"] if record["name"] == checkpoint]
+    return Image.open(ROOT / "examples" / record["images"][0])
+
+
 def psnr(pipeline: DiffusionPipeline) -> float:
     """How near to its example a pipeline draws, in dB of 8-bit pixels; infinite if it is equal."""
-    golden = Image.open(ROOT / "examples" / PROMPT.replace(" ", "-") / f"{pipeline.folder.name}-{SEED}.png")
+    golden = golden_of(pipeline.folder.name)
     image = pipeline(PROMPT, generator=torch.Generator().manual_seed(SEED)).images[0]
     with np.errstate(divide="ignore"):
         error = np.mean((np.asarray(image, dtype=np.float64) - np.asarray(golden, dtype=np.float64)) ** 2)
@@ -64,8 +75,6 @@ def test_damaged_weights_draw_something_else(pipeline, component):
 
 
 def test_the_examples_are_of_the_checkpoints_in_the_tree():
-    examples = json.loads((ROOT / "examples" / "examples.json").read_text())["examples"]
-    assert any((example["prompt"], example["seed"]) == (PROMPT, SEED) for example in examples)
-    for example in examples:
+    for example in examples():
         recorded = {record["name"]: record["model_sha256"] for record in example["records"]}
         assert recorded == {folder.name: folder_sha256(folder) for folder in SHIPPED}

@@ -16,6 +16,7 @@ from eval.benchmark.peers import PEERS, Peer, PeerConfig, load_peers
 from eval.benchmark.size import network_inputs
 from eval.latency import main, named_models
 from mobilediff.models.macs import count_params_and_macs
+from mobilediff.threads import WAIT_POLICY, wait_policy
 from mobilediff.timing import summary
 from tests.tiny import tiny_pipeline
 
@@ -91,6 +92,7 @@ def test_latency_is_of_every_part_with_the_threads_put_back():
     measured = measure_latency(pipelines, threads=1, rounds=3)
     assert torch.get_num_threads() == before
     protocol = measured["protocol"]
+    assert (protocol["wait_policy"], protocol["neighbours"]) == (wait_policy(), 0)
     assert (protocol["batch_size"], protocol["threads"], protocol["interleaved_with"]) == (1, 1, ["one", "pruned"])
     assert protocol["matrix_peak_fp32_gflops"] > 0 and protocol["matrix_peak_bf16_gflops"] > 0
     for parts in measured["models"].values():
@@ -202,7 +204,7 @@ def test_speed_ups_leave_out_what_makes_no_image():
 def test_the_command_measures_models_and_peers_at_every_batch_size(tiny_peers, checkpoints, tmp_path, capsys):
     checkpoint, base, file = checkpoints / "student-1step", "ddpm-cifar10-ddim-100", tmp_path / "result.json"
     arguments = ["--model", str(checkpoint), "--peers", "--baseline", base, "--batch-sizes", "2", "1", "2"]
-    main([*arguments, "--rounds", "3", "--threads", "1", "--json", str(file)])
+    main([*arguments, "--rounds", "3", "--threads", "1", "--neighbours", "1", "--json", str(file)])
     result = json.loads(file.read_text())
     names = ["student-1step", *PEERS]
     assert list(result["models"]) == names and result["baseline"] == base
@@ -212,6 +214,7 @@ def test_the_command_measures_models_and_peers_at_every_batch_size(tiny_peers, c
     assert [batch["protocol"]["batch_size"] for batch in result["batches"]] == [2, 1]
     for batch in result["batches"]:
         assert batch["protocol"]["interleaved_with"] == list(batch["models"]) == names
+        assert batch["protocol"]["neighbours"] == 1
         assert batch["times_faster"][base] == 1 and "sd-1.5-unet" not in batch["times_faster"]
         assert list(batch["models"]["sd-1.5-unet"]) == ["network_call"]
         assert list(batch["models"]["ddpm-cifar10-ddim-100"]) == ["network_call", "image"]
@@ -222,6 +225,7 @@ def test_the_command_measures_models_and_peers_at_every_batch_size(tiny_peers, c
     assert header.startswith("model") and header.endswith(f"x {base}")
     assert [line.split()[:2] for line in lines[: 2 * len(names)]] == [[n, b] for b in ("2", "1") for n in names]
     assert max(map(len, lines[: 2 * len(names)])) == len(header)
+    assert f"Threads: 1, OMP_WAIT_POLICY {wait_policy()}; busy processes beside: 1." in lines
     assert lines[-1] == f"Random weights: {', '.join(PEERS)}."
 
 
@@ -240,6 +244,8 @@ def test_a_baseline_is_a_name_or_a_folder(tmp_path):
         (["--batch-sizes", "1", "65"], "batch_size is 65; accepted is 1 to 64"),
         (["--batch-sizes", "0"], "batch_size is 0; accepted is 1 to 64"),
         (["--threads", "0"], "threads is 0; accepted is 1 or more"),
+        (["--neighbours", "-1"], "neighbours is -1; accepted is 0 to 64"),
+        (["--neighbours", "65"], "neighbours is 65; accepted is 0 to 64"),
         (["--rounds", "2"], "rounds is 2; accepted is 3 or more"),
         (["--max-seconds", "0"], "max_seconds is 0.0"),
         (["--max-seconds", "nan"], "max_seconds is nan"),
@@ -280,3 +286,22 @@ def test_the_report_keeps_its_latency_until_the_run_is_another(checkpoints, tmp_
     report.latency(threads=1)
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         report.latency(threads=2)
+
+
+@pytest.mark.parametrize("stated", [{"wait_policy": "ACTIVE"}, {"wait_policy": None}, {"neighbours": 2}])
+def test_timings_under_other_conditions_are_measured_again(checkpoints, tmp_path, monkeypatch, stated):
+    monkeypatch.setenv(WAIT_POLICY, "PASSIVE")
+    file, folder = tmp_path / "results.json", checkpoints / "student-1step"
+    report = partial(eval.reporting.records.Report, file, tmp_path, {"student-1step": folder}, {})
+    monkeypatch.setattr(eval.reporting.records, "measure_latency", partial(measure_latency, rounds=3))
+    first = report()
+    first.latency(threads=1)
+    assert first.record("student-1step")["latency"]["protocol"]["wait_policy"] == "PASSIVE"
+    results = json.loads(file.read_text())
+    protocol = results["records"]["student-1step"]["latency"]["protocol"] | stated
+    kept = {key: value for key, value in protocol.items() if value is not None}  # an old file lacks the entry
+    results["records"]["student-1step"]["latency"]["protocol"] = kept
+    file.write_text(json.dumps(results))
+    monkeypatch.setattr(eval.reporting.records, "measure_latency", lambda *args: pytest.fail("measured again"))
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        report().latency(threads=1)

@@ -58,6 +58,14 @@ def test_figures_of_another_extractor_or_machine_are_not_judged():
     }
 
 
+@pytest.mark.parametrize(("key", "before", "after"), [("wait_policy", None, "PASSIVE"), ("neighbours", 0, 2)])
+def test_latencies_beside_others_or_of_threads_that_wait_otherwise_are_not_judged(key, before, after):
+    files = [results(10.0, 1.0, 100.0), results(10.0, 1.0, 200.0)]
+    for file, value in zip(files, (before, after), strict=True):
+        file["records"]["student"]["latency"]["protocol"][key] = value
+    assert verdicts(*files)["latency image (ms)"] == f"not comparable: another {key}"
+
+
 def test_distances_of_other_numbers_of_samples_are_not_judged():
     before, after = results(10.0, 1.0, 100.0), results(20.0, 1.0, 100.0)
     after["records"]["student"]["frechet_distance"]["n"] = 50

@@ -1,0 +1,44 @@
+"""Prepare the process for the app: folders, a temporary folder, proxies, threads."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from urllib.request import getproxies_environment
+
+from mobilediff.threads import let_threads_sleep
+
+ROOT = Path(__file__).resolve().parents[2]
+THIS_MACHINE = "localhost,127.0.0.1,::1"
+
+
+def folder_of(variable: str, default: str) -> Path:
+    """Return the folder that an environment variable names, by default one beside app.py; an empty variable is none.
+
+    Raises:
+        ValueError: it starts with ~, and there is no such home.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        return ROOT / default
+    try:
+        return Path(value).expanduser().resolve()
+    except RuntimeError as error:
+        raise ValueError(f"{variable} is {value}; there is no such home, accepted is a folder without ~") from error
+
+
+def prepare() -> None:
+    """Set the variables that gradio and torch read at import; a value of the environment stays.
+
+    A temporary folder of this process, as gradio's own belongs to the first user who served something; no proxy
+    between the app and itself, since gradio asks its own address whether it is there; no calls home; threads that
+    sleep while they wait.
+    """
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="mobilediff-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    no_proxy = ",".join(filter(None, (getproxies_environment().get("no"), THIS_MACHINE)))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = no_proxy
+    let_threads_sleep()
