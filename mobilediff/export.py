@@ -11,10 +11,8 @@ brings the code inside checkpoints up to this package's.
 
 import argparse
 import importlib
-import inspect
 import json
 import math
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,9 +23,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline, load_vae, read_index
-from mobilediff.files import atomic_folder, atomic_path, write_json
+from mobilediff.files import atomic_folder, write_json
 from mobilediff.model_card import model_card
-from mobilediff.pipeline import CLASS_NAMES, CODE_HASH, PACKAGE_MODULES, MobileDiffusionPipeline
+from mobilediff.pipeline import CLASS_NAMES, PACKAGE_MODULES, MobileDiffusionPipeline, copy_source
 from mobilediff.schedulers.compatible import choose_scheduler
 
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents
@@ -70,7 +68,6 @@ def export_pipeline(
             _cast_weights(file, dtype)
         for file in new.glob("*/*.json"):
             _tidy_config(file)
-        _ship_code(pipeline, new)
         card = model_card(folder.name, pipeline) if card is None else card
         (new / "README.md").write_text(card, encoding="utf-8")
     return folder
@@ -94,19 +91,6 @@ def _tidy_config(file: Path) -> None:
         write_json(file, kept, allow_nan=True)
 
 
-def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
-    """Copy the source of the classes that no library has into a checkpoint, and name the copies in its index."""
-    classes = {"_class_name": type(pipeline)}
-    for name, component in pipeline.components.items():
-        if type(component).__module__.split(".")[0] not in LOADABLE_CLASSES:
-            classes[name] = type(component)
-    index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-    index.pop("_name_or_path", None)
-    for name, cls in classes.items():
-        index[name] = _copy_source(cls, _code_folder(folder, name))
-    write_json(folder / INDEX_NAME, index, allow_nan=True)
-
-
 def refresh_code(folders: Iterable[str | Path]) -> None:
     """Replace the code inside checkpoints by this package's, under the names that an export gives it.
 
@@ -121,7 +105,7 @@ def refresh_code(folders: Iterable[str | Path]) -> None:
     shipped = {folder: _shipped_classes(folder) for folder in map(Path, folders)}
     for folder, classes in shipped.items():
         before = read_index(folder)
-        index = before | {name: _copy_source(cls, _code_folder(folder, name)) for name, cls in classes.items()}
+        index = before | {name: copy_source(cls, _code_folder(folder, name)) for name, cls in classes.items()}
         if index != before:
             write_json(folder / INDEX_NAME, index, allow_nan=True)
         for name in classes:
@@ -147,15 +131,6 @@ def _shipped_classes(folder: Path) -> dict[str, type]:
 
 def _code_folder(folder: Path, name: str) -> Path:
     return folder if name == "_class_name" else folder / name
-
-
-def _copy_source(cls: type, folder: Path) -> list[str]:
-    """Copy the file that defines `cls`, and return its entry in the index, such as ["mobile_unet", "MobileUNet"]."""
-    source = Path(inspect.getfile(cls))
-    module = CODE_HASH.sub("", source.stem)  # which the code of a checkpoint carries once it is loaded
-    with atomic_path(folder / f"{module}.py") as temporary:
-        shutil.copyfile(source, temporary)
-    return [module, cls.__name__]
 
 
 def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:

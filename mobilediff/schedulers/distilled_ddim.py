@@ -30,6 +30,9 @@ class DistilledDDIMScheduler(DDIMScheduler):
         ValueError: for an unknown `prediction_type`, or step counts outside 1..`num_train_timesteps`.
     """
 
+    # Others space the timesteps otherwise or need more of them.
+    _compatibles = ["DDIMScheduler"]
+
     @register_to_config
     def __init__(
         self,

@@ -95,7 +95,7 @@ def test_an_export_replaces_a_checkpoint_in_one_piece(tmp_path, monkeypatch):
         draw(load_pipeline(folder)), draw(tiny_pipeline("student-1step", seed=1)), rtol=0, atol=0.03
     )
 
-    monkeypatch.setattr(export, "_ship_code", lambda *args: 1 / 0)
+    monkeypatch.setattr(export, "_tidy_config", lambda *args: 1 / 0)
     before = draw(load_pipeline(folder))
     with pytest.raises(ZeroDivisionError):
         tiny_checkpoint(folder, "student-1step", seed=2)
@@ -221,7 +221,9 @@ def test_the_command_sets_scheduler_and_steps(checkpoints, tmp_path, capsys):
     for bad, named in (
         ([*teacher, "--scheduler", "LCM"], "scheduler is 'LCM'; accepted"),
         ([*teacher, "--scheduler", "HeunDiscreteScheduler"], "scheduler is 'HeunDiscreteScheduler'; accepted"),
-        ([*teacher, "--scheduler", "PNDMScheduler", "--card", str(tmp_path / "card.md")], "num_inference_steps is 50"),
+        ([*teacher, "--scheduler", "PNDMScheduler"], "scheduler is 'PNDMScheduler'; accepted"),
+        ([*teacher, "--scheduler", "EDMEulerScheduler"], "scheduler is 'EDMEulerScheduler'; accepted"),
+        ([*teacher, "--steps", "61", "--card", str(tmp_path / "card.md")], "num_inference_steps is 61"),
         ([*student, "--scheduler", "DDIMScheduler"], "scheduler is 'DDIMScheduler'; accepted"),
         ([*teacher, "--steps", "0"], "num_inference_steps is 0"),
         ([*student, "--steps", "9"], "num_inference_steps is 9"),

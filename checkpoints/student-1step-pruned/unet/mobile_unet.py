@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
@@ -328,7 +329,7 @@ def _check_choice(name: str, value, accepted) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
 
 
-class MobileUNet(ModelMixin, ConfigMixin):
+class MobileUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """A text-conditional UNet with MobileDiffusion's choices as config fields; every variant is a config.
 
     Called like diffusers' `UNet2DConditionModel`, and built of the same parts under the same names: `down_blocks`
@@ -376,6 +377,8 @@ class MobileUNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _no_split_modules = ["ResnetBlock", "Transformer"]
+    _repeated_blocks = ["ResnetBlock", "Transformer"]
 
     @register_to_config
     def __init__(
