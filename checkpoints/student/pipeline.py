@@ -22,6 +22,7 @@ from functools import cache, lru_cache
 from importlib.util import cache_from_source
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput
@@ -146,12 +147,12 @@ def check_vocabulary(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModelWithPr
         )
 
 
-def _compute_dtype(model: ModelMixin, first_layer: torch.nn.Module) -> torch.dtype:
+def _compute_dtype(model: ModelMixin, first_layer: torch.nn.Conv2d) -> torch.dtype:
     # `model.dtype` looks through every module for casting hooks; where they are, the first layer has one.
     return model.dtype if hasattr(first_layer, "_diffusers_hook") else first_layer.weight.dtype
 
 
-def _compute_device(network: torch.nn.Module) -> torch.device:
+def _compute_device(network: Any) -> torch.device:
     """The device that a network computes on: its weights' own, or the one that accelerate brings them to."""
     for module in network.modules() if hasattr(network, "_hf_hook") else ():
         device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
@@ -312,14 +313,14 @@ def _source_file(cls: type) -> Path:
     return file
 
 
-def _unwrapped(component):
+def _unwrapped(component: Any) -> Any:
     """The network of one that torch.compile or peft wraps; adapters are merged into a copy's weights."""
     component = getattr(component, "_orig_mod", component)
     peft = sys.modules.get("peft")
     if peft is None or not isinstance(component, torch.nn.Module):
         return component
     if isinstance(component, peft.PeftModel):
-        return copy.deepcopy(component).merge_and_unload()
+        return copy.deepcopy(component).merge_and_unload()  # pyright: ignore[reportCallIssue]
     layer_class = peft.tuners.tuners_utils.BaseTunerLayer
     if not any(isinstance(module, layer_class) for module in component.modules()):
         return component
@@ -375,18 +376,18 @@ def _check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int | None, ...]
         raise ValueError(f"{name} holds NaN or infinite values")
 
 
-def _distilled_for(scheduler: SchedulerMixin) -> list[int] | None:
+def _distilled_for(scheduler: Any) -> list[int] | None:
     """The numbers of steps that the network was distilled for; None if it was not."""
     return scheduler.config.get("distilled_num_inference_steps")
 
 
 @cache
-def _takes_generator(scheduler_class: type[SchedulerMixin]) -> bool:
+def _takes_generator(scheduler_class: Any) -> bool:
     """Whether the scheduler's steps draw noise."""
     return "generator" in inspect.signature(scheduler_class.step).parameters
 
 
-def _own_state(scheduler: SchedulerMixin) -> SchedulerMixin:
+def _own_state(scheduler: Any) -> Any:
     """A scheduler with the same configuration and tensors, whose steps leave the other one as it is."""
     own = copy.copy(scheduler)
     for name, value in vars(scheduler).items():
@@ -397,7 +398,7 @@ def _own_state(scheduler: SchedulerMixin) -> SchedulerMixin:
     return own
 
 
-def check_scheduler(scheduler_class: type[SchedulerMixin], config: dict) -> None:
+def check_scheduler(scheduler_class: Any, config: dict) -> None:
     """Refuse a scheduler that cannot sample with a network that `config` was written for.
 
     Raises:
@@ -415,7 +416,7 @@ def check_scheduler(scheduler_class: type[SchedulerMixin], config: dict) -> None
         raise ValueError(f"{name} takes no use_flow_sigmas, but the network was trained by flow matching")
 
 
-def _lay_out(scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> torch.Tensor:
+def _lay_out(scheduler: Any, num_inference_steps: int, device: torch.device) -> torch.Tensor:
     """The scheduler's timesteps, [num_inference_steps].
 
     Raises:
@@ -485,6 +486,7 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
     An option that is not given is that of the pipeline whose `components` these are, or else of `DEFAULTS`.
     """
 
+    config: Any  # a FrozenDict, whose keys are attributes too
     model_cpu_offload_seq = "text_encoder->unet->vae"
     _callback_tensor_inputs = ["latents", "prompt_embeds", "pooled_prompt_embeds"]
     _optional_components = ["vae", "text_encoder", "tokenizer"]
@@ -523,7 +525,7 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
         for name in ("default_guidance_scale", "default_guidance_low", "default_guidance_high"):
             options[name] = float(options[name])
         checked_interval((options["default_guidance_low"], options["default_guidance_high"]))
-        if isinstance(vae, AutoencoderKL) and (vae.config.latents_mean is None or vae.config.latents_std is None):
+        if isinstance(vae, AutoencoderKL) and None in (vae.config["latents_mean"], vae.config["latents_std"]):
             raise ValueError("the VAE's config holds no latents_mean and latents_std; both are needed to decode")
         if (text_encoder is None) != (tokenizer is None):
             missing = "tokenizer" if tokenizer is None else "text_encoder"
@@ -544,7 +546,7 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
         """Make the state that no copy shares: kept embeddings and warnings, and the calls under way."""
         self._encode_one = lru_cache(MAX_CACHED_PROMPTS)(_encode_one)
         self._prompt_warnings = lru_cache(MAX_CACHED_PROMPTS)(_prompt_warnings)
-        self._calls = set()
+        self._calls: set[_Call] = set()
         self._thread = threading.local()
 
     def __getstate__(self) -> dict:
@@ -693,8 +695,8 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
 
     @_interrupt.setter
     def _interrupt(self, value: bool) -> None:
-        own = getattr(self._thread, "call", None)
-        for call in [own] if own in self._calls else list(self._calls):
+        calls, own = list(self._calls), getattr(self._thread, "call", None)
+        for call in [call for call in calls if call is own] or calls:
             call.interrupt = value
 
     def nfe(
@@ -756,7 +758,7 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
             )
         return checked_interval(guidance_interval)
 
-    def _check_start(self, scheduler: SchedulerMixin, timesteps: torch.Tensor) -> None:
+    def _check_start(self, scheduler: Any, timesteps: torch.Tensor) -> None:
         """Refuse timesteps from which a distilled network was not taught to start."""
         last = scheduler.config.num_train_timesteps - 1
         if self.config.guidance_distilled and abs(float(timesteps[0]) - last) >= 1:
@@ -814,8 +816,10 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
                 f"callback_on_step_end_tensor_inputs holds {unknown}, accepted: {self._callback_tensor_inputs}"
             )
 
-    def _check_conditioning(self, prompt, class_labels, prompt_embeds, pooled_prompt_embeds) -> list[str] | None:
-        """The prompts, one a row and not yet repeated; None where embeddings are given instead.
+    def _check_conditioning(
+        self, prompt, class_labels, prompt_embeds, pooled_prompt_embeds
+    ) -> tuple[list[str] | None, int]:
+        """The prompts, not yet repeated, and their number; None and the embeddings' rows where these are given.
 
         Raises:
             ValueError: not one of prompt, class_labels and prompt_embeds is given, or it is not what is accepted.
@@ -831,8 +835,9 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
             )
         if prompt_embeds is not None:
             self._check_embeds(prompt_embeds, pooled_prompt_embeds, "")
-            return None
-        return self._check_prompt(prompt) if class_labels is None else self._prompts_of_classes(class_labels)
+            return None, len(prompt_embeds)
+        prompts = self._check_prompt(prompt) if class_labels is None else self._prompts_of_classes(class_labels)
+        return prompts, len(prompts)
 
     def _check_embeds(self, embeds, pooled, prefix: str, count: int | None = None) -> None:
         config = self.unet.config
@@ -878,8 +883,8 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
         for label in class_labels:
             if isinstance(label, str) and label.strip().lower() in CLASS_NAMES:
                 name = label.strip().lower()
-            elif isinstance(label, Integral) and not isinstance(label, bool) and 0 <= label < len(CLASS_NAMES):
-                name = CLASS_NAMES[label]
+            elif isinstance(label, Integral) and not isinstance(label, bool) and 0 <= int(label) < len(CLASS_NAMES):
+                name = CLASS_NAMES[int(label)]
             else:
                 raise ValueError(
                     f"class_labels holds {label!r}, accepted: {', '.join(CLASS_NAMES)}, or 0 to {len(CLASS_NAMES) - 1}"
@@ -898,9 +903,9 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
         One says that the prompt has more tokens than are read; one, where the checkpoint knows its nouns, that the
         prompt names none of them and no class. The null prompt is not asked for a name.
         """
-        named = self.config.nouns is not None and prompt != self.config.null_prompt
-        nouns = tuple(self.config.nouns) if named else None
-        return list(self._prompt_warnings(prompt, nouns, self.tokenizer, self.tokenizer.model_max_length))
+        nouns = self.config.nouns if prompt != self.config.null_prompt else None
+        known = None if nouns is None else tuple(nouns)
+        return list(self._prompt_warnings(prompt, known, self.tokenizer, self.tokenizer.model_max_length))
 
     def cache_prompts(self, prompts: Sequence[str] | None = None) -> None:
         """Encode prompts ahead of time, so that a call with one of them does without the text encoder.
@@ -960,10 +965,8 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
             prompt_embeds [B, L, D], negative_prompt_embeds, pooled_prompt_embeds [B, P],
             negative_pooled_prompt_embeds; the negative ones are None without guidance.
         """
-        prompts = self._check_conditioning(prompt, None, prompt_embeds, pooled_prompt_embeds)
-        if prompts is not None:
-            prompt_embeds, pooled_prompt_embeds = self._encode(prompts)
-        count = len(prompt_embeds)
+        prompts, count = self._check_conditioning(prompt, None, prompt_embeds, pooled_prompt_embeds)
+        positive: Any = (prompt_embeds, pooled_prompt_embeds) if prompts is None else self._encode(prompts)
         negative = negative_prompt_embeds, negative_pooled_prompt_embeds
         negative_prompts = self._check_negative(negative_prompt, *negative, count)
         if do_classifier_free_guidance and negative_prompts is not None:
@@ -972,15 +975,13 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
             negative = None, None
         device, dtype = device or self._execution_device, _compute_dtype(self.unet, self.unet.conv_in)
 
-        def arrange(embeds: torch.Tensor | None) -> torch.Tensor | None:
-            if embeds is None:
-                return None
+        def arrange(embeds: torch.Tensor) -> torch.Tensor:
             embeds = embeds.to(device=device, dtype=dtype).expand(count, *embeds.shape[1:])
             return embeds.repeat_interleave(num_images_per_prompt, dim=0)
 
-        prompt_embeds, pooled_prompt_embeds = arrange(prompt_embeds), arrange(pooled_prompt_embeds)
-        negative_prompt_embeds, negative_pooled_prompt_embeds = map(arrange, negative)
-        return prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds
+        hidden_states, pooled = map(arrange, positive)
+        null_hidden_states, null_pooled = (None if embeds is None else arrange(embeds) for embeds in negative)
+        return hidden_states, null_hidden_states, pooled, null_pooled
 
     def prepare_latents(
         self, batch_size: int, generator, latents: torch.Tensor | None, device: torch.device
@@ -1058,7 +1059,7 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
 
     def _sample(
         self,
-        scheduler: SchedulerMixin,
+        scheduler: Any,
         timesteps: torch.Tensor,
         inside: list[bool],
         call: _Call,
@@ -1070,15 +1071,15 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
         """From noise to latents, with a callback's changes; `inside` says where guidance applies."""
         step_kwargs = {"generator": generator} if _takes_generator(type(scheduler)) else {}
         batch_size = len(tensors["latents"])
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
+        with self.progress_bar(total=len(timesteps)) as progress_bar:  # pyright: ignore[reportCallIssue]
             for i, (t, within) in enumerate(zip(timesteps, inside, strict=True)):
                 if call.interrupt:
                     break
                 guided = within and call.guidance_scale > 1
-                conditioning = _rows(tensors, batch_size, 2 if guided else 1, call.one_prompt)
+                text, pooled = _rows(tensors, batch_size, 2 if guided else 1, call.one_prompt)
                 latents = tensors["latents"]
                 sample = scheduler.scale_model_input(latents, t)
-                model_output = self._predict(sample, t, *conditioning, call.guidance_scale if guided else None)
+                model_output = self._predict(sample, t, text, pooled, call.guidance_scale if guided else None)
                 latents = scheduler.step(model_output, t, latents, return_dict=False, **step_kwargs)[0]
                 tensors["latents"] = latents
                 if callback is not None:
@@ -1100,14 +1101,17 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
         latents: torch.Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[["MobileDiffusionPipeline", int, torch.Tensor, dict], dict] | None = None,
+        callback_on_step_end: Callable[
+            ["MobileDiffusionPipeline", int, torch.Tensor, dict], dict[str, torch.Tensor] | None
+        ]
+        | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] | None = ("latents",),
         negative_prompt: str | list[str] | None = None,
         prompt_embeds: torch.Tensor | None = None,
         pooled_prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
         negative_pooled_prompt_embeds: torch.Tensor | None = None,
-    ) -> ImagePipelineOutput | tuple:
+    ) -> Any:
         """Generate images, any number; network and VAE work on 256 at once.
 
         Threads may share a pipeline: a call leaves `scheduler` as it is.
@@ -1137,7 +1141,7 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
             negative_prompt_embeds, negative_pooled_prompt_embeds: the same instead of `negative_prompt`.
 
         Returns:
-            The images, as `output_type` says.
+            An `ImagePipelineOutput` or a tuple, as `return_dict` says, of the images, as `output_type` says.
 
         Raises:
             ValueError: for bad arguments, before any work; or if sampling or decoding ends in NaN.
@@ -1147,8 +1151,7 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
         tensor_inputs = (
             ("latents",) if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
         )
-        prompts = self._check_conditioning(prompt, class_labels, prompt_embeds, pooled_prompt_embeds)
-        count = len(prompt_embeds) if prompts is None else len(prompts)
+        prompts, count = self._check_conditioning(prompt, class_labels, prompt_embeds, pooled_prompt_embeds)
         is_count = isinstance(num_images_per_prompt, Integral) and not isinstance(num_images_per_prompt, bool)
         if not is_count or num_images_per_prompt < 1:
             raise ValueError(f"num_images_per_prompt is {num_images_per_prompt!r}, accepted: whole numbers from 1")
@@ -1172,23 +1175,23 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
             logger.warning(warning)
         generator = list(generator) if isinstance(generator, tuple) else generator
         latents = self.prepare_latents(batch_size, generator, latents, device) * scheduler.init_noise_sigma
-        prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds = (
-            self.encode_prompt(
-                prompts,
-                device,
-                num_images_per_prompt,
-                scale > 1 and any(inside),
-                negative_prompt,
-                prompt_embeds,
-                negative_prompt_embeds,
-                pooled_prompt_embeds,
-                negative_pooled_prompt_embeds,
-            )
+        text, null, pooled, null_pooled = self.encode_prompt(
+            prompts,
+            device,
+            num_images_per_prompt,
+            scale > 1 and any(inside),
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+            pooled_prompt_embeds,
+            negative_pooled_prompt_embeds,
         )
-        tensors = {"latents": latents, "prompt_embeds": prompt_embeds, "pooled_prompt_embeds": pooled_prompt_embeds}
-        if negative_prompt_embeds is not None:
-            tensors["prompt_embeds"] = torch.cat([negative_prompt_embeds, prompt_embeds])
-            tensors["pooled_prompt_embeds"] = torch.cat([negative_pooled_prompt_embeds, pooled_prompt_embeds])
+        tensors = {"latents": latents, "prompt_embeds": text, "pooled_prompt_embeds": pooled}
+        if null is not None and null_pooled is not None:
+            tensors |= {
+                "prompt_embeds": torch.cat([null, text]),
+                "pooled_prompt_embeds": torch.cat([null_pooled, pooled]),
+            }
 
         call, outer = _Call(scale, len(timesteps), count == 1), getattr(self._thread, "call", None)
         self._thread.call = call
@@ -1209,4 +1212,4 @@ class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin)
         if output_type != "latent":
             images = self.image_processor.postprocess(self.decode_latents(latents), output_type=output_type)
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)  # pyright: ignore[reportArgumentType]

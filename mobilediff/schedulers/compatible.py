@@ -1,4 +1,4 @@
-"""Another of diffusers' schedulers for a pipeline."""
+"""Choose another of diffusers' schedulers for a pipeline."""
 
 from diffusers import DiffusionPipeline, SchedulerMixin
 
@@ -6,11 +6,16 @@ from mobilediff.pipeline import check_scheduler
 
 
 def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
-    """Sample with another of diffusers' schedulers, given by the name of its class, under the same configuration.
+    """Replace the pipeline's scheduler by another of diffusers', with the same configuration.
+
+    Args:
+        pipeline: its scheduler is replaced.
+        name: class of the new scheduler. Accepted are the checkpoint's own, and those that diffusers calls compatible
+            with it and that call the network once a step. A network trained by flow matching needs one with flow
+            sigmas; a checkpoint that was distilled for its steps keeps its own.
 
     Raises:
-        ValueError: a name that is not the checkpoint's own or of a scheduler that diffusers calls compatible with it
-            and that `check_scheduler` takes; any but its own, if the checkpoint was distilled for its steps.
+        ValueError: another name; the error lists the accepted ones.
     """
     own = pipeline.scheduler
     distilled = "distilled_num_inference_steps" in own.config
