@@ -153,10 +153,9 @@ def main(argv: list[str] | None = None) -> None:
     for section in SECTIONS:
         if section in args.only:
             getattr(report, section)(*arguments.get(section, ()))
-    results = report.finish()
-    records = results.dump()["records"]
+    records = report.finish().records
     print(table(records))
-    for file in write_plots(results.records, Path(args.results).parent):
+    for file in write_plots(records, Path(args.results).parent):
         print(file)
     if not args.no_insert:
         for file in args.readme:

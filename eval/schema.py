@@ -292,10 +292,22 @@ class Latency(Parts):
     protocol: TimingProtocol
 
 
+class ImageTiming(Timing):
+    """Hold the times and the peak memory of whole images."""
+
+    peak_memory_bytes: NonNegativeInt  # pyright: ignore[reportGeneralTypeIssues] - required here
+
+
+class ThroughputBatch(Latency):
+    """Hold one model's timings at a larger batch size, with the peak memory of its images."""
+
+    image: ImageTiming  # pyright: ignore[reportGeneralTypeIssues] - required here
+
+
 class Throughput(Model):
     """Hold one model's timings at several batch sizes."""
 
-    batches: Annotated[list[Latency], Field(min_length=1)]
+    batches: Annotated[list[ThroughputBatch], Field(min_length=1)]
 
 
 class Size(Model):

@@ -164,14 +164,14 @@ def test_the_code_map_has_the_folders_of_the_tree():
 @pytest.mark.parametrize("page", [*README, "docs/ablation.md"])
 def test_the_tables_say_what_the_results_hold(page):
     results = "docs/ablation/results.json" if page == "docs/ablation.md" else "docs/results.json"
-    records = read_results(ROOT / results).dump()["records"]
+    records = read_results(ROOT / results).records
     for part in marked_parts(ROOT / page, tuple(PARTS)):
         assert part_of(ROOT / page, part) == PARTS[part](records), f"{page}: run python -m eval.report"
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "checkpoints").iterdir()), ids=lambda folder: folder.name)
 def test_the_cards_say_what_the_results_hold(folder):
-    records = read_results(ROOT / "docs/results.json").dump()["records"]
+    records = read_results(ROOT / "docs/results.json").records
     rows = {name: records[name] for name in (folder.name, *SCALE)}
     assert part_of(folder / "README.md", "results") == PARTS["results"](rows)
 

@@ -282,7 +282,8 @@ class Report:
                 del self.results["records"][name]
         for record in self.results["records"].values():
             self._drop_stale_sections(record)
-            record["figures"] = figures(record)
+        for name, record in check_results(self.results, str(self.file)).records.items():
+            self.record(name)["figures"] = figures(record)
         return write_results(self.file, self.results)
 
     def _drop_stale_sections(self, record: dict) -> None:

@@ -21,10 +21,11 @@ from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline, checked_interval
 from mobilediff.schedulers.ufogen import UFOGenScheduler
+from mobilediff.training.data.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare
 from mobilediff.training.data.pairs import PairSettings, sample_pairs
 from mobilediff.training.engine.options import Decay, Fraction, GeneratorOptions
-from mobilediff.training.engine.pipelines import FrozenParts, GeneratorStage, load_velocity_pipeline
+from mobilediff.training.engine.pipelines import FrozenParts, load_velocity_pipeline
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws
 from mobilediff.training.losses.adversarial import discriminator_loss, generator_loss, make_discriminator

@@ -19,9 +19,10 @@ from mobilediff.diffusion import (
 )
 from mobilediff.pipeline import checked_interval
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
+from mobilediff.training.data.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare
 from mobilediff.training.engine.options import Fraction, GeneratorOptions
-from mobilediff.training.engine.pipelines import FrozenParts, GeneratorStage, load_velocity_pipeline
+from mobilediff.training.engine.pipelines import FrozenParts, load_velocity_pipeline
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws
 from mobilediff.training.losses.distillation import truncated_snr_loss

@@ -8,9 +8,10 @@ from torch import nn
 
 from mobilediff.diffusion import diffuse, noise_scheduler
 from mobilediff.models.build import build_network
+from mobilediff.training.data.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare
 from mobilediff.training.engine.options import GeneratorOptions
-from mobilediff.training.engine.pipelines import FrozenParts, GeneratorStage, load_velocity_pipeline
+from mobilediff.training.engine.pipelines import FrozenParts, load_velocity_pipeline
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws
 from mobilediff.training.losses.distillation import feature_loss

@@ -31,7 +31,7 @@ def measure_steps(run_step: Callable[[], object], batch_size: int, device: torch
 
     Returns:
         `images_per_second` at the median step, the `summary` of the steps' times, `gflops_image` (GFLOP an image),
-        `gflops` (GFLOP/s achieved), `peak_gflops` and `share_of_peak`.
+        `gflops` (GFLOP/s achieved), `peak_gflops` and `fraction_of_peak`.
     """
     with (
         torch.compiler.set_stance("force_eager"),
@@ -53,5 +53,5 @@ def measure_steps(run_step: Callable[[], object], batch_size: int, device: torch
         "gflops_image": gflops_step / batch_size,
         "gflops": gflops_step / median,
         "peak_gflops": peak,
-        "share_of_peak": gflops_step / median / peak,
+        "fraction_of_peak": gflops_step / median / peak,
     }

@@ -13,9 +13,9 @@ from eval.metrics.accuracy import top_k_accuracy
 from eval.metrics.frechet import feature_statistics, frechet_distance
 from eval.metrics.manifold import NEIGHBOURS, manifold_metrics
 from eval.metrics.nearest import pairwise_distance
+from eval.samples.draw import draw
 from eval.samples.prompts import plan_samples
 from mobilediff.captions import CLASS_NAMES
-from mobilediff.images import to_bytes
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 
@@ -35,25 +35,20 @@ class Monitor:
 
     @torch.no_grad()
     def __call__(self, pipeline: MobileDiffusionPipeline, num_inference_steps: int | None = None) -> dict[str, float]:
-        """Measure `distance`, `class_accuracy`, `recall` and `seed_distance` of the pipeline's samples."""
+        """Measure `frechet_distance`, `class_accuracy`, `recall` and `seed_distance` of the pipeline's samples."""
         plan = plan_samples(self.count, "class", pipeline.config.class_template)
         images = []
         for start in range(0, self.count, self.batch_size):
-            batch = range(start, min(start + self.batch_size, self.count))
-            latents = pipeline(
-                prompt=plan.prompts_of(batch),
-                num_inference_steps=num_inference_steps,
-                generator=[torch.Generator().manual_seed(index) for index in batch],
-                output_type="latent",
-            ).images
-            images.append(to_bytes(pipeline.decode_latents(latents)).cpu())
+            seeds = list(range(start, min(start + self.batch_size, self.count)))
+            prompts = plan.prompts_of(seeds)
+            images.append(draw(pipeline, "the run", seeds, prompt=prompts, num_inference_steps=num_inference_steps))
         names = (self.judge.layer, "class_logits")
         with torch.autocast(self.device.type, enabled=False):  # as the statistics were made
             extracted = extract_features(self.judge, torch.cat(images), names, device=self.device, progress=False)
         features, labels = extracted[self.judge.layer], torch.tensor(plan.class_labels)
         by_class = torch.stack([features[labels == label] for label in range(len(CLASS_NAMES))])
         return {
-            "distance": frechet_distance(feature_statistics(features), self.statistics),
+            "frechet_distance": frechet_distance(feature_statistics(features), self.statistics),
             "class_accuracy": top_k_accuracy(extracted["class_logits"], labels),
             "recall": manifold_metrics(self.real, features[: len(self.real)], k=NEIGHBOURS)["recall"],
             "seed_distance": pairwise_distance(by_class),

@@ -176,7 +176,7 @@ class GeneratorOptions(TrainingOptions):
         sample_steps: steps of the grids drawn while training; None for the default.
         sample_batch_size: samples drawn at once.
         validation_samples: samples drawn beside each grid and measured by the `Monitor`; 0 for none.
-        validation_steps: further numbers of steps to measure, whose figures are logged as "distance_4_steps".
+        validation_steps: further numbers of steps to measure, whose figures are logged as "frechet_distance_4_steps".
         latent_cache: folder of encoded images, shared by runs.
     """
 

@@ -1,40 +1,44 @@
 """The claim and the headline table say what the records hold, and refuse records that lack a figure."""
 
-from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
 from eval.reporting.headline import claim, headline
 from eval.reporting.tables import REAL
+from eval.schema import Interval, JudgeDistance, Record, read_results
+
+KEPT = read_results(Path(__file__).parents[3] / "docs" / "results.json").records["teacher"]
 
 
-def record(milliseconds: float, times_faster: float, steps: int, n: int = 10_000) -> dict:
-    protocol = {"batch_size": 1, "dtype": "fp32", "threads": 2, "device_name": "Intel(R) Xeon(R) Processor"}
-    interval = {"low": 2.75, "high": 2.99}
-    return {
-        "shipped": True,
-        "figures": {"cost": {}, "quality": {}},
-        "size": {"nfe": steps, "num_inference_steps": steps, "weights_bytes": 8_147_334, "macs_image": 10 * steps},
-        "latency": {
-            "image": {"median_ms": milliseconds},
-            "times_faster": times_faster,
-            "baseline": "teacher",
-            "protocol": protocol,
-        },
-        "frechet_distance": {
-            "frechet_distance_judge": 2.87,
-            "class_accuracy": 0.927,
-            "floor": 0.17,
-            "n": n,
-            "intervals": {"frechet_distance_judge": interval, "class_accuracy": {"low": 0.92, "high": 0.934}},
-            "protocol": {"reference": "CIFAR-10 train"},
-        },
+def distance(n: int, class_accuracy: float) -> JudgeDistance:
+    low_high = {"frechet_distance_judge": (2.75, 2.99), "class_accuracy": (0.92, 0.934)}
+    intervals = {
+        key: Interval(low=low, high=high, confidence=0.95, resamples=9) for key, (low, high) in low_high.items()
     }
+    figures = {"frechet_distance_judge": 2.87, "class_accuracy": class_accuracy, "floor": 0.17, "n": n}
+    return KEPT.frechet_distance.model_copy(update=figures | {"intervals": intervals})
+
+
+def record(milliseconds: float, times_faster: float, steps: int, n: int = 10_000, **row) -> Record:
+    size = {"nfe": steps, "num_inference_steps": steps, "weights_bytes": 8_147_334, "macs_image": 10 * steps}
+    processor = {"threads": 2, "device_name": "Intel(R) Xeon(R) Processor"}
+    latency = {
+        "image": KEPT.latency.image.model_copy(update={"median_ms": milliseconds}),
+        "times_faster": times_faster,
+        "protocol": KEPT.latency.protocol.model_copy(update=processor),
+    }
+    sections = {
+        "size": KEPT.size.model_copy(update=size),
+        "latency": KEPT.latency.model_copy(update=latency),
+        "frechet_distance": distance(n, 0.927),
+    }
+    return KEPT.model_copy(update=sections | row)
 
 
 @pytest.fixture
 def records():
-    real = {"figures": {"cost": {}, "quality": {}}, "frechet_distance": {"class_accuracy": 0.921}}
+    real = Record(figures={"cost": {}, "quality": {"n": "10,000"}}, frechet_distance=distance(10_000, 0.921))
     return {"student-1step": record(8.04, 76.3, 1), "teacher": record(613.0, 1.0, 25), REAL: real}
 
 
@@ -46,8 +50,8 @@ def test_the_claim_has_the_figures_of_the_records(records):
 
 
 def test_the_headline_has_six_columns_for_each_shipped_model(records):
-    records["elsewhere"] = record(1.0, 2.0, 2) | {"shipped": False}
-    records["peer"] = {key: value for key, value in record(1.0, 2.0, 2).items() if key != "shipped"} | {"peer": "x"}
+    records["elsewhere"] = record(1.0, 2.0, 2, shipped=False)
+    records["peer"] = record(1.0, 2.0, 2, shipped=None, peer="x")
     lines = headline(records).splitlines()
     assert lines[0].count("|") == 8 and lines[0].startswith("| checkpoint | ")
     assert lines[2] == "| teacher | 25 | 8.1 | 613.0 | 1.0 | 2.87 (2.75 to 2.99) | 92.7% (92.0% to 93.4%) |"
@@ -58,20 +62,20 @@ def test_the_headline_has_six_columns_for_each_shipped_model(records):
 def test_the_headline_names_each_row_of_other_n(records):
     assert headline(records).splitlines()[-1].startswith("10,000 samples a row. ")
     records["student"] = record(199.1, 3.1, 24)
-    records["teacher"]["frechet_distance"]["n"] = 5_000
+    records["teacher"] = record(613.0, 1.0, 25, n=5_000)
     assert headline(records).splitlines()[-1].startswith("10,000 samples a row but teacher 5,000: ")
 
 
 @pytest.mark.parametrize("section", ["size", "latency", "frechet_distance"])
 def test_what_was_not_measured_is_refused(records, section):
-    del records["student-1step"][section]
+    records["student-1step"] = record(8.04, 76.3, 1, **{section: None})
     with pytest.raises(ValueError, match=f"student-1step has no {section}"):
         headline(records)
 
 
 def test_a_speed_up_needs_times_of_one_run(records):
-    alone = deepcopy(records)
-    del alone["student-1step"]["latency"]["times_faster"]
+    alone = KEPT.latency.model_copy(update={"times_faster": None})
+    records["student-1step"] = record(8.04, 76.3, 1, latency=alone)
     for part in (claim, headline):
         with pytest.raises(ValueError, match="student-1step was not timed beside the teacher"):
-            part(alone)
+            part(records)

@@ -17,6 +17,6 @@ def test_the_benchmark_times_a_stage_and_saves_nothing(tmp_path, capsys):
     figures = json.loads(capsys.readouterr().out)
     macs = [9 * 27 * 8, 9 * 8]  # of the two convolutions; the first has no gradient of its input
     assert figures["gflops_image"] == pytest.approx(2e-9 * (3 * sum(macs) - macs[0]))
-    assert figures["share_of_peak"] == pytest.approx(figures["gflops"] / figures["peak_gflops"])
+    assert figures["fraction_of_peak"] == pytest.approx(figures["gflops"] / figures["peak_gflops"])
     assert figures["images_per_second"] == pytest.approx(6000 / figures["median_ms"])
     assert not list((tmp_path / "toy-benchmark").glob("*.json*"))

@@ -14,9 +14,9 @@ def test_the_monitor_measures_the_same_samples_every_time():
     with torch.no_grad():
         figures = monitor(pipeline)
         assert figures == monitor(pipeline)
-        assert set(figures) == {"distance", "class_accuracy", "recall", "seed_distance"}
-        assert figures["distance"] > 10 and figures["seed_distance"] > 0
+        assert set(figures) == {"frechet_distance", "class_accuracy", "recall", "seed_distance"}
+        assert figures["frechet_distance"] > 10 and figures["seed_distance"] > 0
         pipeline.vae.decoder.conv_out.weight.zero_()  # one image, whatever the seed
         collapsed = monitor(pipeline)
     assert collapsed["seed_distance"] == pytest.approx(0, abs=1e-6) and collapsed["recall"] == 0
-    assert collapsed["distance"] > figures["distance"]
+    assert collapsed["frechet_distance"] > figures["frechet_distance"]
