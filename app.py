@@ -4,7 +4,6 @@ python app.py                 serve it
 python app.py --precompute    draw the examples that the page shows without running a model
 """
 
-import argparse
 import asyncio
 import html
 import logging
@@ -22,7 +21,7 @@ import gradio as gr  # noqa: E402
 import torch  # noqa: E402
 
 from eval.protocol import device_description  # noqa: E402
-from mobilediff.command import run_command  # noqa: E402
+from mobilediff.command import command_parser, run_command  # noqa: E402
 from mobilediff.demo.compare import (  # noqa: E402
     MAX_IMAGES,
     MAX_SEED,
@@ -165,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
         ValueError: a folder of the environment is none, or there is no model to draw examples with.
         OSError: the examples cannot be written.
     """
-    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
+    parser = command_parser("python app.py", __doc__)
     parser.add_argument("--precompute", action="store_true", help="make the examples and stop")
     args = parser.parse_args(argv)
     torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))

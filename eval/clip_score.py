@@ -8,17 +8,16 @@ The cosine is raw: neither rescaled nor cut at zero. Without --clip-model the bu
 
 from eval.cli.extractors import add_clip_arguments, clip_from_arguments
 from eval.cli.inputs import add_input_arguments, measure_repeatedly
-from eval.cli.parser import command_parser
 from eval.cli.show import show_result
 from eval.measures.clip_score import measure_clip_score, shipped_real_score
 from eval.protocol import default_device
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 from mobilediff.data import data_source
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("eval.clip_score", __doc__)
+    parser = command_parser("python -m eval.clip_score", __doc__)
     add_input_arguments(parser)
     add_clip_arguments(parser)
     args = parser.parse_args(argv)

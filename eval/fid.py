@@ -11,7 +11,6 @@ of CIFAR-10's test set to its training set under the same extractor.
 
 from eval.cli.extractors import add_extractor_arguments, add_reference_argument, extractor_from_arguments
 from eval.cli.inputs import add_input_arguments, measure_repeatedly, planned_count
-from eval.cli.parser import command_parser
 from eval.cli.show import show_result
 from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import reference_name, reference_statistics
@@ -19,12 +18,12 @@ from eval.measures.frechet import distance_label, measure_frechet_distance
 from eval.metrics.bootstrap import check_resamples
 from eval.metrics.frechet import check_count
 from eval.protocol import default_device
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("eval.fid", __doc__)
+    parser = command_parser("python -m eval.fid", __doc__)
     add_input_arguments(parser)
     add_extractor_arguments(parser)
     add_reference_argument(parser)

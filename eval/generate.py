@@ -8,16 +8,15 @@ ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -m -- eval.generate --model che
 Without the "--", torchrun reads --n as an abbreviation of an option of its own.
 """
 
-from eval.cli.parser import command_parser
 from eval.cli.sampling import add_model_arguments, add_sampling_arguments, sampler_from_arguments
 from eval.samples.prompts import check_sample_count
 from eval.samples.store import generate, open_store
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("eval.generate", __doc__)
+    parser = command_parser("python -m eval.generate", __doc__)
     add_model_arguments(parser.add_mutually_exclusive_group(required=True))
     parser.add_argument("--output", required=True, help="a folder for PNG files, or a file that ends in .npz")
     add_sampling_arguments(parser)

@@ -16,13 +16,12 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.cli.output import check_picture_output
-from eval.cli.parser import command_parser
 from eval.protocol import default_device
 from eval.samples.draw import draw
 from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import CLASS_NAMES, caption
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 from mobilediff.files import atomic_path
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -101,7 +100,7 @@ def side_by_side(blocks: list[Image.Image]) -> Image.Image:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("eval.grid", __doc__)
+    parser = command_parser("python -m eval.grid", __doc__)
     parser.add_argument("--model", nargs="+", required=True, help="checkpoint folders, one row each for every prompt")
     parser.add_argument("--output", required=True, help="a PNG file")
     parser.add_argument("--prompts", nargs="+", help="one row each (default: the ten classes)")

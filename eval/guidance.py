@@ -11,7 +11,6 @@ upward: compare it along one sweep only.
 import argparse
 
 from eval.cli.output import add_json_argument, check_picture_output
-from eval.cli.parser import command_parser
 from eval.cli.show import checked_result, keep_result
 from eval.extractors.judge import judge_extractor
 from eval.measures.guidance import COUNT, check_sweep, measure_guidance, sweep_points
@@ -20,7 +19,7 @@ from eval.reporting.plots import draw_guidance
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import DTYPES, resolve_settings
 from eval.samples.store import DEFAULT_SAMPLES
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
@@ -36,7 +35,7 @@ def parse_interval(text: str) -> list[float]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("eval.guidance", __doc__)
+    parser = command_parser("python -m eval.guidance", __doc__)
     parser.add_argument("--model", required=True, help="a checkpoint folder of this project")
     parser.add_argument("--scales", nargs="+", type=float, default=list(SCALES), help="of guidance, from 1")
     parser.add_argument(

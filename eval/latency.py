@@ -17,13 +17,12 @@ from eval.benchmark.latency import MAX_BATCH_SIZE, check_options, measure_latenc
 from eval.benchmark.peers import PEERS, load_peers
 from eval.benchmark.size import measure_size
 from eval.cli.output import add_json_argument
-from eval.cli.parser import command_parser
 from eval.cli.show import checked_result, keep_result
 from eval.cli.table import aligned
 from eval.protocol import default_device, folder_sha256
 from eval.samples.pipelines import load_sampler
 from eval.schema import LatencyResult
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 
 FP32_BYTES = 4
 
@@ -92,7 +91,7 @@ def named_models(models: list[str], peers: list[str], baseline: str | None) -> t
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
-    parser = command_parser("eval.latency", __doc__)
+    parser = command_parser("python -m eval.latency", __doc__)
     parser.add_argument("--model", nargs="+", default=[], help="checkpoint folders")
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), help="peers by name (default of --peers: all)")
     parser.add_argument("--baseline", help="compare speeds with this model: a folder, or the name of a measured one")

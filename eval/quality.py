@@ -12,19 +12,18 @@ import sys
 
 from eval.cli.extractors import add_extractor_arguments, add_reference_argument, extractor_from_arguments
 from eval.cli.inputs import add_input_arguments, measure_repeatedly
-from eval.cli.parser import command_parser
 from eval.cli.show import show_result
 from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import reference_statistics
 from eval.measures.quality import TrainingFeatures, measure_quality
 from eval.protocol import default_device
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 from mobilediff.data import DATA_VARIABLE, data_source
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("eval.quality", __doc__)
+    parser = command_parser("python -m eval.quality", __doc__)
     add_input_arguments(parser)
     add_extractor_arguments(parser)
     add_reference_argument(parser)

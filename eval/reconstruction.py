@@ -4,18 +4,17 @@ python -m eval.reconstruction --vae checkpoints/teacher/vae --data DIR
 """
 
 from eval.cli.output import add_json_argument
-from eval.cli.parser import command_parser
 from eval.cli.show import show_result
 from eval.measures.reconstruction import measure_reconstruction
 from eval.protocol import default_device, folder_sha256
 from eval.samples.images import real_images
 from mobilediff.checkpoints import load_vae
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("eval.reconstruction", __doc__)
+    parser = command_parser("python -m eval.reconstruction", __doc__)
     parser.add_argument("--vae", required=True, help="a folder that a VAE's save_pretrained wrote")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     add_json_argument(parser)

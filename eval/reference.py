@@ -11,7 +11,6 @@ hashes of extractor and images.
 from pathlib import Path
 
 from eval.cli.extractors import add_extractor_arguments
-from eval.cli.parser import command_parser
 from eval.extractors.base import Extractor
 from eval.extractors.choose import choose_extractor
 from eval.extractors.clip import bundled_clip
@@ -27,14 +26,14 @@ from eval.measures.clip_score import SHIPPED_REAL_SCORE, score_real_images
 from eval.protocol import default_device
 from eval.samples.images import ImageSet, real_images, resized
 from eval.samples.prompts import DEFAULT_TEMPLATE, SHIPPED_NOUN_COUNTS, write_noun_counts
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 from mobilediff.data import SPLITS
 from mobilediff.files import write_json
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("eval.reference", __doc__)
+    parser = command_parser("python -m eval.reference", __doc__)
     parser.add_argument("--images", help="train, test, a folder of images or an npz file (default: all shipped files)")
     parser.add_argument("--output", help=f"of --images: the file of statistics, ends in {STATISTICS_SUFFIX}")
     add_extractor_arguments(parser)

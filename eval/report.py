@@ -17,7 +17,6 @@ from pathlib import Path
 from eval.benchmark.latency import MIN_RUNS, check_options
 from eval.benchmark.peers import PEERS
 from eval.cli.extractors import add_extractor_arguments
-from eval.cli.parser import command_parser
 from eval.extractors.choose import choose_extractor
 from eval.extractors.judge import JUDGE, judge_extractor
 from eval.reporting.compare import changes_table, compare_results, unmatched_rows
@@ -30,7 +29,7 @@ from eval.samples.settings import DTYPES
 from eval.samples.store import DEFAULT_SAMPLES
 from eval.schema import read_results
 from mobilediff.checkpoints import checkpoint_names
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 from mobilediff.files import writable_file
 
 COUNT, NOUN_COUNT = 10000, 1000  # samples of class prompts and of noun prompts
@@ -74,7 +73,7 @@ def sample_counts(values: list[str], models: list[str], default: int, option: st
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
-    parser = command_parser("eval.report", __doc__)
+    parser = command_parser("python -m eval.report", __doc__)
     parser.add_argument("--checkpoints", default="checkpoints", help="the folder of checkpoints")
     parser.add_argument("--models", nargs="+", help="names in that folder, or NAME=FOLDER (default: all names)")
     parser.add_argument("--n", nargs="+", default=[], help=f"samples, N or MODEL=N (default: {COUNT})")

@@ -9,17 +9,16 @@ captions of all nouns.
 
 from eval.cli.extractors import add_clip_arguments, clip_from_arguments
 from eval.cli.output import add_json_argument
-from eval.cli.parser import command_parser
 from eval.cli.show import show_result
 from eval.measures.retrieval import measure_retrieval
 from eval.protocol import default_device
 from eval.samples.images import real_images
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("eval.retrieval", __doc__)
+    parser = command_parser("python -m eval.retrieval", __doc__)
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     add_clip_arguments(parser)
     add_json_argument(parser)

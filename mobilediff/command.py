@@ -1,9 +1,20 @@
-"""Run a command and report its errors."""
+"""Parse the arguments of a command, run it and report its errors."""
 
+import argparse
 import sys
 from collections.abc import Callable
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def command_parser(prog: str, docstring: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a command, described by the first line of its module's docstring.
+
+    Args:
+        prog: how the command is called, such as "python -m eval.fid".
+        docstring: of the module; None under `python -OO`.
+    """
+    return argparse.ArgumentParser(prog=prog, description=docstring.splitlines()[0] if docstring else None)
 
 
 def run_command(main: Callable[[], object]) -> None:

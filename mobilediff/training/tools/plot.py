@@ -3,11 +3,10 @@
 python -m mobilediff.training.tools.plot runs/teacher --output teacher.png
 """
 
-import argparse
 import json
 from pathlib import Path
 
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 from mobilediff.files import atomic_path, check_png
 
 COLUMNS = 4
@@ -63,7 +62,7 @@ def plot(runs: list[Path], output: Path) -> None:
 
 def main() -> None:
     """Plot the runs of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
+    parser = command_parser("python -m mobilediff.training.tools.plot", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     arguments = parser.parse_args()

@@ -5,14 +5,13 @@ The picture shows whether training sharpens samples or makes them alike.
 python -m mobilediff.training.tools.seeds runs/one-step --classes horse ship --output seeds.png
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mobilediff.captions import CLASS_NAMES
-from mobilediff.command import run_command
+from mobilediff.command import command_parser, run_command
 from mobilediff.files import atomic_path, check_png
 
 PADDING = 2  # of torchvision's make_grid, which drew the run's grids
@@ -65,9 +64,7 @@ def draw(run: Path, class_names: list[str], output: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Draw the run of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mobilediff.training.tools.seeds", description=__doc__ and __doc__.splitlines()[0]
-    )
+    parser = command_parser("python -m mobilediff.training.tools.seeds", __doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--classes", nargs="+", default=["horse", "ship"], help="rows to show")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
