@@ -80,7 +80,8 @@ def device_description(device: torch.device | str) -> dict:
     if device.type == "cpu":
         name = _cpu_name()
     else:
-        name = torch.get_device_module(device).get_device_name(device)
+        named = getattr(torch.get_device_module(device), "get_device_name", None)  # torch.mps has none
+        name = named(device) if named else _cpu_name()
     return {"device": device.type, "device_name": name, "threads": torch.get_num_threads()}
 
 
