@@ -11,8 +11,11 @@ the second half of the prompts out beside the first.
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
+from eval.cli.output import check_picture_output
 from eval.cli.parser import command_parser
 from eval.protocol import default_device
 from eval.samples.draw import draw
@@ -20,11 +23,11 @@ from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.command import run_command
-from mobilediff.files import atomic_path, check_png
+from mobilediff.files import atomic_path
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 MARGIN = 4  # pixels
-FONT_SIZE = 16
+FONT_FILE, FONT_SIZE = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 16
 
 
 def draw_grid(
@@ -62,7 +65,8 @@ def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str
         raise ValueError(f"rows of {[len(row) for row in rows]} images; accepted are one or more rows of one length")
     if labels is not None and len(labels) != len(rows):
         raise ValueError(f"{len(labels)} labels for {len(rows)} rows")
-    font = ImageFont.load_default(FONT_SIZE)
+    font = ImageFont.truetype(FONT_FILE, FONT_SIZE)
+    labels = labels and [drawable(label) for label in labels]
     left = MARGIN + (int(max(font.getlength(label) for label in labels)) + 2 * MARGIN if labels else 0)
     width, height = (scale * side + MARGIN for side in rows[0][0].size)
     grid = Image.new("RGB", (left + width * len(rows[0]), MARGIN + height * len(rows)), "white")
@@ -75,6 +79,14 @@ def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str
         for y, label in enumerate(labels):
             draw.text((left - 2 * MARGIN, MARGIN + y * height + height // 2), label, "black", font, anchor="rm")
     return grid
+
+
+def drawable(label: str) -> str:
+    """Write each character that the font lacks as its escape in Python, such as \\u732b, in place of a box."""
+    known = FT2Font(FONT_FILE).get_charmap()
+    return "".join(
+        one if ord(one) in known and one.isprintable() else one.encode("unicode_escape").decode() for one in label
+    )
 
 
 def side_by_side(blocks: list[Image.Image]) -> Image.Image:
@@ -101,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--no-labels", action="store_true", help="images alone")
     parser.add_argument("--blocks", type=int, default=1, help="lay the prompts out in so many blocks side by side")
     args = parser.parse_args(argv)
-    check_png("--output", args.output)
+    check_picture_output("--output", args.output)
     check_scale(args.scale)
     names = [] if args.prompts else list(CLASS_NAMES)
     names += commonest_nouns(args.nouns)

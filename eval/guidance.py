@@ -10,8 +10,9 @@ upward: compare it along one sweep only.
 
 import argparse
 
+from eval.cli.output import add_json_argument, check_picture_output
 from eval.cli.parser import command_parser
-from eval.cli.show import keep_result
+from eval.cli.show import checked_result, keep_result
 from eval.extractors.judge import judge_extractor
 from eval.measures.guidance import COUNT, check_sweep, measure_guidance, sweep_points
 from eval.protocol import default_device
@@ -20,7 +21,6 @@ from eval.samples.pipelines import load_sampler
 from eval.samples.settings import DTYPES, resolve_settings
 from eval.samples.store import DEFAULT_SAMPLES
 from mobilediff.command import run_command
-from mobilediff.files import check_png
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
@@ -53,20 +53,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="sample under torch.compile; pays for many steps")
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
-    parser.add_argument("--json", help="also write the result to this file")
+    add_json_argument(parser)
     parser.add_argument("--plot", help="also draw it against the scales, into this PNG file")
     args = parser.parse_args(argv)
     if args.plot:
-        check_png("--plot", args.plot)
+        check_picture_output("--plot", args.plot)
     judge, device = judge_extractor(), default_device()
     check_sweep(args.scales, args.n, judge)
     pipeline = load_sampler(args.model, device)
     settings = resolve_settings(pipeline, args.model, dtype=args.dtype, compiled=args.compile)
     points = sweep_points(pipeline, settings, args.scales, args.intervals, args.steps, args.schedulers)
     sweep = measure_guidance(pipeline, points, judge, args.n, args.batch_size, args.samples, device)
-    result = keep_result("eval.guidance", sweep, args.json)
+    keep_result("eval.guidance", sweep, args.json)
     if args.plot:
-        draw_guidance(result, args.plot)
+        draw_guidance(checked_result("eval.guidance", sweep), args.plot)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from pathlib import Path
 from eval.benchmark.latency import MAX_BATCH_SIZE, check_options, measure_latency, speed_ups
 from eval.benchmark.peers import PEERS, load_peers
 from eval.benchmark.size import measure_size
+from eval.cli.output import add_json_argument
 from eval.cli.parser import command_parser
-from eval.cli.show import keep_result
+from eval.cli.show import checked_result, keep_result
 from eval.cli.table import aligned
 from eval.protocol import default_device, folder_sha256
 from eval.samples.pipelines import load_sampler
@@ -100,7 +101,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--neighbours", type=int, default=0, help="busy processes that run beside the measurement")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each part")
     parser.add_argument("--max-seconds", type=float, default=60, help="a part that took longer in all sits out")
-    parser.add_argument("--json", help="also write the result to this file")
+    add_json_argument(parser)
     args = parser.parse_args(argv)
     args.batch_sizes = list(dict.fromkeys(args.batch_sizes))
     args.peers = list(dict.fromkeys(PEERS if args.peers == [] else args.peers or []))
@@ -147,8 +148,9 @@ def measure_all(args: argparse.Namespace) -> dict:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     args = parse_arguments(argv)
-    result = keep_result("eval.latency", measure_all(args), args.json)
-    print(table(result))
+    result = measure_all(args)
+    print(table(checked_result("eval.latency", result)), flush=True)
+    keep_result("eval.latency", result, args.json)
 
 
 if __name__ == "__main__":

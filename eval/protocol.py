@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from mobilediff.files import files_below
+
 SAMPLING_LIBRARIES = ("torch", "diffusers", "transformers")
 LIBRARIES = (*SAMPLING_LIBRARIES, "torchvision", "accelerate", "torch-fidelity", "open-clip-torch", "numpy", "pillow")
 # Weights, configurations and vocabularies. The card is left out because the report writes into it, and the code
@@ -26,13 +28,13 @@ def file_sha256(path: str | Path) -> str:
 def folder_sha256(folder: str | Path, suffixes: tuple[str, ...] = HASHED_SUFFIXES) -> str:
     """Hash the relative paths and contents of a checkpoint's weights, configurations and vocabularies, SHA-256.
 
-    The code's own hash, part of the module names in the configurations, is left out.
+    Links are followed. The code's own hash, part of the module names in the configurations, is left out.
 
     Raises:
         FileNotFoundError: the folder is missing or holds none of them.
     """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
+    files = [path for path in files_below(folder) if path.suffix in suffixes]
     if not files:
         raise FileNotFoundError(f"{folder} holds no checkpoint: expected {', '.join(suffixes)} files")
     digest = hashlib.sha256()

@@ -3,6 +3,7 @@
 python -m eval.reconstruction --vae checkpoints/teacher/vae --data DIR
 """
 
+from eval.cli.output import add_json_argument
 from eval.cli.parser import command_parser
 from eval.cli.show import show_result
 from eval.measures.reconstruction import measure_reconstruction
@@ -17,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_parser("eval.reconstruction", __doc__)
     parser.add_argument("--vae", required=True, help="a folder that a VAE's save_pretrained wrote")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
-    parser.add_argument("--json", help="also write the result to this file")
+    add_json_argument(parser)
     args = parser.parse_args(argv)
     vae = load_vae(args.vae).float()
     result = measure_reconstruction(vae, real_images(args.data, "test"), default_device())

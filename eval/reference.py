@@ -17,6 +17,7 @@ from eval.extractors.choose import choose_extractor
 from eval.extractors.clip import bundled_clip
 from eval.extractors.statistics import (
     STATISTICS_SUFFIX,
+    check_reference_output,
     compute_reference,
     reference_file,
     reference_images,
@@ -51,8 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         write_noun_counts(real_images(args.data, "test"), SHIPPED_NOUN_COUNTS)
         print(f"{SHIPPED_NOUN_COUNTS}: the nouns of the test set, counted")
         return
-    if Path(args.output).suffix != STATISTICS_SUFFIX:
-        raise ValueError(f"--output is {args.output}; accepted is a file that ends in {STATISTICS_SUFFIX}")
+    check_reference_output(args.output)
     images = reference_images(args.images, args.data)
     _write_statistics(extractor, images if args.resize is None else resized(images, args.resize), args.output)
 

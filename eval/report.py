@@ -31,6 +31,7 @@ from eval.samples.store import DEFAULT_SAMPLES
 from eval.schema import read_results
 from mobilediff.checkpoints import checkpoint_names
 from mobilediff.command import run_command
+from mobilediff.files import writable_file
 
 COUNT, NOUN_COUNT = 10000, 1000  # samples of class prompts and of noun prompts
 PARTS = {"claim": claim, "headline": headline, "results": table}  # of a file of --readme, between markers
@@ -125,11 +126,14 @@ def main(argv: list[str] | None = None) -> None:
         print("\n".join([changes_table(compare_results(before, after)), *unmatched_rows(before, after)]))
         return
     cards = {name: folder / "README.md" for name, folder in args.models.items()}
+    writable_file(args.results)
     if not args.no_insert:
         for file in args.readme:
             marked_parts(file, tuple(PARTS))
         for card in cards.values():
             marked_parts(card, ("results",))
+        for file in (*args.readme, *cards.values()):
+            writable_file(file)
     report = Report(
         args.results,
         args.checkpoints,

@@ -8,6 +8,7 @@ captions of all nouns.
 """
 
 from eval.cli.extractors import add_clip_arguments, clip_from_arguments
+from eval.cli.output import add_json_argument
 from eval.cli.parser import command_parser
 from eval.cli.show import show_result
 from eval.measures.retrieval import measure_retrieval
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_parser("eval.retrieval", __doc__)
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     add_clip_arguments(parser)
-    parser.add_argument("--json", help="also write the result to this file")
+    add_json_argument(parser)
     args = parser.parse_args(argv)
     device = default_device()
     clip = clip_from_arguments(args, device)

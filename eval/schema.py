@@ -560,6 +560,14 @@ def check_result(command: str, content: dict) -> CommandResult:
         raise _refusal(f"{command} has no such result", error) from None
 
 
+def check_samples(protocol: dict, name: str) -> None:
+    """Refuse images whose protocol no result can state; the error names the images and the place."""
+    try:
+        Samples.model_validate(protocol)
+    except ValidationError as error:
+        raise _refusal(f"{name} has a protocol that no result can state", error) from None
+
+
 def json_schema() -> dict:
     """Make the JSON Schema of the report's file and of a command's result, under $defs."""
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors import SafetensorError, safe_open
+from transformers import CLIPTokenizer
 
-from mobilediff.files import read_json
+from mobilediff.files import files_below, read_json
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 INDEX_NAME = "model_index.json"
@@ -55,12 +56,16 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
         OSError: if a file of it is missing; names the file.
     """
     folder = Path(folder)
-    read_index(folder)
-    for file in sorted(folder.rglob("*.json")):
+    index = read_index(folder)
+    files = files_below(folder)
+    for file in (file for file in files if file.suffix == ".json"):
         read_json(file)
-    pickles = sorted(file for file in folder.rglob("*") if file.suffix in PICKLE_SUFFIXES)
+    pickles = [file for file in files if file.suffix in PICKLE_SUFFIXES]
     if pickles:
         raise ValueError(f"{pickles[0]} may hold pickled code and is not loaded; weights must be .safetensors")
+    for name, value in index.items():
+        if isinstance(value, list) and name != "_class_name":
+            check_part_files(folder / name, str(value[-1]))
     tensor_names = defaultdict(set)
     for file in sorted(folder.glob("*/*.safetensors")):
         tensor_names[file.parent.name] |= _tensor_names(file)
@@ -72,9 +77,43 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
             missing = sorted(set(component.state_dict()) - tensor_names[name])
             if missing:
                 raise ValueError(f"the weights in {folder / name} lack {missing[0]} ({len(missing)} tensors in all)")
+    known, embedded = len(pipeline.tokenizer), pipeline.text_encoder.config.vocab_size
+    if known > embedded:
+        raise ValueError(f"{folder / 'tokenizer'} has {known} tokens, but the text encoder embeds {embedded}")
     for convolutional in (pipeline.unet, pipeline.vae):  # the layout in which convolutions are the fastest
         convolutional.to(memory_format=torch.channels_last)
     return pipeline
+
+
+def check_part_files(folder: Path, class_name: str) -> None:
+    """Refuse a part of a checkpoint that lacks a file: the libraries fill in for some, and name none of others.
+
+    Raises:
+        FileNotFoundError: a file is missing; names it.
+    """
+    needed = [("config.json",), ("*.safetensors",)]
+    if class_name.endswith("Scheduler"):
+        needed = [("scheduler_config.json",)]
+    elif "Tokenizer" in class_name:
+        needed = [("tokenizer_config.json",), ("tokenizer.json", "vocab.json")]
+    for patterns in needed:
+        if not any(any(folder.glob(pattern)) for pattern in patterns):
+            raise FileNotFoundError(f"{folder / patterns[0]} is missing; get it again, or export the checkpoint again")
+
+
+def load_tokenizer(folder: str | Path) -> CLIPTokenizer:
+    """Load a CLIP tokenizer.
+
+    Raises:
+        FileNotFoundError: a file of it is missing, without which it would know no word.
+    """
+    check_part_files(Path(folder), CLIPTokenizer.__name__)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def component_class(component: object) -> type:
+    """Return the class of a pipeline's component; of a compiled network, that of the network itself."""
+    return type(getattr(component, "_orig_mod", component))
 
 
 def load_component(cls: type, folder: str | Path):

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
     folder = Path(source)
     if folder.is_dir():
         images, labels, filenames = _read_folder(folder, split)
-    elif folder.exists() or str(source).count("/") != 1 or str(source).startswith((".", "/")):
+    elif not _may_be_on_the_hub(folder, str(source)):
         raise FileNotFoundError(f"{source} is neither a folder nor the name of a data set on the hub (owner/name)")
     else:
         images, labels, filenames = _read_hub(str(source), split)
@@ -82,6 +83,11 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
         labels=torch.tensor(labels, dtype=torch.int64),
         noun_ids=_noun_ids(filenames, len(labels)),
     )
+
+
+def _may_be_on_the_hub(path: Path, name: str) -> bool:
+    """False for what is there, is no owner/name, or lies in a folder that is there: a folder's name misspelt."""
+    return not path.exists() and name.count("/") == 1 and name[0] not in "./~" and not path.parent.exists()
 
 
 def _read_folder(folder: Path, split: str):
@@ -161,7 +167,11 @@ def _read_batches(files: list[Path]):
 def _read_hub(name: str, split: str):
     import datasets
 
-    table = datasets.load_dataset(name, split=split)
+    print(f"{name} is no folder here: it is looked for among the data sets of the hub", file=sys.stderr)
+    try:
+        table = datasets.load_dataset(name, split=split)
+    except Exception as error:  # datasets, the hub's client and the network raise errors without a common parent
+        raise FileNotFoundError(f"{name} is no folder, and cannot be had from the hub: {error}") from error
     image_column = "img" if "img" in table.column_names else "image"
     missing = {image_column, "label"} - set(table.column_names)
     if missing:

@@ -22,9 +22,18 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection
 
-from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline, load_vae, read_index
+from mobilediff.checkpoints import (
+    INDEX_NAME,
+    component_class,
+    encoder_tensors,
+    load_component,
+    load_pipeline,
+    load_tokenizer,
+    load_vae,
+    read_index,
+)
 from mobilediff.command import run_command
 from mobilediff.files import atomic_folder, atomic_path, write_json
 from mobilediff.model_card import model_card
@@ -32,6 +41,8 @@ from mobilediff.pipeline import CLASS_NAMES, CODE_HASH, PACKAGE_MODULES, MobileD
 from mobilediff.schedulers.compatible import choose_scheduler
 
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents
+# Files of a checkpoint's parts, which an export replaces; others are kept.
+PART_SUFFIXES = (".safetensors", ".json", ".py", ".txt", ".bin")
 # Keys that diffusers and transformers add to a config when they load a component from a folder.
 ORIGIN_KEYS = ("_name_or_path", "is_local", "local_files_only")
 # Keys that a class adds to its config, and warns about when a component is loaded from it.
@@ -51,7 +62,8 @@ def export_pipeline(
 
     Args:
         pipeline: stays as it is, in its own precision.
-        folder: a checkpoint there is replaced; another non-empty folder is refused.
+        folder: a checkpoint there is replaced, and what else lies in it is kept, such as a clone's `.git`; another
+            non-empty folder is refused.
         card: text of README.md; None for the generated card.
         dtype: of the floating-point weights in the files.
 
@@ -59,22 +71,46 @@ def export_pipeline(
         The folder.
 
     Raises:
-        ValueError: if a weight is not finite in `dtype`; names the tensor.
+        ValueError: if a weight is not finite in `dtype`, naming the tensor; a class is neither this package's nor a
+            library's; or what was written cannot be loaded. An older checkpoint stays.
         FileExistsError: if the folder holds something that is not a checkpoint.
     """
     folder = Path(folder).absolute()
     if folder.exists() and not (folder / INDEX_NAME).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not a checkpoint (no {INDEX_NAME}); take another folder")
+    classes = _classes(pipeline)
+    shipped = _shipped(classes)
     with atomic_folder(folder) as new:
         pipeline.save_pretrained(new, safe_serialization=True)
         for file in new.glob("*/*.safetensors"):
             _cast_weights(file, dtype)
         for file in new.glob("*/*.json"):
-            _tidy_config(file)
-        _ship_code(pipeline, new)
+            _tidy_config(file, classes[file.parent.name])
+        _ship_code(shipped, new)
         card = model_card(folder.name, pipeline) if card is None else card
         (new / "README.md").write_text(card, encoding="utf-8")
+        load_pipeline(new)
+        _keep_foreign_files(folder, new)
     return folder
+
+
+def _keep_foreign_files(folder: Path, new: Path) -> None:
+    """Copy what is no part of the checkpoint in `folder`, links as links, into the one that replaces it."""
+    if not (folder / INDEX_NAME).is_file():
+        return
+    parts = [name for name, value in read_index(folder).items() if isinstance(value, list)]
+    own = [folder / INDEX_NAME, folder / "README.md", *folder.glob("*.py"), folder / "__pycache__"]
+    own += [file for part in parts for file in (folder / part).glob("*") if file.suffix in PART_SUFFIXES]
+    own += [folder / part / "__pycache__" for part in parts]
+    entries = [entry for entry in folder.iterdir() if entry.name not in parts]
+    entries += [entry for part in parts if (folder / part).is_dir() for entry in (folder / part).iterdir()]
+    for entry in set(entries) - set(own):
+        target = new / entry.relative_to(folder)
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, target, symlinks=True)
+        else:
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy2(entry, target, follow_symlinks=False)
 
 
 def _cast_weights(file: Path, dtype: torch.dtype) -> None:
@@ -86,26 +122,53 @@ def _cast_weights(file: Path, dtype: torch.dtype) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
-def _tidy_config(file: Path) -> None:
-    """Drop a config's `ORIGIN_KEYS` and the `DERIVED_KEYS` of its class."""
+def _tidy_config(file: Path, cls: type) -> None:
+    """Drop a config's `ORIGIN_KEYS`, the `DERIVED_KEYS` of its class and infinities that are defaults of `cls`.
+
+    JSON has no infinities; others are refused.
+    """
     content = json.loads(file.read_text(encoding="utf-8"))
     dropped = (*ORIGIN_KEYS, *DERIVED_KEYS.get(content.get("_class_name"), ()))
+    defaults = inspect.signature(cls).parameters
+    for key in [key for key, value in content.items() if isinstance(value, float) and not math.isfinite(value)]:
+        if key not in defaults or content[key] != defaults[key].default:
+            raise ValueError(f"{key} in {file.parent.name}/{file.name} is {content[key]}, which JSON does not have")
+        dropped += (key,)
     kept = {key: value for key, value in content.items() if key not in dropped}
     if kept != content:
-        write_json(file, kept, allow_nan=True)
+        write_json(file, kept)
 
 
-def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
-    """Copy the code of classes that no library has into a checkpoint, and index it."""
+def _classes(pipeline: MobileDiffusionPipeline) -> dict[str, type]:
+    """Return the classes of a pipeline and its components by their keys in the index, without torch.compile's own."""
     classes = {"_class_name": type(pipeline)}
-    for name, component in pipeline.components.items():
-        if type(component).__module__.split(".")[0] not in LOADABLE_CLASSES:
-            classes[name] = type(component)
+    return classes | {name: component_class(component) for name, component in pipeline.components.items()}
+
+
+def _shipped(classes: dict[str, type]) -> dict[str, type]:
+    """Return those of the classes whose code a checkpoint carries, as no library has it.
+
+    Raises:
+        ValueError: a class is not this package's either.
+    """
+    shipped = {name: cls for name, cls in classes.items() if cls.__module__.split(".")[0] not in LOADABLE_CLASSES}
+    known = {MobileDiffusionPipeline.__name__, *PACKAGE_MODULES}
+    for name, cls in shipped.items():
+        if cls.__name__ not in known or cls.__module__ == "__main__":
+            raise ValueError(
+                f"{name} is a {cls.__module__}.{cls.__qualname__}, which no checkpoint can carry; accepted are the "
+                f"libraries' classes and this package's, {', '.join(sorted(known))}"
+            )
+    return shipped
+
+
+def _ship_code(classes: dict[str, type], folder: Path) -> None:
+    """Copy the source of classes into a checkpoint, and name the copies in its index."""
     index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
     index.pop("_name_or_path", None)
     for name, cls in classes.items():
         index[name] = _copy_source(cls, _code_folder(folder, name))
-    write_json(folder / INDEX_NAME, index, allow_nan=True)
+    write_json(folder / INDEX_NAME, index)
 
 
 def refresh_code(folders: Iterable[str | Path]) -> None:
@@ -124,7 +187,7 @@ def refresh_code(folders: Iterable[str | Path]) -> None:
         before = read_index(folder)
         index = before | {name: _copy_source(cls, _code_folder(folder, name)) for name, cls in classes.items()}
         if index != before:
-            write_json(folder / INDEX_NAME, index, allow_nan=True)
+            write_json(folder / INDEX_NAME, index)
         for name in classes:
             if isinstance(before[name], list) and before[name] != index[name]:
                 (_code_folder(folder, name) / f"{Path(before[name][0]).name}.py").unlink(missing_ok=True)
@@ -165,7 +228,7 @@ def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) 
     The new text encoder is one that was trained to keep the old one's outputs (`lambda_keep` of the stage `clip`).
 
     Raises:
-        FileNotFoundError: `folder` holds no `text_encoder`.
+        FileNotFoundError: `folder` holds no `text_encoder`, or no whole `tokenizer`.
         ValueError: its weights are damaged, or its widths differ from the old one's.
     """
     text_encoder = load_component(CLIPTextModelWithProjection, Path(folder, "text_encoder"))
@@ -173,7 +236,7 @@ def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) 
         before, now = getattr(pipeline.text_encoder.config, name), getattr(text_encoder.config, name)
         if now != before:
             raise ValueError(f"{folder}: {name} of the text encoder is {now}, the model's is {before}")
-    tokenizer = CLIPTokenizer.from_pretrained(Path(folder, "tokenizer"))
+    tokenizer = load_tokenizer(Path(folder, "tokenizer"))
     pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
 
 

@@ -2,23 +2,65 @@
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
+def files_below(folder: str | Path) -> list[Path]:
+    """List the files of a folder and of its folders, those behind links too, sorted.
+
+    Raises:
+        ValueError: a link leads to a folder that it lies in.
+    """
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
+                raise ValueError(f"{path} is a link to a folder that it lies in: it has no end")
+        found += [path for name in names if (path := Path(place, name)).is_file()]
+    return sorted(found)
+
+
+def writable_file(path: str | Path) -> Path:
+    """Find the file that a path stands for, behind its links, and refuse one that cannot be written.
+
+    Raises:
+        OSError: it is no regular file, is write-protected, or nothing can be written beside it.
+    """
+    file = Path(path).resolve()
+    if file.is_dir() or not file.name:
+        raise IsADirectoryError(f"{path} is a folder; accepted is a file")
+    if file.exists():
+        mode = file.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(f"{path} is a device or a pipe; accepted is a file")
+        if not mode & 0o222:
+            raise PermissionError(f"{path} is write-protected: take another file, or permit writing")
+    there = next(parent for parent in file.parents if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {error}") from error
+    return file
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block ends without an error.
 
-    It lies beside `path`, in a folder that is made where it is missing.
+    It lies beside `path`, in a folder that is made where it is missing. A link is followed, and the permissions of a
+    file that is replaced are kept. Errors as in `writable_file`, before the block.
     """
-    path = Path(path)
+    path = writable_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        if path.exists():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -31,8 +73,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     It has the name of `path` and lies in a hidden folder beside it. A link is followed: the folder that it points to
     is replaced. A kill between the last two renames leaves nothing at `path`, and both the old and the new folder,
     complete, in the hidden one.
+
+    Raises:
+        OSError: `path` is a mount point, which nothing can replace.
     """
     path = Path(path).resolve()
+    if os.path.ismount(path):
+        raise OSError(f"{path} is a mount point and cannot be replaced: take a folder inside it")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
         new, old = Path(scratch, "new", path.name), Path(scratch, "old")
@@ -48,16 +95,22 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             raise
 
 
-def write_json(path: str | Path, content: dict, allow_nan: bool = False) -> None:
+def write_json(path: str | Path, content: dict) -> None:
     """Write JSON so that a reader sees the old file or the new one.
 
     Args:
         path: of the file; missing folders are made.
         content: JSON values.
-        allow_nan: accept NaN and infinities, which configs of diffusers' schedulers hold and JSON does not have.
+
+    Raises:
+        ValueError: a number of it is NaN or infinite, which JSON does not have.
     """
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path} is not written, a number of it is NaN or infinite: {error}") from error
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=allow_nan) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> dict:

@@ -1,7 +1,10 @@
 """Write a checkpoint's model card, with a place for the figures of `eval.report`."""
 
+import re
+
 import yaml
 
+from mobilediff.checkpoints import component_class
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 RESULTS_START = "<!-- results:start -->"
@@ -66,7 +69,7 @@ def model_card(name: str, pipeline: MobileDiffusionPipeline) -> str:
     }
     return CARD.format(
         metadata=yaml.safe_dump(metadata, sort_keys=False),
-        name=name,
+        name=markdown_text(name),
         description=_description(pipeline),
         facts="\n".join(f"| {key} | {value} |" for key, value in _facts(pipeline).items()),
         start=RESULTS_START,
@@ -75,11 +78,16 @@ def model_card(name: str, pipeline: MobileDiffusionPipeline) -> str:
     )
 
 
+def markdown_text(name: str) -> str:
+    """Escape a name so that Markdown shows it as it is, on one line and in one cell of a table."""
+    return re.sub(r"([\\`*\[\]<>|$&#~])", r"\\\1", " ".join(name.split()))
+
+
 def _description(pipeline: MobileDiffusionPipeline) -> str:
     steps = pipeline.config.default_num_inference_steps
     plural = "" if steps == 1 else "s"
     guidance = "guidance folded into the weights" if pipeline.config.guidance_distilled else "classifier-free guidance"
-    return f"A `{type(pipeline.unet).__name__}` made for {steps} step{plural}, with {guidance}."
+    return f"A `{component_class(pipeline.unet).__name__}` made for {steps} step{plural}, with {guidance}."
 
 
 def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int]:
@@ -91,9 +99,9 @@ def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int]:
     if not config.guidance_distilled and interval != (0, 1):
         guidance += ", between {:g} and {:g} of the timesteps".format(*interval)
     return {
-        "network": type(pipeline.unet).__name__,
+        "network": component_class(pipeline.unet).__name__,
         "parameters of the network": f"{sum(p.numel() for p in pipeline.unet.parameters()):,}",
-        "autoencoder": type(pipeline.vae).__name__,
+        "autoencoder": component_class(pipeline.vae).__name__,
         "scheduler": type(pipeline.scheduler).__name__,
         "steps, default": config.default_num_inference_steps,
         "steps, accepted": ", ".join(map(str, accepted)) if accepted is not None else f"1 to {upper}",

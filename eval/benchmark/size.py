@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from eval.benchmark.peers import Peer
+from mobilediff.files import files_below
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
 from mobilediff.pipeline import encode_text
@@ -63,5 +64,5 @@ def measure_size(pipeline, folder: str | Path) -> dict:
         "nfe": nfe,
         "num_inference_steps": steps,
         "guidance_scale": pipeline.config.default_guidance_scale if nfe > steps else 1.0,
-        "weights_bytes": sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")),
+        "weights_bytes": sum(file.stat().st_size for file in files_below(folder) if file.suffix == ".safetensors"),
     }

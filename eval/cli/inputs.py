@@ -5,10 +5,12 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from eval.cli.output import add_json_argument
 from eval.cli.sampling import add_model_arguments, add_sampling_arguments, sampler_from_arguments
 from eval.samples.images import ImageSet, check_size, read_images, resized
 from eval.samples.prompts import check_sample_count
 from eval.samples.store import DEFAULT_SAMPLES, kept_samples
+from eval.schema import check_samples
 
 DEFAULT_COUNT = 10000
 MIN_IMAGES = 2
@@ -26,7 +28,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=1, help="sets of samples, each from seeds of its own")
     parser.add_argument("--samples", default=DEFAULT_SAMPLES, help="folder that keeps the samples drawn")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
-    parser.add_argument("--json", help="also write the result to this file")
+    add_json_argument(parser)
 
 
 def planned_count(args: argparse.Namespace) -> int:
@@ -43,7 +45,7 @@ def images_from_arguments(args: argparse.Namespace, labelled: bool = False) -> I
 
     Raises:
         ValueError: fewer than 2 images, a model without labels where they are needed, or as in `read_images`,
-            `sampler_from_arguments`, `generate` and `resized`.
+            `check_samples`, `sampler_from_arguments`, `generate` and `resized`.
     """
     if args.resize is not None:
         check_size(args.resize)  # before samples are drawn for nothing
@@ -52,6 +54,7 @@ def images_from_arguments(args: argparse.Namespace, labelled: bool = False) -> I
         images = images if args.n is None else images.first(args.n)
         if len(images) < MIN_IMAGES:
             raise ValueError(f"{args.images}: {len(images)} image is too few, at least {MIN_IMAGES} are needed")
+        check_samples(images.protocol, args.images)
     else:
         n = planned_count(args)
         check_sample_count(n)  # before the model is loaded

@@ -72,11 +72,11 @@ def sampler_from_arguments(args: argparse.Namespace) -> tuple[DiffusionPipeline,
         ValueError: an option of the other kind of model, or as in the functions that load and resolve.
     """
     pipeline, settings = _loaded_sampler(args)
-    if args.template is None:
-        return pipeline, settings
-    if settings.prompts is None:
-        raise ValueError(f"--template is {args.template!r}, but {settings.model} takes no prompts")
-    return pipeline, replace(settings, template=args.template)
+    if args.template is not None:
+        if settings.prompts is None:
+            raise ValueError(f"--template is {args.template!r}, but {settings.model} takes no prompts")
+        settings = replace(settings, template=args.template)
+    return pipeline, settings
 
 
 def _loaded_sampler(args: argparse.Namespace) -> tuple[DiffusionPipeline, SamplingSettings]:

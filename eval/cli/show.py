@@ -12,33 +12,40 @@ APART = ("protocol", "samples", "intervals", "repeats")
 
 
 def show_result(command: str, result: dict, path: str | None) -> None:
-    """Print a result's figures, intervals and protocol, and write it to `path`.
+    """Print a result's figures, intervals and protocol, and then write it to `path`.
 
     Args:
         command: "eval." and the module's name.
         result: from a `measure_` function.
         path: a JSON file, or None.
     """
-    keep_result(command, result, path)
     print(figures_table(result))
     for part in ("samples", "protocol"):
         stated = "; ".join(f"{key} {value}" for key, value in _flat(result[part]))
-        print(f"{part}: {stated}")
+        print(f"{part}: {stated}", flush=True)
+    keep_result(command, result, path)
 
 
 @overload
-def keep_result(command: Literal["eval.guidance"], result: dict, path: str | None) -> GuidanceResult: ...
+def checked_result(command: Literal["eval.guidance"], result: dict) -> GuidanceResult: ...
 @overload
-def keep_result(command: Literal["eval.latency"], result: dict, path: str | None) -> LatencyResult: ...
+def checked_result(command: Literal["eval.latency"], result: dict) -> LatencyResult: ...
 @overload
-def keep_result(command: str, result: dict, path: str | None) -> CommandResult: ...
-def keep_result(command: str, result: dict, path: str | None) -> CommandResult:
-    """Check a result, write it to `path` if there is one and return its model; errors as in `check_result`."""
-    content = {"schema": SCHEMA, "command": command} | result
-    checked = check_result(command, content)
+def checked_result(command: str, result: dict) -> CommandResult: ...
+def checked_result(command: str, result: dict) -> CommandResult:
+    """Return the model of a result; errors as in `check_result`."""
+    return check_result(command, _stated(command, result))
+
+
+def keep_result(command: str, result: dict, path: str | None) -> None:
+    """Check a result and write it to `path` if there is one; errors as in `check_result`."""
+    checked_result(command, result)
     if path:
-        write_json(path, content)
-    return checked
+        write_json(path, _stated(command, result))
+
+
+def _stated(command: str, result: dict) -> dict:
+    return {"schema": SCHEMA, "command": command} | result
 
 
 def figures_table(result: dict) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection
 
 from eval import WEIGHTS
 from eval.extractors.judge import IMAGE_SIZE, RESIZE
 from eval.extractors.open_clip import OPEN_CLIP_RESIZE, load_open_clip, preprocessed
 from eval.protocol import folder_sha256, state_dict_sha256
-from mobilediff.checkpoints import load_component
+from mobilediff.checkpoints import load_component, load_tokenizer
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import encode_text
@@ -28,7 +28,7 @@ class ClipModel:
     """Hold the image and text towers of a CLIP.
 
     Attributes:
-        name: "mobilediff-clip", or open_clip's architecture and weights.
+        name: "mobilediff-clip", or open_clip's architecture and tag, or the file of its weights.
         sha256: of the weights.
         resize: of an image on its way in, in words.
         embed_images: uint8 [B, 3, H, W] -> [B, P], not normalised.
@@ -59,7 +59,7 @@ def bundled_clip(folder: str | Path | None = None, device: torch.device | str = 
         raise FileNotFoundError(f"{folder} holds no CLIP: {', '.join(missing)} missing")
     image_encoder = load_component(ImageEncoder, folder / "image_encoder").to(device)
     text_encoder = load_component(CLIPTextModelWithProjection, folder / "text_encoder").to(device)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
 
     def embed_images(images: torch.Tensor) -> torch.Tensor:
         if images.shape[2:] != (IMAGE_SIZE, IMAGE_SIZE):
@@ -70,6 +70,8 @@ def bundled_clip(folder: str | Path | None = None, device: torch.device | str = 
         return image_encoder(to_float(images.to(device))).image_embeds
 
     def embed_texts(texts: list[str]) -> torch.Tensor:
+        counts = [len(ids) for ids in tokenizer(texts).input_ids]
+        check_texts_are_read(BUNDLED, texts, counts, tokenizer.model_max_length)
         return encode_text(tokenizer, text_encoder, texts)[1]
 
     return ClipModel(BUNDLED, folder_sha256(folder), RESIZE, embed_images, embed_texts)
@@ -88,10 +90,27 @@ def open_clip_model(model: str, weights: str | Path | None = None, device: torch
         return network.encode_image(preprocessed(images.to(device), preprocess))
 
     def embed_texts(texts: list[str]) -> torch.Tensor:
+        if isinstance(tokenizer, open_clip.SimpleTokenizer):  # encodes without the tokens of start and end
+            counts = [len(tokenizer.encode(text)) + 2 for text in texts]
+        else:
+            counts = [len(ids) for ids in tokenizer.tokenizer(texts).input_ids]
+        most: int = tokenizer.context_length  # pyright: ignore[reportAssignmentType] - get_tokenizer sets it
+        check_texts_are_read(model, texts, counts, most)
         return network.encode_text(tokenizer(texts).to(device))
 
-    name = f"open_clip {architecture}:{tag or 'file'}"
+    name = f"open_clip {architecture}:{tag}" if not weights else f"open_clip {architecture}, {Path(weights).name}"
     return ClipModel(name, state_dict_sha256(network), OPEN_CLIP_RESIZE, embed_images, embed_texts)
+
+
+def check_texts_are_read(model: str, texts: list[str], counts: list[int], most: int) -> None:
+    """Refuse a text of more tokens than a model reads, whose end, the noun perhaps, would not be scored.
+
+    Raises:
+        ValueError: there is one; names it.
+    """
+    for text, count in zip(texts, counts, strict=True):
+        if count > most:
+            raise ValueError(f"the text {text!r} has {count} tokens, but {model} reads {most}: shorten the template")
 
 
 @torch.no_grad()

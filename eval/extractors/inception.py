@@ -1,7 +1,6 @@
 """Extract features by torch-fidelity's Inception, its weights read as tensors alone."""
 
 import io
-import pickle
 import socket
 from http.client import HTTPException
 from pathlib import Path
@@ -28,11 +27,15 @@ class InceptionFeatureExtractor(FeatureExtractorInceptionV3):
     """
 
     def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
-        state_dict = load_inception_weights(feature_extractor_weights_path or inception_cache())
+        file = feature_extractor_weights_path or inception_cache()
+        state_dict = load_inception_weights(file)
         buffer = io.BytesIO()
         torch.save(state_dict, buffer)
         buffer.seek(0)
-        super().__init__(name, features_list, feature_extractor_weights_path=buffer, **kwargs)
+        try:
+            super().__init__(name, features_list, feature_extractor_weights_path=buffer, **kwargs)
+        except RuntimeError as error:  # tensors of other names or shapes
+            raise ValueError(f"{file} holds no weights of this Inception: {str(error)[:200]}") from error
 
 
 def inception_extractor(weights: str | Path | None = None) -> Extractor:
@@ -63,15 +66,20 @@ def load_inception_weights(file: str | Path) -> dict[str, torch.Tensor]:
     A .pth file is read restricted to tensors.
 
     Raises:
-        ValueError: the file is corrupt or holds anything but tensors.
+        ValueError: the file is corrupt or holds anything but named tensors.
     """
     file = Path(file)
+    advice = "" if file != inception_cache() else "; delete it to have it downloaded again"
+    refusal = f"{file} is no whole file of Inception weights (named tensors alone are read){advice}"
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{file} is no whole file of Inception weights (tensors alone are read): {error}") from error
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a cut or foreign file makes the unpickler raise errors without a common parent
+        raise ValueError(f"{refusal}: {error}") from error
+    if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
+        raise ValueError(f"{refusal}: it holds a {type(content).__name__}")
+    return content
 
 
 def _download_inception(target: Path) -> None:

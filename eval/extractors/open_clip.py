@@ -59,8 +59,8 @@ def load_open_clip(model: str, weights: str | Path | None = None) -> tuple[Any, 
         weights: a file to read instead of the tag's download or cache.
 
     Raises:
-        ValueError: an unknown architecture or tag, a tag of weights that the architecture is not right for, or a
-            corrupt file.
+        ValueError: an unknown architecture or tag, a tag of weights that the architecture is not right for, a file
+            without a tag where the architecture's tags differ in their activation, or a corrupt file.
         FileNotFoundError: the weights cannot be had.
     """
     import open_clip
@@ -75,6 +75,12 @@ def load_open_clip(model: str, weights: str | Path | None = None) -> tuple[Any, 
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in tags and (tag or not weights):
         raise ValueError(f"--clip-model {model!r}: accepted are {architecture}:TAG with {', '.join(tags) or 'a file'}")
+    activations = {open_clip.get_pretrained_cfg(architecture, name).get("quick_gelu", False) for name in tags}
+    if not tag and len(activations) > 1:
+        raise ValueError(
+            f"--clip-model {model!r}: {weights} may be of either activation, which only its tag tells; accepted are "
+            f"{architecture}:TAG with {', '.join(tags)}"
+        )
     of_tag = open_clip.get_pretrained_cfg(architecture, tag)
     config = open_clip.get_model_config(architecture)
     quick_gelu = config.get("quick_gelu", False)  # pyright: ignore[reportOptionalMemberAccess] - a listed architecture

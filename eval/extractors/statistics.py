@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -13,7 +14,7 @@ from eval.extractors.judge import JUDGE
 from eval.metrics.frechet import Statistics, feature_statistics
 from eval.samples.images import ImageSet, read_images, real_images
 from mobilediff.data import SPLITS, data_source
-from mobilediff.files import atomic_path
+from mobilediff.files import atomic_path, writable_file
 
 SHIPPED = WEIGHTS / "reference"
 CACHE = Path("outputs/reference")
@@ -44,6 +45,23 @@ def save_reference(statistics: Statistics, file: str | Path) -> None:
         save_file(tensors, temporary, metadata=statistics.metadata)
 
 
+def check_reference_output(file: str | Path) -> None:
+    """Refuse a file for statistics.
+
+    Raises:
+        ValueError: an ending other than .safetensors, or a file there that holds something else than statistics.
+        OSError: as in `writable_file`.
+    """
+    if Path(file).suffix != STATISTICS_SUFFIX:
+        raise ValueError(f"--output is {file}; accepted is a file that ends in {STATISTICS_SUFFIX}")
+    writable_file(file)
+    if Path(file).exists():
+        try:
+            _read_statistics(file)
+        except ValueError as error:
+            raise ValueError(f"--output is kept, take another file: {error}") from error
+
+
 def load_reference(file: str | Path, extractor: Extractor) -> Statistics:
     """Load statistics and check that `extractor` made them.
 
@@ -53,14 +71,7 @@ def load_reference(file: str | Path, extractor: Extractor) -> Statistics:
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f"{file} does not exist: python -m eval.reference makes it")
-    try:
-        with safe_open(file, framework="numpy") as content:
-            metadata = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in content.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{file} is corrupt or truncated: {error}") from error
-    if not {"mu", "sigma"} <= set(tensors) or not {"n", "images_sha256"} <= set(metadata):
-        raise ValueError(f"{file} holds no statistics of python -m eval.reference")
+    tensors, metadata = _read_statistics(file)
     for key, value in extractor.protocol().items():
         if metadata.get(key) != value:
             raise ValueError(
@@ -68,6 +79,19 @@ def load_reference(file: str | Path, extractor: Extractor) -> Statistics:
                 "name its extractor, or make it again with python -m eval.reference"
             )
     return Statistics(tensors["mu"], tensors["sigma"], int(metadata["n"]), metadata, tensors.get("features"))
+
+
+def _read_statistics(file: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read the tensors and the metadata of a file of statistics."""
+    try:
+        with safe_open(file, framework="numpy") as content:
+            metadata = content.metadata() or {}
+            names = set(content.keys())
+            if not {"mu", "sigma"} <= names or not {"n", "images_sha256"} <= set(metadata):
+                raise ValueError(f"{file} holds no statistics of python -m eval.reference")
+            return {name: content.get_tensor(name) for name in names}, metadata
+    except SafetensorError as error:
+        raise ValueError(f"{file} is corrupt or truncated: {error}") from error
 
 
 def reference_name(reference: str) -> str:

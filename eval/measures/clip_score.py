@@ -100,10 +100,15 @@ def measure_clip_score(
         where there are two images or more, `protocol`, `samples`.
 
     Raises:
-        ValueError: the images have no prompts, or there is no score of real images.
+        ValueError: the images have no prompts or no template, or there is no score of real images.
     """
     if images.prompts is None:
         raise ValueError("the images have no prompts: CLIP score needs a folder or npz file made by eval.generate")
+    if "template" not in images.protocol:
+        raise ValueError(
+            "the images have prompts, but no protocol says the template that their nouns were put into: CLIP score "
+            "needs a folder or npz file made by eval.generate"
+        )
     real = real_score(clip, images.protocol["template"], data, len(images))
     scores = clip_scores(clip, images.images, images.prompts)
     result = {

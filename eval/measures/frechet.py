@@ -68,8 +68,8 @@ def measure_frechet_distance(
     if judged is not None:
         result |= accuracies(judged, images.class_labels, images.noun_ids, CLASS_NAMES)
     if resamples:
-        interval = frechet_interval(features, statistics, resamples)
-        result["intervals"] = {extractor.result_key: interval_at_n(interval)}
+        interval = interval_at_n(frechet_interval(features, statistics, resamples))
+        result["intervals"] = {extractor.result_key: interval | {"low": max(interval["low"], 0.0)}}
         if judged is not None:
             result["intervals"] |= accuracy_intervals(judged, images.class_labels, images.noun_ids)
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}

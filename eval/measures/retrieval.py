@@ -6,7 +6,7 @@ import torch
 
 from eval.extractors.clip import ClipModel, normalized_images, normalized_texts
 from eval.metrics.accuracy import NOUN_FIGURES, known_nouns, top_k_hits
-from eval.metrics.bootstrap import mean_interval
+from eval.metrics.bootstrap import fraction_interval
 from eval.protocol import measured_with
 from eval.samples.images import ImageSet
 from eval.samples.prompts import DEFAULT_TEMPLATE
@@ -53,6 +53,6 @@ def measure_retrieval(
         cosines = normalized_texts(clip, [phrased(noun) for noun in nouns]) @ noun_captions.T
         for k in (1, 5):
             result[f"phrase_top{k}"][name] = top_k_hits(cosines, torch.arange(len(nouns)), k).mean().item()
-    result["intervals"] = {name: mean_interval(one) for name, one in hits.items() if len(one) > 1}
+    result["intervals"] = {name: fraction_interval(one) for name, one in hits.items() if len(one) > 1}
     protocol = clip.protocol() | {"template": template} | measured_with(device)
     return result | {"protocol": protocol, "samples": images.protocol}

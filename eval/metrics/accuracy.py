@@ -2,7 +2,7 @@
 
 import torch
 
-from eval.metrics.bootstrap import mean_interval
+from eval.metrics.bootstrap import fraction_interval
 from eval.metrics.checks import check_features
 
 NOUN_FIGURES = {"noun_top1": 1, "noun_top5": 5}  # name to k
@@ -105,10 +105,10 @@ def accuracy_intervals(
     """
     intervals = {}
     if class_labels is not None and len(class_labels) >= 2:
-        intervals["class_accuracy"] = mean_interval(top_k_hits(features["class_logits"], class_labels))
+        intervals["class_accuracy"] = fraction_interval(top_k_hits(features["class_logits"], class_labels))
     known, labels = known_nouns(noun_ids)
     if len(labels) >= 2:
         for name, k in NOUN_FIGURES.items():
             hits = top_k_hits(features["noun_logits"][known], labels, k)
-            intervals[name] = mean_interval(hits)
+            intervals[name] = fraction_interval(hits)
     return intervals

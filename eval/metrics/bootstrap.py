@@ -10,6 +10,7 @@ interval can lie above the estimate. Mirrored at the estimate, the bias is taken
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from tqdm import tqdm
 from eval.metrics.checks import check_features, check_pair
 from eval.metrics.frechet import Statistics, check_count
 from eval.metrics.manifold import ball_hits
+
+Z = NormalDist().inv_cdf(0.975)
 
 
 def bootstrap_interval(
@@ -65,6 +68,22 @@ def interval_at_n(interval: dict) -> dict:
 def mean_interval(values: torch.Tensor) -> dict:
     """Estimate the interval of the mean of values [n]; returns as `interval_at_n`."""
     return interval_at_n(bootstrap_interval(lambda rows: values[rows].mean().item(), len(values)))
+
+
+def fraction_interval(hits: torch.Tensor) -> dict:
+    """The interval of the mean of hits [n], 0 or 1, about the value at this n; returns as `interval_at_n`.
+
+    That of `mean_interval`, cut to 0..1. Of hits that are all equal, no resample differs: the other end is that of
+    Wilson's score interval (Journal of the American Statistical Association 22, 1927), z^2 / (n + z^2) away.
+    """
+    interval, n = mean_interval(hits), len(hits)
+    low, high = max(interval["low"], 0.0), min(interval["high"], 1.0)
+    width = Z**2 / (n + Z**2)
+    if hits.min() == 1:
+        low = 1 - width
+    elif hits.max() == 0:
+        high = width
+    return interval | {"low": low, "high": high}
 
 
 def check_resamples(resamples: int, confidence: float = 0.95) -> None:
@@ -186,7 +205,7 @@ def manifold_intervals(
         batch_size: rows whose distances are held at a time; without effect on the result.
 
     Returns:
-        By name, about the value at this n, as `interval_at_n`.
+        By name, about the value at this n, as `interval_at_n`, cut to the range of the figure.
 
     Raises:
         ValueError: as in `bootstrap_interval`, `k` below 1, and for features as in `eval.metrics.checks.check_pair`.
@@ -204,10 +223,14 @@ def manifold_intervals(
         "density": balls @ multiplicities / (k * len(generated)),
         "coverage": covered.double() / len(real),
     }
-    return {
+    intervals = {
         name: interval_at_n(_basic_interval(value[0].item(), value[1:].tolist(), confidence))
         for name, value in values.items()
     }
+    for name, interval in intervals.items():
+        most = math.inf if name == "density" else 1.0
+        intervals[name] |= {end: min(max(interval[end], 0.0), most) for end in ("low", "high")}
+    return intervals
 
 
 def _multiplicities(n: int, resamples: int, confidence: float, seed: int) -> torch.Tensor:
@@ -235,7 +258,7 @@ def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[
         product = (rows.T @ rows - n * np.outer(mu @ root, mu @ root)) / (n - 1)  # S2^(1/2) S1 S2^(1/2)
         trace = (multiplicities @ square_norms - n * mu @ mu) / (n - 1)  # tr S1
         roots = np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()
-        return float(((mu + difference) ** 2).sum() + trace + reference_trace - 2 * roots)
+        return max(float(((mu + difference) ** 2).sum() + trace + reference_trace - 2 * roots), 0.0)
 
     return distance
 

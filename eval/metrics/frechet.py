@@ -75,7 +75,8 @@ def feature_statistics(features: torch.Tensor, **metadata: str) -> Statistics:
 def frechet_distance(first: Statistics, second: Statistics) -> float:
     """Compute |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two Gaussians.
 
-    Source: Heusel et al., arXiv 1706.08500, equation 6; by torch-fidelity's own function, in float64.
+    Source: Heusel et al., arXiv 1706.08500, equation 6; by torch-fidelity's own function, in float64. Rounding, which
+    takes the distance of equal Gaussians below 0, is cut off.
 
     Raises:
         ValueError: the two have different numbers of features.
@@ -83,4 +84,4 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
     if first.mu.shape != second.mu.shape:
         raise ValueError(f"{len(first.mu)} features against {len(second.mu)}: not of the same extractor")
     fitted = [{"mu": statistics.mu, "sigma": statistics.sigma} for statistics in (first, second)]
-    return fid_statistics_to_metric(*fitted, verbose=False)[KEY_METRIC_FID]
+    return max(fid_statistics_to_metric(*fitted, verbose=False)[KEY_METRIC_FID], 0.0)

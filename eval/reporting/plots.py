@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 from eval.schema import Copies, GuidancePoint, GuidanceResult, Record
 from mobilediff.files import atomic_path
 
+plt.rcParams["text.parse_math"] = False  # a model's name may hold dollars
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
 MARKERS = "osD^vP*X<>"
 

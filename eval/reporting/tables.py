@@ -4,6 +4,7 @@ from typing import Literal
 
 from eval.extractors.judge import JUDGE
 from eval.schema import Measured, Record, TimingProtocol
+from mobilediff.model_card import markdown_text
 
 BASELINE = "teacher"  # of the speeds
 NOISE_STD = 0.1  # of the damaged images, as a fraction of the range 0..1
@@ -119,7 +120,10 @@ def one_table(kind: Literal["cost", "quality"], rows: list[str], records: dict[s
     columns = list(dict.fromkeys(title for row in cells.values() for title in row))
     if not columns:
         return ""
-    lines = [[name + _note(records[name]), *(row.get(title, "") for title in columns)] for name, row in cells.items()]
+    lines = [
+        [markdown_text(name) + _note(records[name]), *(row.get(title, "") for title in columns)]
+        for name, row in cells.items()
+    ]
     return markdown_table(["", *columns], lines) + "\n"
 
 
@@ -158,9 +162,9 @@ def legend(records: list[Record]) -> list[str]:
         )
     if batches := [record.throughput.batches[-1].protocol for record in records if record.throughput]:
         lines.append(
-            f"At batch {batches[0].batch_size}: the whole pipeline in {batches[0].dtype}, {batches[0].threads} "
-            f"threads ({waiting(batches[0])}), median of {batches[0].rounds} runs or more; peak memory: allocated by "
-            "a call beyond the weights."
+            f"At batch {batches[0].batch_size}: the whole pipeline in {batches[0].dtype}, "
+            f"{batches[0].threads} threads ({waiting(batches[0])}), median of {batches[0].rounds} runs or more; peak "
+            "memory: allocated by a call beyond the weights."
         )
     if sources := sorted({record.peer for record in records if record.peer is not None}):
         lines.append(

@@ -44,7 +44,7 @@ def draw_samples(
     indices: list[int],
     batch_size: int,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Draw the samples with the given indices, batch after batch.
+    """Draw the samples with the given indices, batch after batch; batches as in `batches_of`.
 
     Yields:
         Indices of a batch and its images, uint8 [B, 3, H, W].
@@ -52,12 +52,27 @@ def draw_samples(
     Raises:
         ValueError: `batch_size` is below 1, or as in `draw`.
     """
+    drawn = 0
+    for batch in batches_of(indices, batch_size, settings.compiled):
+        seeds, arguments = [settings.seed + index for index in batch], settings.call_arguments(plan, batch)
+        images = draw(pipeline, settings.model, seeds, settings.dtype, **arguments)
+        kept = batch[: len(indices) - drawn]
+        drawn += len(kept)
+        yield kept, images[: len(kept)]
+
+
+def batches_of(indices: list[int], batch_size: int, compiled: bool) -> list[list[int]]:
+    """Split indices into batches; a compiled network gets all of one size, the last filled with its last index.
+
+    Raises:
+        ValueError: `batch_size` is below 1.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; accepted is 1 or more")
-    for start in range(0, len(indices), batch_size):
-        batch = indices[start : start + batch_size]
-        seeds, arguments = [settings.seed + index for index in batch], settings.call_arguments(plan, batch)
-        yield batch, draw(pipeline, settings.model, seeds, settings.dtype, **arguments)
+    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    if compiled and batches:  # another size would be compiled anew, for about a minute
+        batches[-1] = batches[-1] + batches[-1][-1:] * (len(batches[0]) - len(batches[-1]))
+    return batches
 
 
 def _checked(images: np.ndarray | None, seeds: list[int], name: str) -> np.ndarray:

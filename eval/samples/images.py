@@ -1,6 +1,7 @@
 """Read and check image sets from a folder of images, an npz file or CIFAR-10."""
 
 import json
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -8,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from eval.protocol import seed_range, tensor_sha256
+from mobilediff.captions import CLASS_NAMES, load_nouns
 from mobilediff.data import load_cifar10
 from mobilediff.files import read_json
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-LOSSY_SUFFIXES = (".jpg", ".jpeg")
+FORMATS = LOSSLESS, _ = ("PNG", "JPEG")  # of Pillow, which looks at the content and not at the name
+BIT_DEPTH = 24  # position of a channel's number of bits in a PNG file (its specification, 11.2.1)
+SHOWN = 5  # names of entries that are left out
 MAX_SIZE = 1024  # pixels a side
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
@@ -121,29 +125,36 @@ def resized(images: ImageSet, size: int) -> ImageSet:
 def read_images(path: str | Path) -> ImageSet:
     """Read an image set from a folder of PNG or JPEG files, or npz.
 
-    An npz file holds `images` or `arr_0`, [N, H, W, 3], uint8 or float32 in 0..1; floats are rounded to 8 bits, which
-    the protocol then says.
+    An image is turned as its EXIF orientation says. What else lies in the folder is left out: a line on stderr names
+    it, and the protocol counts it. An npz file holds `images` or `arr_0`, [N, H, W, 3], uint8 or float32 in 0..1;
+    floats are rounded to 8 bits, which the protocol then says.
 
     Raises:
         FileNotFoundError: there is nothing at `path`, or no image in the folder.
-        ValueError: an image or the file is truncated, of another kind, mode, size or range; the error names it.
+        ValueError: an image or the file is truncated, of another kind, mode, depth, size or range, or animated; or
+            labels are none of this project's; the error names it.
     """
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: expected a folder of images or an npz file")
-    if path.suffix != ".npz":
+    if path.suffix.lower() != ".npz":
         raise ValueError(f"{path} is neither a folder of images nor an npz file")
     return _read_npz(path)
 
 
 def _read_folder(folder: Path) -> ImageSet:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files, others = image_files(folder)
+    left_out = f"{len(others)} entries are left out: {', '.join(others[:SHOWN])}{', ...' if others[SHOWN:] else ''}"
     if not files:
-        raise FileNotFoundError(f"{folder} holds no images: expected {', '.join(IMAGE_SUFFIXES)} files")
+        raise FileNotFoundError(
+            f"{folder} holds no images: expected {', '.join(IMAGE_SUFFIXES)} files" + (f"; {left_out}" * bool(others))
+        )
+    if others:
+        print(f"{folder}: {left_out}; read are its {', '.join(IMAGE_SUFFIXES)} files", file=sys.stderr)
     with ThreadPoolExecutor() as pool:
-        arrays = list(pool.map(_read_image, files))
+        arrays, formats = zip(*pool.map(_read_image, files), strict=True)
     for file, array in zip(files, arrays, strict=True):
         if array.shape != arrays[0].shape:
             raise ValueError(
@@ -151,12 +162,17 @@ def _read_folder(folder: Path) -> ImageSet:
                 f"{arrays[0].shape[1]}x{arrays[0].shape[0]}: all images of a set have one size"
             )
     images = torch.from_numpy(np.stack(arrays).transpose(0, 3, 1, 2).copy())  # NHWC -> NCHW
+    _check_range(images, str(folder))
     protocol = {"images_sha256": tensor_sha256(images), "n": len(images)}
-    if any(file.suffix.lower() in LOSSY_SUFFIXES for file in files):
+    if set(formats) != {LOSSLESS}:
         protocol["lossy"] = True
+    if others:
+        protocol["left_out"] = len(others)
     if not (folder / MANIFEST).exists():
         return ImageSet(images, protocol=protocol)
     manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not {"n", "complete"} <= set(manifest):
+        raise ValueError(f"{folder / MANIFEST} is no manifest of eval.generate: take it out, or name it otherwise")
     names = [f"{index:06d}" for index in range(manifest["n"])]
     if not manifest["complete"] or [file.stem for file in files] != names:
         raise ValueError(
@@ -166,16 +182,46 @@ def _read_folder(folder: Path) -> ImageSet:
     return ImageSet(images, *_labels(read_json(folder / LABELS), len(images), folder), protocol=manifest | protocol)
 
 
-def _read_image(file: Path) -> np.ndarray:
+def image_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """List the image files of a folder, sorted, and the names of what else lies in it but for a set's own JSON."""
+    files, others = [], []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+            files.append(path)
+        elif path.name not in (MANIFEST, LABELS):
+            others.append(path.name + "/" * path.is_dir())
+    return files, others
+
+
+def _read_image(file: Path) -> tuple[np.ndarray, str | None]:
+    """Read RGB pixels [H, W, 3], turned as the image says, and the format of the file's content."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             image.load()
-            mode, array = image.mode, np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
-        raise ValueError(f"{file} is not a whole image: {error}") from error
-    if mode != "RGB":
-        raise ValueError(f"{file} has mode {mode}; accepted is RGB, 8 bits a channel: convert it first")
-    return array
+            _check_kind(file, image)
+            turned = ImageOps.exif_transpose(image) if image.getexif() else image
+            return np.asarray(turned), image.format
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow reports broken PNG chunks as SyntaxError
+        raise ValueError(f"{file} is not a whole image in PNG or JPEG: {error}") from error
+
+
+def _check_kind(file: Path, image: Image.Image) -> None:
+    """Refuse an image whose 8-bit RGB values would not be the picture."""
+    depth = file.read_bytes()[BIT_DEPTH] if image.format == LOSSLESS else 8
+    if image.mode != "RGB" or depth != 8:
+        kind = f"has mode {image.mode}" if image.mode != "RGB" else f"has {depth} bits a channel"
+        raise ValueError(f"{file} {kind}; accepted is RGB, 8 bits a channel: convert it first")
+    if "transparency" in image.info:
+        raise ValueError(f"{file} has a transparent colour; accepted is RGB without transparency: convert it first")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"{file} holds {frames} frames; accepted is one image a file")
+
+
+def _check_range(images: torch.Tensor, name: str) -> None:
+    """Refuse values 0 and 1, which are black as 8 bits, where both are there."""
+    if images.max() == 1:
+        raise ValueError(f"{name} holds no value but 0 and 1 as 8 bits, which is black; accepted is 0..255")
 
 
 def _read_npz(file: Path) -> ImageSet:
@@ -191,11 +237,12 @@ def _read_npz(file: Path) -> ImageSet:
     if array.dtype not in (np.uint8, np.float32) or array.ndim != 4 or array.shape[3] != 3 or not len(array):
         accepted = "uint8, or float32 in 0..1, [N, H, W, 3]"
         raise ValueError(f"{file}: {key} is {array.dtype} {array.shape}; accepted is {accepted}")
-    protocol = json.loads(str(arrays["protocol"])) if "protocol" in arrays else {}
+    protocol = _protocol(str(arrays["protocol"]), file) if "protocol" in arrays else {}
     if array.dtype == np.float32:
         array = _rounded(array, f"{file}: {key}")
         protocol["rounded"] = "from float32 in 0..1 to 8 bits"
     images = torch.from_numpy(array.transpose(0, 3, 1, 2).copy())  # NHWC -> NCHW
+    _check_range(images, f"{file}: {key}")
     protocol |= {"images_sha256": tensor_sha256(images), "n": len(images)}
     labels = {name: arrays[name].tolist() for name in ("class_labels", "noun_ids", "prompts") if name in arrays}
     return ImageSet(images, *_labels(labels, len(images), file), protocol=protocol)
@@ -211,12 +258,39 @@ def _rounded(array: np.ndarray, name: str) -> np.ndarray:
     return (array * 255).round().astype(np.uint8)
 
 
-def _labels(labels: dict, n: int, source: Path):
+def _protocol(text: str, file: Path) -> dict:
+    """Parse the protocol inside an npz file."""
+    try:
+        protocol = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: its protocol is not valid JSON: {error}") from error
+    if not isinstance(protocol, dict):
+        raise ValueError(f"{file}: its protocol is {text}; accepted is a JSON object")
+    return protocol
+
+
+def _labels(labels: dict, n: int, source: Path) -> tuple[torch.Tensor | None, torch.Tensor | None, list[str] | None]:
+    """Check class labels, noun ids and prompts of N images."""
+    labels = {name: values for name, values in labels.items() if values is not None}
     for name, values in labels.items():
-        if values is not None and len(values) != n:
-            raise ValueError(f"{source}: {len(values)} {name} for {n} images")
+        if not isinstance(values, list) or len(values) != n:
+            raise ValueError(f"{source}: {len(values) if isinstance(values, list) else 1} {name} for {n} images")
+    last_noun = len(load_nouns()) - 1
+    classes = _whole_numbers("class_labels", labels, 0, len(CLASS_NAMES) - 1, source)
+    noun_ids = _whole_numbers("noun_ids", labels, -1, last_noun, source)
+    prompts = labels.get("prompts")
+    if prompts is not None and (odd := [one for one in prompts if not isinstance(one, str)]):
+        raise ValueError(f"{source}: a prompt is {odd[0]!r}; accepted are texts")
+    return classes, noun_ids, prompts
 
-    def tensor(name):
-        return torch.tensor(labels[name], dtype=torch.int64) if labels.get(name) is not None else None
 
-    return tensor("class_labels"), tensor("noun_ids"), labels.get("prompts")
+def _whole_numbers(name: str, labels: dict, low: int, high: int, source: Path) -> torch.Tensor | None:
+    """Convert labels to int64 [N], refusing what is no whole number from `low` to `high`."""
+    if name not in labels:
+        return None
+    for index, value in enumerate(labels[name]):
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(
+                f"{source}: {name} holds {value!r} for image {index}; accepted are whole numbers from {low} to {high}"
+            )
+    return torch.tensor(labels[name], dtype=torch.int64)

@@ -60,9 +60,13 @@ def parse_call(text: str | None) -> dict:
     Raises:
         ValueError: not a JSON object.
     """
+
+    def refuse(constant: str):
+        raise ValueError(f"it holds {constant}")
+
     try:
-        call = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+        call = json.loads(text or "{}", parse_constant=refuse)
+    except ValueError as error:
         raise ValueError(f"--call {text!r} is not JSON: {error}") from error
     if not isinstance(call, dict):
         raise ValueError(f"--call {text!r}: accepted is a JSON object, as '{{\"num_inference_steps\": 50}}'")

@@ -9,6 +9,8 @@ from functools import lru_cache
 from itertools import accumulate, zip_longest
 from pathlib import Path
 
+from diffusers import DiffusionPipeline
+
 from eval import WEIGHTS
 from eval.protocol import file_sha256
 from eval.samples.images import ImageSet
@@ -123,6 +125,23 @@ def check_sample_count(n: int) -> None:
     """
     if not 1 <= n <= MAX_IMAGES:
         raise ValueError(f"n is {n}; accepted is 1 to {MAX_IMAGES}")
+
+
+def check_prompts_are_read(pipeline: DiffusionPipeline, plan: SamplePlan, model: str) -> None:
+    """Refuse prompts that the model would cut off: a noun at their end would not be drawn.
+
+    Raises:
+        ValueError: a prompt has more tokens than the pipeline's tokenizer keeps; names it.
+    """
+    tokenizer = getattr(pipeline, "tokenizer", None)
+    if tokenizer is None:
+        return
+    for prompt in dict.fromkeys(plan.prompts or []):
+        count, most = len(tokenizer(prompt, verbose=False).input_ids), tokenizer.model_max_length
+        if count > most:
+            raise ValueError(
+                f"the prompt {prompt!r} has {count} tokens, but {model} reads {most}: shorten the template"
+            )
 
 
 def plan_samples(n: int, prompts: str | None, template: str | None) -> SamplePlan:

@@ -3,7 +3,10 @@
 import hashlib
 import json
 import shutil
-from contextlib import nullcontext
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,16 +15,20 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from diffusers import DiffusionPipeline
+from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
 from eval.protocol import device_description
-from eval.samples.draw import draw_samples
-from eval.samples.images import IMAGE_SUFFIXES, LABELS, MANIFEST, ImageSet, read_images
+from eval.samples.draw import batches_of, draw_samples
+from eval.samples.images import LABELS, MANIFEST, ImageSet, image_files, read_images
 from eval.samples.pipelines import compiled_networks, counted_evaluations
-from eval.samples.prompts import SamplePlan, plan_samples
+from eval.samples.prompts import SamplePlan, check_prompts_are_read, plan_samples
 from eval.samples.settings import SamplingSettings
-from mobilediff.files import atomic_path, read_json, write_json
+from mobilediff.files import atomic_path, read_json, writable_file, write_json
+
+# What reading a file of samples raises where it is cut off, overwritten or of another kind.
+DAMAGED = (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, TypeError)
 
 
 class PngFolder:
@@ -35,10 +42,10 @@ class PngFolder:
         """List the indices of the samples on disk."""
         if not self.folder.is_dir():
             return set()
-        files = [path for path in self.folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+        files, _ = image_files(self.folder)
         foreign = [path.name for path in files if not (path.stem.isdecimal() and path.suffix == ".png")]
         if foreign:
-            raise ValueError(f"{self.folder} holds {foreign[0]}, no sample of this command: choose another --output")
+            raise ValueError(f"{self.folder} holds {foreign[0]}, which is no sample: choose another folder")
         return {int(path.stem) for path in files}
 
     def write(self, indices: list[int], images: torch.Tensor) -> None:
@@ -69,12 +76,19 @@ class NpzFile:
         """List the indices of the samples on disk."""
         return {int(index) for indices, _ in self._read() for index in indices}
 
+    def paths(self) -> list[Path]:
+        """List the files that hold samples: the file itself, if it is there, and its shards."""
+        return [path for path in [self.file, *sorted(self.parts.glob("*.npz"))] if path.exists()]
+
     def _read(self):
-        for path in [self.file, *sorted(self.parts.glob("*.npz"))]:
-            if path.exists():
+        for path in self.paths():
+            try:
                 with np.load(path, allow_pickle=False) as part:
                     images = part["images"]
-                    yield (part["indices"] if "indices" in part.files else np.arange(len(images))), images
+                    indices = part["indices"] if "indices" in part.files else np.arange(len(images))
+            except DAMAGED as error:
+                raise ValueError(f"{path} is damaged, delete it to draw its samples again: {error}") from error
+            yield indices, images
 
     def write(self, indices: list[int], images: torch.Tensor) -> None:
         """Write a batch, uint8 [B, 3, H, W], as one shard."""
@@ -98,13 +112,47 @@ class NpzFile:
 
 
 def open_store(output: str | Path) -> PngFolder | NpzFile:
-    """Open the store of an --output: an npz file by its suffix, else a folder of PNG files."""
+    """Open the store of an --output: an npz file by its suffix, else a folder of PNG files.
+
+    Raises:
+        ValueError: an empty name, or a file of another suffix.
+        OSError: it cannot be written.
+    """
+    accepted = "accepted is a folder (for PNG files) or a file that ends in .npz"
+    if not str(output):
+        raise ValueError(f"--output is empty; {accepted}")
     output = Path(output)
-    if output.suffix == ".npz":
-        return NpzFile(output)
-    if output.is_file():
-        raise ValueError(f"--output is {output}; accepted is a folder (for PNG files) or a file that ends in .npz")
-    return PngFolder(output)
+    if output.suffix.lower() == ".npz":
+        writable_file(output)
+        store = NpzFile(output)
+    elif output.exists() and not output.is_dir():
+        raise ValueError(f"--output is {output}; {accepted}")
+    else:
+        store = PngFolder(output)
+    writable_file(store.manifest)
+    return store
+
+
+@contextmanager
+def drawing_alone(output: str | Path) -> Iterator[None]:
+    """Hold the lock of an --output in the main process, waiting for another command that draws into it.
+
+    The lock is a hidden file beside the output; the processes of one `accelerate launch` share it.
+    """
+    state, output = PartialState(), Path(output).resolve()
+    lock = FileLock(output.with_name(f".{output.name}.lock"))
+    if state.is_main_process:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another command draws into {output}: waiting for it", file=sys.stderr)
+            lock.acquire()
+    state.wait_for_everyone()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int) -> set[int]:
@@ -118,25 +166,23 @@ def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int)
     done = store.done()
     if not store.manifest.exists():
         if done:
-            raise ValueError(f"samples without {store.manifest}: their protocol is not known, choose another --output")
+            raise ValueError(f"samples without {store.manifest}: their protocol is not known, choose another place")
         return done
     there, wanted = read_json(store.manifest), settings.protocol(n)
     # Sample i depends neither on the device nor on the number of samples.
     different = [key for key in asdict(settings) if key not in there or there[key] != wanted[key]]
     if different:
         detail = "; ".join(f"{key} is {there.get(key)!r} there, {wanted[key]!r} here" for key in different)
-        raise ValueError(f"{store.manifest} is of another protocol ({detail}): choose another --output")
+        raise ValueError(f"{store.manifest} is of another protocol ({detail}): choose another place")
     if done and max(done) >= n:
-        raise ValueError(
-            f"{store.manifest} is of {max(done) + 1} samples or more, over n = {n}: choose another --output"
-        )
+        raise ValueError(f"{store.manifest} is of {max(done) + 1} samples or more, over n = {n}: choose another place")
     return done
 
 
 def generate(
     pipeline: DiffusionPipeline, settings: SamplingSettings, output: str | Path, n: int, batch_size: int = 100
 ) -> dict:
-    """Draw the samples that `output` lacks.
+    """Draw the samples that `output` lacks; one command at a time, and a second one waits.
 
     Under `accelerate launch` each process draws a part of the same images.
 
@@ -152,17 +198,31 @@ def generate(
         over its part, None where there is nothing to count.
 
     Raises:
-        ValueError: as in `check_resume`, `plan_samples` and `draw_samples`.
+        ValueError: as in `open_store`, `check_resume`, `plan_samples`, `check_prompts_are_read` and `draw_samples`.
+        OSError: as in `open_store`.
     """
-    state = PartialState()
     plan = plan_samples(n, settings.prompts, settings.template)
     store = open_store(output)
+    with drawing_alone(output):
+        return _draw_missing(pipeline, settings, plan, store, batch_size)
+
+
+def _draw_missing(
+    pipeline: DiffusionPipeline,
+    settings: SamplingSettings,
+    plan: SamplePlan,
+    store: PngFolder | NpzFile,
+    batch_size: int,
+) -> dict:
+    """Draw the samples that the store lacks, as `generate` does, with its lock held."""
+    state, n = PartialState(), plan.n
     done = check_resume(store, settings, n)
     there = read_json(store.manifest) if store.manifest.exists() else {"nfe": None, "complete": False}
     manifest = {"nfe": there["nfe"]} | settings.protocol(n) | device_description(pipeline.device) | {"complete": False}
     state.wait_for_everyone()  # nobody writes before everybody has looked
     if len(done) == n and there["complete"]:
         return there
+    check_prompts_are_read(pipeline, plan, settings.model)
     if state.is_main_process:
         write_json(store.manifest, manifest)
     missing = [index for index in range(state.process_index, n, state.num_processes) if index not in done]
@@ -175,7 +235,7 @@ def generate(
     state.wait_for_everyone()
     manifest["complete"] = True
     if manifest["nfe"] is None and evaluations:
-        nfe = sum(evaluations) / len(missing)
+        nfe = sum(evaluations) / sum(map(len, batches_of(missing, batch_size, settings.compiled)))
         manifest["nfe"] = int(nfe) if nfe.is_integer() else nfe
     if state.is_main_process:
         store.finish(plan, manifest)
@@ -190,12 +250,57 @@ DEFAULT_SAMPLES = Path("outputs/samples")
 def kept_samples(pipeline, settings: SamplingSettings, n: int, batch_size: int, folder: str | Path) -> ImageSet:
     """Read the first `n` samples under `settings`, drawing those missing in `folder`.
 
-    The file is named after the settings, so that samples of another protocol are never taken for these.
+    The file is named after the settings, so that samples of another protocol are never taken for these. A damaged file
+    is drawn again, which a line on stderr says.
     """
     key = hashlib.sha256(json.dumps(settings.identity(), sort_keys=True).encode()).hexdigest()[:12]
     file = Path(folder) / f"{Path(settings.model).name}-{key}.npz"
-    manifest = file.with_suffix(".json")
-    kept = read_json(manifest) if file.exists() and manifest.exists() else {"complete": False}
-    if not kept["complete"] or kept["n"] < n:
-        generate(pipeline, settings, file, max(n, kept.get("n", 0)), batch_size)
+    if (images := _read_kept(file, n)) is not None:
+        return images
+    store = NpzFile(file)
+    for path in (file, store.manifest):
+        writable_file(path)
+    with drawing_alone(file):
+        if PartialState().is_main_process:
+            _drop_damaged(store)
+        PartialState().wait_for_everyone()
+        kept = read_json(store.manifest)["n"] if file.exists() and store.manifest.exists() else 0
+        plan = plan_samples(max(n, kept), settings.prompts, settings.template)
+        _draw_missing(pipeline, settings, plan, store, batch_size)
     return read_images(file).first(n)
+
+
+def _read_kept(file: Path, n: int) -> ImageSet | None:
+    """Read the first `n` samples; None where they are not all there, or damaged."""
+    try:
+        kept = read_json(NpzFile(file).manifest)
+        return read_images(file).first(n) if kept["complete"] and kept["n"] >= n else None
+    except DAMAGED:
+        return None
+
+
+def _drop_damaged(store: NpzFile) -> None:
+    """Delete what is damaged of kept samples: the file and its shards, and all of them without a whole manifest."""
+    if not store.paths():
+        store.manifest.unlink(missing_ok=True)
+        return
+    try:
+        manifest = read_json(store.manifest)
+        _ = manifest["complete"], manifest["n"]
+    except DAMAGED as error:
+        print(f"{store.manifest} is damaged, its samples are drawn again: {error}", file=sys.stderr)
+        for path in (store.manifest, *store.paths()):
+            path.unlink(missing_ok=True)
+    for path in store.paths():
+        try:
+            _check_arrays(path)
+        except DAMAGED as error:
+            print(f"{path} is damaged, its samples are drawn again: {error}", file=sys.stderr)
+            path.unlink()
+
+
+def _check_arrays(path: Path) -> None:
+    with np.load(path, allow_pickle=False) as arrays:
+        indices = arrays["indices"] if "indices" in arrays.files else arrays["images"]
+        if len(indices) != len(arrays["images"]):
+            raise ValueError("its images are not those of its indices")

@@ -19,7 +19,7 @@ def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
     """
     own = pipeline.scheduler
     distilled = "distilled_num_inference_steps" in own.config
-    others = [] if distilled else [one for one in own.compatibles if _takes_one_call_a_step(one)]
+    others = [] if distilled else [one for one in own.compatibles if _can_sample(one)]
     if own.config.get("prediction_type") == "flow_prediction":
         others = [one for one in others if "use_flow_sigmas" in inspect.signature(one).parameters]
     accepted = {one.__name__: one for one in (type(own), *others)}
@@ -28,6 +28,12 @@ def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
     pipeline.scheduler = accepted[name].from_config(own.config)
 
 
-def _takes_one_call_a_step(scheduler: type) -> bool:
-    """Return whether a scheduler can be imported and calls the network once a step."""
-    return issubclass(scheduler, SchedulerMixin) and scheduler.order == 1  # pyright: ignore[reportAttributeAccessIssue]
+def _can_sample(scheduler: type) -> bool:
+    """Return whether a class takes a noise schedule and a kind of prediction, and calls the network once a step.
+
+    False also for one whose library is not installed. `EDMEulerScheduler` has a schedule and a network scaling of its
+    own, under which a network trained on another draws grey noise.
+    """
+    if not issubclass(scheduler, SchedulerMixin) or scheduler.order != 1:  # pyright: ignore[reportAttributeAccessIssue]
+        return False
+    return {"beta_schedule", "prediction_type"} <= set(inspect.signature(scheduler).parameters)

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.captions import CLASS_NAMES, CaptionBank, load_nouns
-from mobilediff.checkpoints import load_component
+from mobilediff.checkpoints import load_component, load_tokenizer
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.files import atomic_folder
 from mobilediff.images import to_float
@@ -96,7 +96,7 @@ def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPT
     Once, because ties between merges fall differently in another process.
     """
     if options.initial_weights is not None:
-        return CLIPTokenizer.from_pretrained(Path(options.initial_weights, "tokenizer"))
+        return load_tokenizer(Path(options.initial_weights, "tokenizer"))
     if not folder.is_dir():
         with atomic_folder(folder) as new:
             train_tokenizer(texts, options.vocabulary_size, options.max_tokens).save_pretrained(new)

@@ -1,9 +1,11 @@
+import math
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from mobilediff.files import atomic_folder
+from mobilediff.files import atomic_folder, atomic_path, files_below, read_json, write_json
 
 
 def names(folder: Path) -> set[str]:
@@ -50,3 +52,74 @@ def test_a_link_is_followed(tmp_path):
     with atomic_folder(link) as new:
         (new / "new").touch()
     assert link.is_symlink() and names(tmp_path / "disk") == {"folder", "folder/new"}
+
+
+def test_files_behind_links_are_listed_and_a_link_without_end_is_refused(tmp_path):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    (elsewhere / "deep").mkdir(parents=True)
+    folder.mkdir()
+    for file in (elsewhere / "deep" / "a", elsewhere / "b", folder / "c"):
+        file.touch()
+    (folder / "part").symlink_to(elsewhere)
+    (folder / "d").symlink_to(elsewhere / "b")
+    listed = [path.relative_to(folder).as_posix() for path in files_below(folder)]
+    assert listed == ["c", "d", "part/b", "part/deep/a"]
+    (elsewhere / "deep" / "up").symlink_to(elsewhere)
+    with pytest.raises(ValueError, match="deep/up is a link to a folder that it lies in"):
+        files_below(folder)
+
+
+def test_a_file_is_written_through_its_link_and_keeps_its_permissions(tmp_path):
+    (tmp_path / "disk").mkdir()
+    target, link = tmp_path / "disk" / "result.json", tmp_path / "result.json"
+    target.touch(mode=0o600)
+    link.symlink_to(target)
+    write_json(link, {"n": 1})
+    assert link.is_symlink() and read_json(target) == {"n": 1}
+    assert target.stat().st_mode & 0o777 == 0o600
+    new = tmp_path / "new.json"
+    (tmp_path / "dangling").symlink_to(new)
+    write_json(tmp_path / "dangling", {"n": 2})
+    assert (tmp_path / "dangling").is_symlink() and read_json(new) == {"n": 2}
+    assert names(tmp_path / "disk") == {"result.json"}
+
+
+def test_what_is_no_file_to_write_is_refused_before_the_block(tmp_path):
+    protected, pipe, device = tmp_path / "protected", tmp_path / "pipe", tmp_path / "device"
+    protected.write_text("mine")
+    protected.chmod(0o444)
+    os.mkfifo(pipe)
+    device.symlink_to(os.devnull)
+    below_a_file = tmp_path / "protected" / "result.json"
+    for path, named in (
+        (protected, "write-protected"),
+        (pipe, "a device or a pipe"),
+        (device, "a device or a pipe"),
+        (tmp_path, "is a folder; accepted is a file"),
+        (below_a_file, "cannot be written"),
+    ):
+        before = names(tmp_path)
+        with pytest.raises(OSError, match=named), atomic_path(path):
+            pytest.fail("the block was entered")
+        assert names(tmp_path) == before
+    assert protected.read_text() == "mine" and stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("number", [math.nan, -math.inf])
+def test_numbers_that_json_lacks_are_not_written(tmp_path, number):
+    file = tmp_path / "result.json"
+    write_json(file, {"n": 1})
+    with pytest.raises(ValueError, match="result.json is not written, a number of it is NaN or infinite"):
+        write_json(file, {"a": [{"b": number}]})
+    assert read_json(file) == {"n": 1} and names(tmp_path) == {"result.json"}
+
+
+def test_a_mount_point_is_refused_before_the_block(tmp_path, monkeypatch):
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == folder)
+    with pytest.raises(OSError, match="volume is a mount point"), atomic_folder(folder):
+        pytest.fail("the block was entered")
+    with atomic_folder(folder / "inside") as new:
+        (new / "a").touch()
+    assert names(tmp_path) == {"volume", "volume/inside", "volume/inside/a"}

@@ -32,8 +32,10 @@ from eval.fid import main as fid
 from eval.measures.clip_score import clip_score, measure_clip_score
 from eval.measures.frechet import distance_label, measure_frechet_distance
 from eval.metrics.accuracy import accuracies, top_k_accuracy
+from eval.metrics.bootstrap import frechet_interval
 from eval.metrics.frechet import Statistics, feature_statistics, frechet_distance
 from eval.protocol import tensor_sha256
+from eval.quality import main as quality
 from eval.samples.images import ImageSet, read_images, resized
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.models.image_encoder import ImageEncoder
@@ -46,6 +48,52 @@ def test_distance_of_a_set_to_itself_is_zero(judge):
     assert features.dtype == torch.float64
     statistics = feature_statistics(features)
     assert frechet_distance(statistics, statistics) == pytest.approx(0, abs=1e-9 * statistics.sigma.trace())
+
+
+@pytest.mark.parametrize("rank", [0, 5, 64])
+def test_rounding_takes_no_distance_below_zero(rank):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(600, rank, generator=generator) @ torch.randn(rank, 64, generator=generator) + 1
+    statistics = feature_statistics(features)
+    assert 0 <= frechet_distance(statistics, statistics) < 1e-3
+    assert 0 <= frechet_interval(features, statistics, 40)["estimate"] < 1e-3
+
+
+@pytest.mark.parametrize("value", [0, 255, None])
+def test_one_image_over_and_over_has_the_closed_form_of_a_point(judge, tmp_path, value):
+    image = random_images(1).images if value is None else torch.full((1, 3, 32, 32), value, dtype=torch.uint8)
+    file, result = tmp_path / "set.npz", tmp_path / "result.json"
+    np.savez(file, images=image.expand(600, -1, -1, -1).permute(0, 2, 3, 1).numpy(), class_labels=np.arange(600) % 9)
+    fid(["--images", str(file), "--extractor", "judge", "--json", str(result)])
+    content = json.loads(result.read_text(), parse_constant=lambda name: pytest.fail(name))
+    train = load_reference(reference_file(judge, "train"), judge)
+    point = extract_features(judge, image.expand(2, -1, -1, -1), (judge.layer,))[judge.layer][0].numpy()
+    expected = ((point - train.mu) ** 2).sum() + train.sigma.trace()
+    assert content["frechet_distance_judge"] == pytest.approx(expected)
+    interval = content["intervals"]["frechet_distance_judge"]
+    assert interval["low"] == pytest.approx(expected) and interval["high"] == pytest.approx(expected)
+    assert len(content["class_accuracy_by_class"]) == 9  # one class is missing
+
+    quality(["--images", str(file), "--extractor", "judge", "--json", str(result)])
+    content = json.loads(result.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert content["classifier_score_mean"] == pytest.approx(1) and content["kernel_distance_mean"] > 0
+    assert content["recall"] == 0 and "seed_distance" not in content
+
+
+def test_a_set_is_at_no_distance_of_itself_and_its_interval_starts_at_zero(judge, tmp_path):
+    folder, result = str(write_png_folder(tmp_path / "set", random_images(40).images)), tmp_path / "result.json"
+    fid(["--images", folder, "--reference", folder, "--extractor", "judge", "--json", str(result)])
+    content = json.loads(result.read_text())
+    assert 0 <= content["frechet_distance_judge"] < 1e-6
+    assert content["intervals"]["frechet_distance_judge"]["low"] >= 0
+
+
+def test_fewer_images_than_a_figure_needs_are_one_sentence(judge, tmp_path):
+    folder = str(write_png_folder(tmp_path / "set", random_images(FEATURES).images))
+    with pytest.raises(ValueError, match=f"^{FEATURES} images are too few: .* at least {FEATURES + 1}$"):
+        fid(["--images", folder, "--extractor", "judge"])
+    with pytest.raises(ValueError, match=f"^{FEATURES} logit rows are too few: at least 10 are needed$"):
+        quality(["--images", folder, "--extractor", "judge"])
 
 
 def test_distance_of_two_gaussians_is_the_closed_form():
@@ -270,6 +318,8 @@ def test_clip_score_is_the_mean_cosine_times_100():
     # (0, 1) and (1, 1): cosine 1/sqrt(2); (1, 1) and (1, 1): 1
     expected = 100 * (1 / 2**0.5 + 1) / 2
     assert clip_score(clip_of_brightness(), images, ["a", "b"]) == pytest.approx(expected)
+    black = clip_of_brightness(), torch.zeros(600, 3, 32, 32, dtype=torch.uint8), ["a"] * 600
+    assert clip_score(*black) == pytest.approx(100 / 2**0.5)
     with pytest.raises(ValueError, match="1 prompts for 2 images"):
         clip_score(clip_of_brightness(), images, ["a"])
 
@@ -403,3 +453,38 @@ def test_images_are_resized_by_lanczos_and_say_so():
 def test_images_of_another_size_are_refused_by_the_judge(judge):
     with pytest.raises(ValueError, match=r"accepted is \[N, 3, 32, 32\]"):
         measure_frechet_distance(FeatureSet(ImageSet(torch.zeros(20, 3, 64, 64, dtype=torch.uint8))), judge)
+
+
+def test_prompts_without_their_template_have_no_clip_score(tmp_path):
+    images = random_images(3).images.permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "set.npz", images=images, prompts=np.array(["a cat", "a dog", "a frog"]))
+    with pytest.raises(ValueError, match="no protocol says the template"):
+        measure_clip_score(read_images(tmp_path / "set.npz"), clip_of_brightness())
+    protocol = json.dumps({"model": "mine"})
+    np.savez(tmp_path / "set.npz", images=images, class_labels=np.arange(3), protocol=np.array(protocol))
+    with pytest.raises(ValueError, match="set.npz has a protocol that no result can state: .* lack device_name"):
+        accuracy(["--images", str(tmp_path / "set.npz")])
+
+
+BROKEN = {
+    "page": b"<html>no</html>",
+    "text": b"hello world",
+    "stop": b"\x80\x02.",
+    "cut": b"\x80\x02}q\x00(X",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_in_inceptions_cache_is_named_with_what_to_do(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(eval.extractors.inception, "inception_cache", lambda: tmp_path / "weights.pth")
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="weights.pth is no whole file .* delete it to have it downloaded again"):
+        load_inception_weights(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("content", [{"a": torch.zeros(1)}, [torch.zeros(1)], {"a": 3}], ids=["names", "list", "int"])
+def test_tensors_of_another_network_are_no_inception(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="weights.pth (holds no weights of this Inception|is no whole file)"):
+        extract_features(inception_extractor(tmp_path / "weights.pth"), random_images(2).images, ("2048",))

@@ -28,3 +28,12 @@ def test_errors_of_the_program_are_not_hidden():
 
     with pytest.raises(KeyError, match="bug"):
         run_command(main)
+
+
+def test_an_interruption_is_one_line_and_the_shells_status(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as exit_info:
+        run_command(main)
+    assert exit_info.value.code == 130 and capsys.readouterr().err == "interrupted\n"

@@ -156,3 +156,23 @@ def test_phrasings_hold_their_noun_and_are_drawn_as_often_as_asked():
     assert set(texts[::2]) == set(bank.texts[first : first + 20 + len(TEMPLATES)])
     with pytest.raises(ValueError, match="phrasing_probability is 0.5, but num_phrasings is 0"):
         CaptionBank().phrase(names, generator, phrasing_probability=0.5)
+
+
+@pytest.mark.parametrize("made", ["data", "cifar10"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, monkeypatch, made):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: pytest.fail(f"the hub was asked for {name}"))
+    (tmp_path / "data").mkdir()
+    source = "data/cifar" if made == "data" else "~/cifar10"
+    with pytest.raises(FileNotFoundError, match=f"{source} is neither a folder nor"):
+        load_cifar10(source)
+
+
+def test_a_name_that_the_hub_lacks_is_one_line_that_says_where_it_was_looked_for(monkeypatch, capsys):
+    def offline(name, split):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(FileNotFoundError, match="nobody/cifar10 is no folder, and cannot be had from the hub: no net"):
+        load_cifar10("nobody/cifar10")
+    assert "nobody/cifar10 is no folder here" in capsys.readouterr().err

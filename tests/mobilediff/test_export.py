@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from diffusers import AutoencoderTiny, DiffusionPipeline
+from diffusers import AutoencoderTiny, DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection
@@ -81,9 +82,9 @@ def test_a_pruned_network_reloads_through_its_config_alone(checkpoints):
 
 def test_an_export_replaces_a_checkpoint_in_one_piece(tmp_path, monkeypatch):
     folder = tiny_checkpoint(tmp_path / "model", "student-1step", seed=0)
-    (folder / "stale.txt").touch()
+    (folder / "unet" / "stale.json").touch()
     tiny_checkpoint(folder, "student-1step", seed=1)
-    assert not (folder / "stale.txt").exists()
+    assert not (folder / "unet" / "stale.json").exists()
     torch.testing.assert_close(
         draw(load_pipeline(folder)), draw(tiny_pipeline("student-1step", seed=1)), rtol=0, atol=0.03
     )
@@ -292,3 +293,87 @@ def test_a_vae_of_another_class_is_taken_if_it_decodes_alike(checkpoints, tmp_pa
         (tmp_path / "vae" / "config.json").write_text(content)
         with pytest.raises(ValueError, match=re.escape(named)):
             export.main(arguments)
+
+
+def test_a_compiled_network_is_exported_as_what_it_is(tmp_path):
+    pipeline = tiny_pipeline("student-1step")
+    plain = export_pipeline(pipeline, tmp_path / "plain" / "model")
+    pipeline.unet = torch.compile(pipeline.unet, backend="eager")
+    pipeline.vae = torch.compile(pipeline.vae, backend="eager")
+    compiled = export_pipeline(pipeline, tmp_path / "compiled" / "model")
+    files = sorted(path.relative_to(plain) for path in plain.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(compiled) for path in compiled.rglob("*") if path.is_file())
+    assert all((plain / file).read_bytes() == (compiled / file).read_bytes() for file in files)
+
+
+def test_classes_that_no_checkpoint_can_carry_are_refused_and_the_old_one_stays(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "model", "student-1step")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for changes, named in (
+        ({"__module__": "__main__"}, "unet is a __main__.MobileUNet"),
+        ({"__name__": "MyUNet", "__qualname__": "MyUNet"}, "unet is a mobilediff.models.mobile_unet.MyUNet"),
+    ):
+        pipeline = tiny_pipeline("student-1step")
+        cls = type(pipeline.unet)
+        name = changes.get("__name__", cls.__name__)
+        own = type(name, (cls,), {"__module__": cls.__module__} | changes)
+        pipeline.unet.__class__ = own
+        with pytest.raises(ValueError, match=f"{named}, which no checkpoint can carry; accepted are"):
+            export_pipeline(pipeline, folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_cannot_be_loaded_does_not_take_the_place_of_what_can(tmp_path, monkeypatch):
+    folder = tiny_checkpoint(tmp_path / "model", "student-1step")
+    before = draw(load_pipeline(folder))
+    cast = export._cast_weights
+
+    def lose_a_tensor(file, dtype):
+        cast(file, dtype)
+        tensors = load_file(file)
+        tensors.pop(sorted(tensors)[0])
+        save_file(tensors, file, metadata={"format": "pt"})
+
+    monkeypatch.setattr(export, "_cast_weights", lose_a_tensor)
+    with pytest.raises(ValueError, match="lack"):
+        tiny_checkpoint(folder, "student-1step", seed=1)
+    assert torch.equal(draw(load_pipeline(folder)), before)
+
+
+def test_an_export_keeps_what_is_no_part_of_the_checkpoint(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "clone", "student-1step")
+    for kept in (".git/objects/ab/cd", ".gitattributes", "notes.txt", "unet/pictures/a.png", "vae/notes.md"):
+        (folder / kept).parent.mkdir(parents=True, exist_ok=True)
+        (folder / kept).write_text(kept)
+    (folder / ".git" / "objects" / "ab" / "cd").chmod(0o444)  # as git's objects are
+    (folder / "link").symlink_to("notes.txt")
+    stale = ("old_code.py", "unet/old.safetensors", "unet/old_code.py", "tokenizer/vocab.json")
+    for file in stale:
+        (folder / file).write_text("{}")
+    tiny_checkpoint(folder, "student-1step", seed=1)
+    for kept in (".git/objects/ab/cd", ".gitattributes", "notes.txt", "unet/pictures/a.png", "vae/notes.md"):
+        assert (folder / kept).read_text() == kept
+    assert (folder / "link").is_symlink() and not any((folder / file).exists() for file in stale)
+    expected = draw(tiny_pipeline("student-1step", seed=1))
+    torch.testing.assert_close(draw(load_pipeline(folder)), expected, rtol=0, atol=0.03)
+
+
+def test_a_schedulers_infinite_default_is_left_out_and_another_infinity_refused(tmp_path):
+    pipeline = tiny_pipeline("teacher")
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    assert pipeline.scheduler.config.lambda_min_clipped == -math.inf
+    folder = export_pipeline(pipeline, tmp_path / "teacher")
+
+    def refuse(constant: str):
+        raise AssertionError(constant)
+
+    for file in folder.rglob("*.json"):
+        json.loads(file.read_text(), parse_constant=refuse)
+    scheduler = load_pipeline(folder).scheduler
+    assert scheduler.config.lambda_min_clipped == -math.inf and torch.equal(
+        scheduler.alphas_cumprod, pipeline.scheduler.alphas_cumprod
+    )
+    pipeline.scheduler.register_to_config(sample_max_value=math.inf)
+    with pytest.raises(ValueError, match="sample_max_value in scheduler/scheduler_config.json is inf, which JSON"):
+        export_pipeline(pipeline, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

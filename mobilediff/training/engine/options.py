@@ -197,7 +197,7 @@ class GeneratorOptions(TrainingOptions):
 
     def trial_values(self) -> dict:
         samples = min(self.validation_samples, MIN_VALIDATION_SAMPLES)
-        return super().trial_values() | {"validation_samples": samples}
+        return super().trial_values() | {"validation_samples": samples, "sample_steps": 1, "validation_steps": ()}
 
 
 def parse_options(options_class: type[OptionsT], arguments: list[str] | None = None) -> tuple[OptionsT, RunLimits]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from mobilediff.checkpoints import VAE, load_component, load_pipeline, load_vae
+from mobilediff.checkpoints import VAE, load_component, load_pipeline, load_tokenizer, load_vae
 from mobilediff.diffusion import FORWARD_PROCESS
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -26,11 +26,11 @@ class FrozenParts:
 
     @classmethod
     def load(cls, vae: str, text: str) -> "FrozenParts":
-        """Read the exports of the stages `vae` and `clip`; errors as in `load_component`."""
+        """Read the exports of the stages `vae` and `clip`; errors as in `load_component` and `load_tokenizer`."""
         return cls(
             load_vae(vae),
             load_component(CLIPTextModelWithProjection, Path(text, "text_encoder")),
-            CLIPTokenizer.from_pretrained(Path(text, "tokenizer")),
+            load_tokenizer(Path(text, "tokenizer")),
         )
 
 

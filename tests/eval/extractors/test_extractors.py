@@ -13,6 +13,7 @@ from transformers import Dinov2Config, Dinov2Model
 import eval.extractors.dinov2
 from eval.extractors.base import extract_features
 from eval.extractors.choose import choose_extractor
+from eval.extractors.clip import open_clip_model
 from eval.extractors.dinov2 import IMAGENET_MEAN, IMAGENET_STD, dinov2_inputs
 from eval.extractors.features import FeatureSet
 from eval.extractors.open_clip import load_open_clip
@@ -20,6 +21,7 @@ from eval.measures.frechet import distance_label, measure_frechet_distance
 from eval.protocol import file_sha256
 from tests.eval.stand_ins import random_images, write_png_folder
 
+TINY_NAMES = ("tiny-clip", "tiny-clip-quickgelu")
 TINY_CLIP = {
     "embed_dim": 6,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 8, "head_width": 4, "patch_size": 8},
@@ -170,3 +172,15 @@ def test_options_of_another_extractor_are_refused(tmp_path):
         choose_extractor("dinov2", tmp_path, "ViT-B-32:openai")
     with pytest.raises(ValueError, match="judge is bundled: it takes no --extractor-weights"):
         choose_extractor("judge", tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["ViT-B-32", "ViT-L-14"])
+def test_a_file_of_either_activation_needs_the_tag_that_tells(tmp_path, architecture):
+    (tmp_path / "weights.safetensors").touch()
+    with pytest.raises(ValueError, match=f"weights.safetensors may be of either activation.*{architecture}:TAG with"):
+        load_open_clip(architecture, tmp_path / "weights.safetensors")
+
+
+def test_a_clip_of_a_file_is_called_by_its_architecture_and_file(clip_weights):
+    names = {architecture: open_clip_model(architecture, clip_weights).name for architecture in TINY_NAMES}
+    assert names == {one: f"open_clip {one}, weights.safetensors" for one in TINY_NAMES}

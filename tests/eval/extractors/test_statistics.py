@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import eval.extractors.statistics
 import eval.reference
@@ -175,6 +176,20 @@ def test_the_command_without_images_makes_what_is_shipped(judge, monkeypatch, tm
 def test_options_that_do_not_go_together_are_refused(judge, options, message):
     with pytest.raises(ValueError, match=message):
         reference(options)
+
+
+def test_a_file_that_holds_no_statistics_is_kept_and_statistics_are_replaced(judge, folder, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    options = ["--images", str(folder), "--output", str(file)]
+    save_file({"weight": torch.ones(3)}, file)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="--output is kept, .*weights.safetensors holds no statistics"):
+        reference(options)
+    assert file.read_bytes() == before
+    file.unlink()
+    reference(options)
+    reference([*options, "--resize", "32"])
+    assert load_reference(file, judge).n == 40
 
 
 def test_the_result_is_json(judge, folder, tmp_path):

@@ -31,6 +31,7 @@ from eval.samples.pipelines import (
     PIPELINE_SUFFIXES,
     counted_evaluations,
     load_diffusers_pipeline,
+    parse_call,
     resolve_pipeline_settings,
     takes_generators,
 )
@@ -331,3 +332,9 @@ def test_samples_without_labels_are_refused_before_they_are_drawn(ddpm, judge, t
     monkeypatch.setattr(eval.samples.store, "generate", lambda *args: pytest.fail("drawn"))
     with pytest.raises(ValueError, match="ddpm takes no prompts"):
         accuracy(["--pipeline", str(ddpm), "--samples", str(tmp_path)])
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_a_call_with_a_number_that_json_lacks_is_refused(constant):
+    with pytest.raises(ValueError, match=f"--call .* is not JSON: it holds {constant}"):
+        parse_call('{"guidance_scale": ' + constant + "}")

@@ -1,8 +1,10 @@
 """Sampling to disk: balanced, resumable, the same whatever the batch size, and never mixed with another protocol."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -12,11 +14,12 @@ import pytest
 import torch
 
 from eval.generate import main as command
+from eval.samples.draw import batches_of, draw_samples
 from eval.samples.images import read_images
 from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns, noun_counts, plan_samples, write_noun_counts
 from eval.samples.settings import resolve_settings
-from eval.samples.store import generate, kept_samples, open_store
+from eval.samples.store import drawing_alone, generate, kept_samples, open_store
 from mobilediff.captions import CLASS_NAMES, load_nouns
 from mobilediff.files import read_json
 from tests.eval.stand_ins import NoisePipeline, noise_settings, random_images
@@ -216,3 +219,124 @@ def test_samples_in_other_words_with_another_scheduler_and_guidance_in_an_interv
             command([*options, "--output", str(tmp_path / "other"), "--template", template])
         assert message in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_an_output_that_cannot_hold_samples_is_refused_before_a_model_is_loaded(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "set.txt").touch()
+    for output, named in (
+        ("", "--output is empty; accepted is a folder"),
+        (tmp_path / "pipe", "pipe; accepted is a folder"),
+        (tmp_path / "set.txt", "set.txt; accepted is a folder"),
+        (tmp_path / "folder.npz", "folder.npz is a folder; accepted is a file"),
+    ):
+        with pytest.raises((ValueError, OSError), match=named):
+            command(["--model", "nowhere", "--output", str(output), "--n", "10"])
+
+
+def test_an_upper_case_suffix_is_an_npz_file(tmp_path):
+    generate(NoisePipeline(), noise_settings(), tmp_path / "set.NPZ", 10, 10)
+    assert (tmp_path / "set.NPZ").is_file() and len(read_images(tmp_path / "set.NPZ")) == 10
+
+
+def test_interrupted_samples_of_a_measurement_are_kept_and_go_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        kept_samples(NoisePipeline(fail_after=2), noise_settings(), 30, 10, tmp_path)
+    again = NoisePipeline()
+    images = kept_samples(again, noise_settings(), 30, 10, tmp_path)
+    whole = kept_samples(NoisePipeline(), noise_settings(), 30, 30, tmp_path / "whole")
+    assert again.batches == [10] and torch.equal(images.images, whole.images)
+
+
+@pytest.mark.parametrize("damage", ["npz", "json"])
+def test_damaged_samples_of_a_measurement_are_drawn_again(tmp_path, capsys, damage):
+    whole = kept_samples(NoisePipeline(), noise_settings(), 20, 10, tmp_path)
+    (file,) = tmp_path.glob(f"noise-*.{damage}")
+    file.write_bytes(file.read_bytes()[:100])
+    again = kept_samples(NoisePipeline(), noise_settings(), 20, 10, tmp_path)
+    assert torch.equal(again.images, whole.images) and again.protocol["complete"]
+    assert f"{file.name} is damaged, its samples are drawn again" in capsys.readouterr().err
+
+
+def test_a_damaged_shard_is_drawn_again_and_the_others_are_kept(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        kept_samples(NoisePipeline(fail_after=2), noise_settings(), 30, 10, tmp_path)
+    first, second = sorted(tmp_path.glob("*.parts/*.npz"))
+    second.write_bytes(b"PK")
+    again = NoisePipeline()
+    assert len(kept_samples(again, noise_settings(), 30, 10, tmp_path)) == 30
+    assert again.batches == [10, 10]
+
+
+def test_a_second_command_waits_for_the_first_and_draws_nothing_twice(tmp_path, capsys):
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Waiting(NoisePipeline):
+        def __call__(self, **arguments):
+            begun.set()
+            assert go_on.wait(60)
+            return super().__call__(**arguments)
+
+    first, second, sets = Waiting(), NoisePipeline(), []
+
+    def keep(pipeline):
+        sets.append(kept_samples(pipeline, noise_settings(), 20, 10, tmp_path))
+
+    threads = [threading.Thread(target=keep, args=(pipeline,)) for pipeline in (first, second)]
+    threads[0].start()
+    assert begun.wait(60)
+    threads[1].start()
+    threads[1].join(0.5)
+    assert threads[1].is_alive() and not second.batches
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert first.batches == [10, 10] and second.batches == []
+    assert torch.equal(sets[0].images, sets[1].images)
+    assert "another command draws into" in capsys.readouterr().err
+
+
+def hold_lock(output, held, release):
+    with drawing_alone(output):
+        held.set()
+        release.wait(60)
+
+
+def test_a_command_waits_for_another_process_that_draws_into_its_folder(tmp_path, capsys):
+    context, output, pipeline = multiprocessing.get_context("spawn"), tmp_path / "set", NoisePipeline()
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=hold_lock, args=(output, held, release))
+    other.start()
+    assert held.wait(120)
+    drawing = threading.Thread(target=generate, args=(pipeline, noise_settings(), output, 10))
+    drawing.start()
+    drawing.join(0.5)
+    assert drawing.is_alive() and not pipeline.batches and not output.exists()
+    release.set()
+    other.join(60)
+    drawing.join(60)
+    assert pipeline.batches == [10] and len(read_images(output)) == 10 and other.exitcode == 0
+    assert f"another command draws into {output}: waiting for it" in capsys.readouterr().err
+
+
+def test_prompts_that_the_model_cuts_off_are_refused(checkpoints, tmp_path):
+    options = ["--model", str(checkpoints / "student-1step"), "--n", "10", "--output", str(tmp_path / "set")]
+    with pytest.raises(ValueError, match="the prompt '(a photo of )+airplane' has .* tokens, but .* reads 16"):
+        command([*options, "--template", "a photo of " * 10 + "{noun}"])
+    assert not list((tmp_path / "set").glob("*"))
+    command([*options, "--template", "a photo of " * 3 + "{noun}"])
+    assert len(read_images(tmp_path / "set")) == 10
+
+
+def test_a_compiled_network_gets_batches_of_one_size():
+    assert batches_of(list(range(5)), 2, compiled=False) == [[0, 1], [2, 3], [4]]
+    assert batches_of(list(range(5)), 2, compiled=True) == [[0, 1], [2, 3], [4, 4]]
+    assert batches_of(list(range(3)), 5, compiled=True) == [[0, 1, 2]] and batches_of([], 5, compiled=True) == []
+    plan = plan_samples(5, "class", "a photo of a {}")
+    drawn = [
+        list(draw_samples(NoisePipeline(), noise_settings(compiled=compiled), plan, list(range(5)), 2))
+        for compiled in (True, False)
+    ]
+    assert [indices for indices, _ in drawn[0]] == [[0, 1], [2, 3], [4]]
+    assert all(torch.equal(one, other) for (_, one), (_, other) in zip(*drawn, strict=True))

@@ -1,0 +1,45 @@
+"""Files that a command writes its result to, tried before anything is measured."""
+
+import argparse
+from pathlib import Path
+
+from mobilediff.files import check_png, read_json, writable_file
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", type=json_output, help="also write the result to this file")
+
+
+def json_output(path: str) -> str:
+    """Return a file for a command's result, refusing one that cannot be written or holds something else.
+
+    Raises:
+        OSError: as in `writable_file`.
+        argparse.ArgumentTypeError: an empty name, or a file there is no command's result, such as a set's manifest.
+    """
+    if not path:
+        raise argparse.ArgumentTypeError("it is empty; accepted is a file")
+    file = writable_file(path)
+    if file.exists() and file.stat().st_size and not _is_result(file):
+        raise argparse.ArgumentTypeError(f"{path} holds something else than a result and is kept: take another file")
+    return path
+
+
+def _is_result(file: Path) -> bool:
+    try:
+        content = read_json(file)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and "command" in content
+
+
+def check_picture_output(option: str, path: str | Path) -> None:
+    """Refuse a file for a picture.
+
+    Raises:
+        ValueError: it does not end in .png; names the option.
+        OSError: as in `writable_file`.
+    """
+    check_png(option, path)
+    writable_file(path)

@@ -1,0 +1,26 @@
+"""Labels of a grid: every character is drawn, or written as its escape."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.grid import compose_grid, drawable
+
+ROWS = [[Image.new("RGB", (32, 32))]]
+
+
+def label_pixels(label: str) -> np.ndarray:
+    grid = np.asarray(compose_grid(ROWS, 1, [label]))
+    return grid[:, : -32 - 4]
+
+
+@pytest.mark.parametrize("letters", [("ü", "ö"), ("ж", "й")])
+def test_letters_beyond_ascii_are_drawn_and_not_as_one_box(letters):
+    first, second = map(label_pixels, letters)
+    assert first.shape != second.shape or (first != second).any()
+    assert [drawable(letter) for letter in letters] == list(letters)
+
+
+def test_what_the_font_lacks_is_written_as_its_escape():
+    assert drawable("a 猫") == "a \\u732b" and drawable("a\u202eb\n") == "a\\u202eb\\n"
+    assert (label_pixels("猫") == label_pixels("\\u732b")).all()

@@ -1,0 +1,79 @@
+"""Checkpoints that lack a file, or whose parts are links: one line that names it, and nothing unseen."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from eval.extractors.clip import bundled_clip
+from mobilediff.checkpoints import load_pipeline, load_tokenizer
+from mobilediff.models.image_encoder import ImageEncoder
+from tests.tiny import PROJECTION_DIM, tiny_checkpoint, tiny_text_encoder, tiny_tokenizer
+
+FILES = (
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    "scheduler/scheduler_config.json",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "student-1step", "student-1step")
+
+
+@pytest.fixture
+def student(whole, tmp_path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "student"))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(student, file):
+    (student / file).unlink()
+    part = file.split("/")[0]
+    shown = file if file.endswith(".json") else rf"{part}/\*.safetensors"
+    with pytest.raises(FileNotFoundError, match=f"student/{shown} is missing"):
+        load_pipeline(student)
+
+
+def test_a_missing_part_is_named(student):
+    shutil.rmtree(student / "tokenizer")
+    with pytest.raises(FileNotFoundError, match="tokenizer/tokenizer_config.json is missing"):
+        load_pipeline(student)
+
+
+def test_a_vocabulary_beyond_the_embedding_is_refused(student):
+    tokenizer = load_tokenizer(student / "tokenizer")
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(student / "tokenizer")
+    with pytest.raises(ValueError, match=f"has {len(tokenizer)} tokens, but the text encoder embeds"):
+        load_pipeline(student)
+
+
+def test_a_pickle_behind_a_link_is_refused(student, tmp_path):
+    shutil.move(student / "unet", tmp_path / "elsewhere")
+    (student / "unet").symlink_to(tmp_path / "elsewhere")
+    load_pipeline(student)
+    (tmp_path / "elsewhere" / "deep").mkdir()
+    torch.save({}, tmp_path / "elsewhere" / "deep" / "weights.bin")
+    with pytest.raises(ValueError, match="unet/deep/weights.bin may hold pickled code"):
+        load_pipeline(student)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_clip_without_a_file_of_its_tokenizer_is_refused(tmp_path, file):
+    ImageEncoder(block_out_channels=(8,), projection_dim=PROJECTION_DIM).save_pretrained(tmp_path / "image_encoder")
+    tokenizer = tiny_tokenizer()
+    tiny_text_encoder(tokenizer).save_pretrained(tmp_path / "text_encoder")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    bundled_clip(tmp_path)
+    (tmp_path / "tokenizer" / file).unlink()
+    with pytest.raises(FileNotFoundError, match=f"tokenizer/{file} is missing"):
+        bundled_clip(tmp_path)
