@@ -35,9 +35,9 @@ from mobilediff.checkpoints import (
     read_index,
 )
 from mobilediff.command import run_command
-from mobilediff.files import atomic_folder, atomic_path, write_json
+from mobilediff.files import atomic_folder, write_json
 from mobilediff.model_card import model_card
-from mobilediff.pipeline import CLASS_NAMES, CODE_HASH, PACKAGE_MODULES, MobileDiffusionPipeline
+from mobilediff.pipeline import CLASS_NAMES, PACKAGE_MODULES, MobileDiffusionPipeline, copy_source
 from mobilediff.schedulers.compatible import choose_scheduler
 
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents
@@ -78,15 +78,13 @@ def export_pipeline(
     folder = Path(folder).absolute()
     if folder.exists() and not (folder / INDEX_NAME).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not a checkpoint (no {INDEX_NAME}); take another folder")
-    classes = _classes(pipeline)
-    shipped = _shipped(classes)
+    classes = {name: component_class(component) for name, component in pipeline.components.items()}
     with atomic_folder(folder) as new:
         pipeline.save_pretrained(new, safe_serialization=True)
         for file in new.glob("*/*.safetensors"):
             _cast_weights(file, dtype)
         for file in new.glob("*/*.json"):
             _tidy_config(file, classes[file.parent.name])
-        _ship_code(shipped, new)
         card = model_card(folder.name, pipeline) if card is None else card
         (new / "README.md").write_text(card, encoding="utf-8")
         load_pipeline(new)
@@ -139,38 +137,6 @@ def _tidy_config(file: Path, cls: type) -> None:
         write_json(file, kept)
 
 
-def _classes(pipeline: MobileDiffusionPipeline) -> dict[str, type]:
-    """Return the classes of a pipeline and its components by their keys in the index, without torch.compile's own."""
-    classes = {"_class_name": type(pipeline)}
-    return classes | {name: component_class(component) for name, component in pipeline.components.items()}
-
-
-def _shipped(classes: dict[str, type]) -> dict[str, type]:
-    """Return those of the classes whose code a checkpoint carries, as no library has it.
-
-    Raises:
-        ValueError: a class is not this package's either.
-    """
-    shipped = {name: cls for name, cls in classes.items() if cls.__module__.split(".")[0] not in LOADABLE_CLASSES}
-    known = {MobileDiffusionPipeline.__name__, *PACKAGE_MODULES}
-    for name, cls in shipped.items():
-        if cls.__name__ not in known or cls.__module__ == "__main__":
-            raise ValueError(
-                f"{name} is a {cls.__module__}.{cls.__qualname__}, which no checkpoint can carry; accepted are the "
-                f"libraries' classes and this package's, {', '.join(sorted(known))}"
-            )
-    return shipped
-
-
-def _ship_code(classes: dict[str, type], folder: Path) -> None:
-    """Copy the source of classes into a checkpoint, and name the copies in its index."""
-    index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-    index.pop("_name_or_path", None)
-    for name, cls in classes.items():
-        index[name] = _copy_source(cls, _code_folder(folder, name))
-    write_json(folder / INDEX_NAME, index)
-
-
 def refresh_code(folders: Iterable[str | Path]) -> None:
     """Replace the code inside checkpoints by this package's, named as in an export.
 
@@ -185,7 +151,7 @@ def refresh_code(folders: Iterable[str | Path]) -> None:
     shipped = {folder: _shipped_classes(folder) for folder in map(Path, folders)}
     for folder, classes in shipped.items():
         before = read_index(folder)
-        index = before | {name: _copy_source(cls, _code_folder(folder, name)) for name, cls in classes.items()}
+        index = before | {name: copy_source(cls, _code_folder(folder, name)) for name, cls in classes.items()}
         if index != before:
             write_json(folder / INDEX_NAME, index)
         for name in classes:
@@ -211,15 +177,6 @@ def _shipped_classes(folder: Path) -> dict[str, type]:
 
 def _code_folder(folder: Path, name: str) -> Path:
     return folder if name == "_class_name" else folder / name
-
-
-def _copy_source(cls: type, folder: Path) -> list[str]:
-    """Copy the file that defines `cls`; returns its index entry, such as ["mobile_unet", "MobileUNet"]."""
-    source = Path(inspect.getfile(cls))
-    module = CODE_HASH.sub("", source.stem)  # code that was loaded from a checkpoint has the hash in its name
-    with atomic_path(folder / f"{module}.py") as temporary:
-        shutil.copyfile(source, temporary)
-    return [module, cls.__name__]
 
 
 def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:

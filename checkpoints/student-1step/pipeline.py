@@ -3,14 +3,20 @@
 This file ships inside every checkpoint, so it imports nothing of the package it is part of.
 """
 
+import copy
 import difflib
 import hashlib
 import importlib
 import inspect
+import json
 import math
 import os
 import re
+import shutil
 import sys
+import tempfile
+import threading
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from importlib.util import cache_from_source
@@ -20,10 +26,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import DIFFUSERS_DYNAMIC_MODULE_NAME, logging
+from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -34,6 +44,26 @@ CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 
 # Prompts whose text embeddings a pipeline keeps: more than twice the known names, at most 20 MB.
 MAX_CACHED_PROMPTS = 1024
+
+# Images that network and VAE work on at once; more are drawn in slices. A guided call has twice as many rows.
+MAX_SLICE = 256
+
+# What a pipeline's options are where nothing else is said.
+DEFAULTS = {
+    "nouns": None,
+    "null_prompt": "",
+    "class_template": "a photo of {article} {noun}",
+    "default_num_inference_steps": 50,
+    "default_guidance_scale": 3.0,
+    "default_guidance_low": 0.0,
+    "default_guidance_high": 1.0,
+    "guidance_distilled": False,
+}
+# The attribute by which a network remembers the options of its pipeline.
+OPTIONS_OF_PIPELINE = "_options_of_pipeline"
+
+# Neighbouring words of a prompt that are compared with the known names.
+MAX_COMPARED_PHRASES = 64
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -49,30 +79,72 @@ LOCAL_CODE = f"{DIFFUSERS_DYNAMIC_MODULE_NAME}.local"
 CODE_HASH = re.compile(r"_[0-9a-f]{12}$")
 
 
+# Fast tokenizers keep padding and truncation from call to call, and raise if another thread changes them meanwhile.
+_TOKENIZING = threading.Lock()
+
+# A VAE that decodes in another precision than it is kept in is changed for as long.
+_UPCASTING = threading.Lock()
+
+
+def readable(prompt: str, tokenizer: CLIPTokenizer) -> str:
+    """Drop invisible characters (Unicode's category Cf) and the tokenizer's own marks, such as <|endoftext|>.
+
+    Raises:
+        ValueError: the prompt holds half of a surrogate pair, which no tokenizer takes.
+    """
+    if not prompt.isascii():
+        if any(unicodedata.category(character) == "Cs" for character in prompt):
+            raise ValueError(f"prompt is {prompt!r}, which holds half of a surrogate pair; accepted: whole characters")
+        prompt = "".join(character for character in prompt if unicodedata.category(character) != "Cf")
+    for mark in tokenizer.all_special_tokens:
+        prompt = prompt.replace(mark, " ")
+    return prompt
+
+
 def encode_text(
-    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModelWithProjection, prompts: list[str]
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModelWithProjection,
+    prompts: list[str],
+    device: torch.device | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The conditioning of all networks, in training and sampling alike.
 
     Args:
         tokenizer: pads and cuts every prompt to L = `tokenizer.model_max_length` tokens.
         text_encoder: hidden size D, projection size P.
-        prompts: B strings.
+        prompts: B strings, read as `readable` says.
+        device: where the encoder computes; by default where its weights are.
 
     Returns:
         hidden_states: for cross-attention, [B, L, D].
         pooled: the projected embedding of the end token, [B, P].
     """
-    tokens = tokenizer(
-        prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
-    output = text_encoder(tokens.input_ids.to(text_encoder.device))
+    texts = [readable(prompt, tokenizer) for prompt in prompts]
+    with _TOKENIZING:
+        tokens = tokenizer(
+            texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        )
+    output = text_encoder(tokens.input_ids.to(device or text_encoder.device))
     return output.last_hidden_state, output.text_embeds
 
 
-def _encode_one(prompt: str, tokenizer, text_encoder, *_) -> tuple[torch.Tensor, torch.Tensor]:
+def _encode_one(prompt: str, tokenizer, text_encoder, device, *_) -> tuple[torch.Tensor, torch.Tensor]:
     """`encode_text` of one prompt; what else its outcome depends on is there for a cache to tell calls apart."""
-    return encode_text(tokenizer, text_encoder, [prompt])
+    return encode_text(tokenizer, text_encoder, [prompt], device)
+
+
+def check_vocabulary(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModelWithProjection) -> None:
+    """Refuse a tokenizer that is not the text encoder's.
+
+    Raises:
+        ValueError: their numbers of tokens differ, as where the tokenizer's files are missing.
+    """
+    known, embedded = len(tokenizer), text_encoder.get_input_embeddings().num_embeddings
+    if known != embedded:
+        raise ValueError(
+            f"the tokenizer knows {known} tokens, the text encoder embeds {embedded}; "
+            "accepted: a checkpoint whose folder tokenizer holds tokenizer.json as it was exported"
+        )
 
 
 def _compute_dtype(model: ModelMixin, first_layer: torch.nn.Conv2d) -> torch.dtype:
@@ -80,32 +152,105 @@ def _compute_dtype(model: ModelMixin, first_layer: torch.nn.Conv2d) -> torch.dty
     return model.dtype if hasattr(first_layer, "_diffusers_hook") else first_layer.weight.dtype
 
 
-def _words(prompt: str) -> list[str]:
-    return re.findall(r"[\w'-]+", prompt.lower())
+def _compute_device(network: Any) -> torch.device:
+    """The device that a network computes on: its weights' own, or the one that accelerate brings them to."""
+    for module in network.modules() if hasattr(network, "_hf_hook") else ():
+        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+    return network.device
+
+
+def _weights_state(network: torch.nn.Module) -> tuple | None:
+    """Tell a network's weights from those before a change, whether in place or of the tensors.
+
+    Returns:
+        Where each tensor lies and how often it was written to; None if the output depends on more: hooks, adapters,
+        dropout, or if changes cannot be seen. A write by way of `tensor.data` is not counted.
+    """
+    state = []
+    for module in network.modules():
+        if module.training or module._forward_hooks or module._forward_pre_hooks or "base_layer" in module._modules:
+            return None
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                if tensor.is_inference():  # whose changes are not counted
+                    return None
+                state.append((id(tensor), tensor.data_ptr(), tensor._version))
+    return tuple(state)
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words without quotes, possessive endings and hyphens."""
+    text = re.sub(r"'s?\b|'", " ", re.sub(r"['\u2018\u2019\u02bc]", "'", text.lower()))
+    return re.findall(r"\w+", text)
+
+
+def _phrases(words: Sequence[str], longest: int) -> list[str]:
+    """One to `longest` neighbouring words each, from the prompt's start on."""
+    return [
+        " ".join(words[i : i + n]) for i in range(len(words)) for n in range(1, longest + 1) if i + n <= len(words)
+    ]
+
+
+@lru_cache(8)
+def _forms(names: tuple[str, ...]) -> frozenset[str]:
+    """The names as `_words` reads them, singular and plural."""
+    forms = set()
+    for name in (" ".join(_words(name)) for name in names):
+        forms |= {name, f"{name}s", f"{name}es"}
+        if name.endswith("y"):
+            forms.add(f"{name[:-1]}ies")
+    return frozenset(forms)
 
 
 def nearest_names(prompt: str, names: Sequence[str], count: int = 3) -> list[str]:
-    """The `count` names most like any one to three neighbouring words of the prompt, best first."""
-    words = _words(prompt)
-    phrases = {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
-    scores = {}
-    for phrase in phrases:
-        # get_close_matches discards hopeless candidates early, which makes 396 nouns quick enough.
-        for name in difflib.get_close_matches(phrase, names, n=count, cutoff=0.5):
-            scores[name] = max(scores.get(name, 0.0), difflib.SequenceMatcher(None, phrase, name).ratio())
+    """The `count` names most like any one to three neighbouring words of the prompt, best first.
+
+    No more than the first 64 of these phrases are compared.
+    """
+    phrases = list(dict.fromkeys(_phrases(_words(prompt), 3)))[:MAX_COMPARED_PHRASES]
+    if not phrases:
+        return []
+    alphabet = sorted({character for text in (*phrases, *names) for character in text})
+    ours, theirs = (
+        torch.tensor([[text.count(character) for character in alphabet] for text in texts], dtype=torch.int16)
+        for texts in (phrases, names)
+    )
+    # The ratio of two texts is at most what it would be if their common letters stood in one order.
+    common = torch.minimum(ours[:, None], theirs[None]).sum(dim=-1).double()
+    bounds = 2 * common / (ours.sum(dim=-1)[:, None] + theirs.sum(dim=-1)[None])
+    scores, least = {}, 0.5
+    for index in bounds.flatten().argsort(descending=True).tolist():
+        phrase, name = phrases[index // len(names)], names[index % len(names)]
+        if bounds[index // len(names), index % len(names)] < least:
+            break
+        ratio = difflib.SequenceMatcher(None, phrase, name).ratio()
+        if ratio >= least:
+            scores[name] = max(scores.get(name, 0.0), ratio)
+            best = sorted(scores.values(), reverse=True)
+            least = best[count - 1] if len(best) >= count else least
     return sorted(scores, key=lambda name: (-scores[name], name))[:count]
 
 
-def _prompt_warnings(prompt: str, nouns: tuple[str, ...] | None, tokenizer: CLIPTokenizer) -> list[str]:
-    """What to say about a prompt: that its end is not read; where nouns are given, that it names none and no class."""
-    warnings, most = [], tokenizer.model_max_length
-    if (count := len(tokenizer(prompt).input_ids)) > most:
+def _prompt_warnings(prompt: str, nouns: tuple[str, ...] | None, tokenizer: CLIPTokenizer, most: int) -> list[str]:
+    """What to say about a prompt: that its end is not read; where nouns are given, that it names none and no class.
+
+    Args:
+        most: tokens that are read.
+    """
+    warnings, text = [], readable(prompt, tokenizer)
+    with _TOKENIZING:
+        tokens = tokenizer(text, return_offsets_mapping=True)
+    if (count := len(tokens.input_ids)) > most:
         warnings.append(f"The prompt {prompt!r} has {count} tokens; what follows the first {most} is not read.")
+        text = text[: tokens.offset_mapping[most - 2][1]]  # the last place is the end token's
     if nouns is None:
         return warnings
-    names, words = sorted({*nouns, *CLASS_NAMES}), " ".join(["", *_words(prompt), ""])
-    if not any(f" {name} " in words or f" {name}s " in words for name in names):
-        nearest = nearest_names(prompt, names) or list(CLASS_NAMES)
+    names = sorted({*nouns, *CLASS_NAMES})
+    words = _words(text)
+    if _forms(tuple(names)).isdisjoint(_phrases(words, max(len(_words(name)) for name in names))):
+        nearest = nearest_names(text, names) or list(CLASS_NAMES)
         warnings.append(
             f"The prompt {prompt!r} names nothing that the model was trained on, so the image may show anything. "
             f"Nearest known names: {', '.join(nearest)}."
@@ -139,6 +284,74 @@ def _isolate_code(cls: type) -> None:
     sys.modules[module.__name__] = sys.modules.pop(shared)
 
 
+def copy_source(cls: type, folder: Path) -> list[str]:
+    """Copy the file that defines a class into a checkpoint, in one piece.
+
+    Returns:
+        The class's entry in the index, such as ["mobile_unet", "MobileUNet"].
+
+    Raises:
+        ValueError: there is no file from which another process could load the class.
+    """
+    source = _source_file(cls)
+    module = CODE_HASH.sub("", source.stem)  # which the code of a checkpoint carries once it is loaded
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{module}.{os.getpid()}.tmp"
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, folder / f"{module}.py")
+    return [module, cls.__name__]
+
+
+def _source_file(cls: type) -> Path:
+    module = sys.modules.get(cls.__module__)
+    file = Path(getattr(module, "__file__", None) or "")
+    if cls.__module__ == "__main__" or not file.is_file() or not hasattr(module, cls.__qualname__):
+        raise ValueError(
+            f"the class {cls.__module__}.{cls.__qualname__} cannot be saved; accepted are classes at the top of a "
+            "module that is a file of its own, which can be copied into the checkpoint"
+        )
+    return file
+
+
+def _unwrapped(component: Any) -> Any:
+    """The network of one that torch.compile or peft wraps; adapters are merged into a copy's weights."""
+    component = getattr(component, "_orig_mod", component)
+    peft = sys.modules.get("peft")
+    if peft is None or not isinstance(component, torch.nn.Module):
+        return component
+    if isinstance(component, peft.PeftModel):
+        return copy.deepcopy(component).merge_and_unload()  # pyright: ignore[reportCallIssue]
+    layer_class = peft.tuners.tuners_utils.BaseTunerLayer
+    if not any(isinstance(module, layer_class) for module in component.modules()):
+        return component
+    component = copy.deepcopy(component)
+    for module in component.modules():
+        if isinstance(module, layer_class) and not module.disable_adapters:
+            module.merge()
+    recurse_remove_peft_layers(component)
+    component._hf_peft_config_loaded = False
+    return component
+
+
+def _shipped_classes(pipeline: DiffusionPipeline) -> dict[str, type]:
+    """The classes that no library has, by their keys in the index."""
+    classes = {"_class_name": type(pipeline)}
+    for name, component in pipeline.components.items():
+        if component is not None and type(component).__module__.split(".")[0] not in LOADABLE_CLASSES:
+            classes[name] = type(component)
+    return classes
+
+
+def _drop_infinite_defaults(file: Path, scheduler: SchedulerMixin) -> None:
+    """Leave infinite defaults, which JSON does not have, out of a scheduler's config."""
+    defaults = {name: one.default for name, one in inspect.signature(type(scheduler)).parameters.items()}
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in list(config.items()):
+        if isinstance(value, float) and math.isinf(value) and value == defaults.get(name):
+            del config[name]
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
     """Where guidance applies, as two floats.
 
@@ -152,18 +365,64 @@ def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
     return float(bounds[0]), float(bounds[1])
 
 
+def _check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int | None, ...]) -> None:
+    """Refuse anything but a finite tensor of a shape, of which None stands for any length."""
+    got = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+    fits = isinstance(got, tuple) and len(got) == len(shape)
+    if not fits or any(length not in (None, found) for found, length in zip(got, shape, strict=True)):
+        accepted = ", ".join("any" if length is None else str(length) for length in shape)
+        raise ValueError(f"{name} is {got}, accepted: a tensor of shape ({accepted})")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{name} holds NaN or infinite values")
+
+
+def _distilled_for(scheduler: Any) -> list[int] | None:
+    """The numbers of steps that the network was distilled for; None if it was not."""
+    return scheduler.config.get("distilled_num_inference_steps")
+
+
 @cache
 def _takes_generator(scheduler_class: Any) -> bool:
     """Whether the scheduler's steps draw noise."""
     return "generator" in inspect.signature(scheduler_class.step).parameters
 
 
+def _own_state(scheduler: Any) -> Any:
+    """A scheduler with the same configuration and tensors, whose steps leave the other one as it is."""
+    own = copy.copy(scheduler)
+    for name, value in vars(scheduler).items():
+        if isinstance(value, list):
+            setattr(own, name, list(value))
+        elif isinstance(value, SchedulerMixin):
+            setattr(own, name, _own_state(value))
+    return own
+
+
+def check_scheduler(scheduler_class: Any, config: dict) -> None:
+    """Refuse a scheduler that cannot sample with a network that `config` was written for.
+
+    Raises:
+        ValueError: it calls the network more than once a step, or does not know the noise that the network was
+            trained with.
+    """
+    name = scheduler_class.__name__
+    known = inspect.signature(scheduler_class).parameters
+    if scheduler_class.order != 1 or "skip_prk_steps" in known:  # PNDM's Runge-Kutta steps
+        raise ValueError(f"{name} calls the network more than once a step; accepted are schedulers that do not")
+    for key in ("beta_schedule", "prediction_type"):
+        if key in config and key not in known:
+            raise ValueError(f"{name} takes no {key}, but the network was trained with {config[key]}")
+    if config.get("prediction_type") == "flow_prediction" and "use_flow_sigmas" not in known:
+        raise ValueError(f"{name} takes no use_flow_sigmas, but the network was trained by flow matching")
+
+
 def _lay_out(scheduler: Any, num_inference_steps: int, device: torch.device) -> torch.Tensor:
     """The scheduler's timesteps, [num_inference_steps].
 
     Raises:
-        ValueError: the scheduler lays out another number.
+        ValueError: as in `check_scheduler`, or the scheduler lays out another number.
     """
+    check_scheduler(type(scheduler), scheduler.config)
     scheduler.set_timesteps(num_inference_steps, device=device)
     # diffusers lays out one timestep too many, the last below 0, for a few counts that do not divide 1000.
     if len(scheduler.timesteps) != num_inference_steps:
@@ -174,30 +433,63 @@ def _lay_out(scheduler: Any, num_inference_steps: int, device: torch.device) -> 
     return scheduler.timesteps
 
 
-class MobileDiffusionPipeline(DiffusionPipeline):
+def _rows(tensors: dict[str, torch.Tensor], batch_size: int, branches: int, one_prompt: bool) -> list[torch.Tensor]:
+    """The embeddings of a step; where all images have one prompt, a callback may leave one row for all of them.
+
+    Raises:
+        ValueError: a callback left another number of rows than the step needs.
+    """
+    embeddings = []
+    for name in ("prompt_embeds", "pooled_prompt_embeds"):
+        embeds = tensors[name]
+        if len(embeds) == branches == 1 and one_prompt:
+            embeds = embeds.expand(batch_size, *embeds.shape[1:])
+        if len(embeds) not in (branches * batch_size, 2 * batch_size):
+            raise ValueError(
+                f"a callback left {len(embeds)} rows of {name}; this step of {batch_size} images "
+                f"takes {branches * batch_size}"
+            )
+        embeddings.append(embeds)
+    return embeddings
+
+
+class _Call:
+    """The state of one call of a pipeline, which callbacks see and change by way of the pipeline."""
+
+    def __init__(self, guidance_scale: float, num_timesteps: int, one_prompt: bool):
+        self.guidance_scale = guidance_scale
+        self.one_prompt = one_prompt
+        self.num_timesteps = num_timesteps
+        self.interrupt = False
+
+
+class MobileDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     """Text-to-image and class-to-image generation in the latent space of a small VAE.
 
     Args:
         vae: `AutoencoderKL` whose config holds `latents_mean` and `latents_std`, one number a latent channel, or
-            `AutoencoderTiny`.
-        text_encoder: frozen `CLIPTextModelWithProjection`.
+            `AutoencoderTiny`; None for `output_type="latent"` alone.
+        text_encoder: frozen `CLIPTextModelWithProjection`; None, as the tokenizer, for `prompt_embeds` alone.
         tokenizer: its tokenizer.
         unet: `UNet2DConditionModel` or `MobileUNet`; takes the text's hidden states as `encoder_hidden_states` and
             its pooled embedding as `class_labels`.
         scheduler: one of diffusers', or one with `distilled_num_inference_steps` in its config.
-        nouns: the nouns of the training captions and their class index; None switches the warning about unknown
-            prompts off.
+        nouns: the nouns of the training captions and their class index; without them there is no warning about
+            unknown prompts.
         null_prompt: the prompt of the unconditional branch of classifier-free guidance.
         class_template: makes a prompt of a class name; `{noun}` (or `{}`) and, if wanted, `{article}`.
         default_num_inference_steps: steps this checkpoint was made for.
         default_guidance_scale: guidance this checkpoint was made for; not used if `guidance_distilled`.
         default_guidance_low, default_guidance_high: from where to where that guidance applies; see `__call__`.
         guidance_distilled: whether guidance is folded into the weights, so that none may be asked for.
+
+    An option that is not given is that of the pipeline whose `components` these are, or else of `DEFAULTS`.
     """
 
     config: Any  # a FrozenDict, whose keys are attributes too
     model_cpu_offload_seq = "text_encoder->unet->vae"
-    _callback_tensor_inputs = ("latents",)
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "pooled_prompt_embeds"]
+    _optional_components = ["vae", "text_encoder", "tokenizer"]
 
     def __init__(
         self,
@@ -207,40 +499,90 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         unet: ModelMixin,
         scheduler: SchedulerMixin,
         nouns: dict[str, int] | None = None,
-        null_prompt: str = "",
-        class_template: str = "a photo of {article} {noun}",
-        default_num_inference_steps: int = 50,
-        default_guidance_scale: float = 3.0,
-        default_guidance_low: float = 0.0,
-        default_guidance_high: float = 1.0,
-        guidance_distilled: bool = False,
+        null_prompt: str | None = None,
+        class_template: str | None = None,
+        default_num_inference_steps: int | None = None,
+        default_guidance_scale: float | None = None,
+        default_guidance_low: float | None = None,
+        default_guidance_high: float | None = None,
+        guidance_distilled: bool | None = None,
     ):
         super().__init__()
         for cls in (MobileDiffusionPipeline, *map(type, (vae, text_encoder, tokenizer, unet, scheduler))):
             _isolate_code(cls)
-        checked_interval((default_guidance_low, default_guidance_high))
+        given = {
+            "nouns": nouns,
+            "null_prompt": null_prompt,
+            "class_template": class_template,
+            "default_num_inference_steps": default_num_inference_steps,
+            "default_guidance_scale": default_guidance_scale,
+            "default_guidance_low": default_guidance_low,  # a list would be taken for a component
+            "default_guidance_high": default_guidance_high,
+            "guidance_distilled": guidance_distilled,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        options = DEFAULTS | getattr(unet, OPTIONS_OF_PIPELINE, {}) | given
+        for name in ("default_guidance_scale", "default_guidance_low", "default_guidance_high"):
+            options[name] = float(options[name])
+        checked_interval((options["default_guidance_low"], options["default_guidance_high"]))
         if isinstance(vae, AutoencoderKL) and None in (vae.config["latents_mean"], vae.config["latents_std"]):
             raise ValueError("the VAE's config holds no latents_mean and latents_std; both are needed to decode")
-        distilled_for = scheduler.config.get("distilled_num_inference_steps")  # pyright: ignore[reportAttributeAccessIssue]
-        if distilled_for is not None and default_num_inference_steps not in distilled_for:
+        if (text_encoder is None) != (tokenizer is None):
+            missing = "tokenizer" if tokenizer is None else "text_encoder"
+            raise ValueError(f"{missing} is None; accepted: text_encoder and tokenizer together, or neither")
+        if text_encoder is not None:
+            check_vocabulary(tokenizer, text_encoder)
+        steps, distilled_for = options["default_num_inference_steps"], _distilled_for(scheduler)
+        if distilled_for is not None and steps not in distilled_for:
             raise ValueError(
-                f"default_num_inference_steps is {default_num_inference_steps}, the scheduler is for "
-                f"{' or '.join(map(str, distilled_for))}"
+                f"default_num_inference_steps is {steps}, the scheduler is for {' or '.join(map(str, distilled_for))}"
             )
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
-        self.register_to_config(
-            nouns=nouns,
-            null_prompt=null_prompt,
-            class_template=class_template,
-            default_num_inference_steps=default_num_inference_steps,
-            default_guidance_scale=float(default_guidance_scale),
-            default_guidance_low=float(default_guidance_low),  # a list would be taken for a component
-            default_guidance_high=float(default_guidance_high),
-            guidance_distilled=guidance_distilled,
-        )
+        self.register_to_config(**options)
+        self.image_processor = VaeImageProcessor()
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Make the state that no copy shares: kept embeddings and warnings, and the calls under way."""
         self._encode_one = lru_cache(MAX_CACHED_PROMPTS)(_encode_one)
         self._prompt_warnings = lru_cache(MAX_CACHED_PROMPTS)(_prompt_warnings)
-        self.image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config["block_out_channels"]) - 1))
+        self._calls: set[_Call] = set()
+        self._thread = threading.local()
+
+    def __getstate__(self) -> dict:
+        left_out = ("_encode_one", "_prompt_warnings", "_calls", "_thread")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._start_afresh()
+
+    def __repr__(self) -> str:
+        shown = copy.copy(self)
+        shown.register_to_config(nouns=f"{len(self.config.nouns or ())} nouns")
+        return f"{type(self).__name__} {shown.to_json_string()}"
+
+    @property
+    def components(self) -> dict:
+        """The modules by name. The network remembers the options, so that a pipeline of these modules has the same."""
+        components = super().components
+        options = {name: self.config[name] for name in DEFAULTS}
+        if getattr(self.unet, OPTIONS_OF_PIPELINE, None) != options:
+            setattr(self.unet, OPTIONS_OF_PIPELINE, options)
+        return components
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs):
+        """Make a pipeline of another's components and options, of which `kwargs` replaces some.
+
+        Args:
+            kwargs: arguments of the class, or `dtype`, to which the shared components are then cast.
+        """
+        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
+        known = {**pipeline.config, **pipeline.components}
+        taken = {name: known[name] for name in inspect.signature(cls).parameters if name in known}
+        new = cls(**(taken | kwargs))
+        return new if dtype is None else new.to(dtype=dtype)
 
     @classmethod
     def load_config(cls, *args, **kwargs):
@@ -263,6 +605,49 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 index[name] = [module, value[-1]]
         return config
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs) -> None:
+        """Write a folder that loads where this package is not installed, with the code that it needs.
+
+        Each file takes the place of an older one in one piece, the index last; other files stay. A network under
+        `torch.compile` or peft is saved as the network that it is, its active adapters merged into the weights.
+
+        Args:
+            save_directory: a new or an older folder, that of this very pipeline too.
+            args, kwargs: as for `DiffusionPipeline.save_pretrained`, `push_to_hub` among them.
+
+        Raises:
+            ValueError: the pipeline's class or a component's is of no file that could be shipped; before any work.
+        """
+        folder = Path(save_directory)
+        plain = copy.copy(self)
+        for name, component in self.components.items():
+            setattr(plain, name, _unwrapped(component))
+        for cls in _shipped_classes(plain).values():
+            _source_file(cls)
+        folder.mkdir(parents=True, exist_ok=True)
+        kwargs.setdefault("repo_id", folder.resolve().name)
+        # Weights in memory may be views of the files there, so these are replaced and not written to.
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
+            super(MobileDiffusionPipeline, plain).save_pretrained(scratch, *args, **kwargs)
+            files = [file for file in Path(scratch).rglob("*") if file.is_file()]
+            for file in sorted(files, key=lambda file: file.name == self.config_name):
+                target = folder / file.relative_to(scratch)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+
+    def save_config(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Write the index, and the code that it names."""
+        super().save_config(save_directory, **kwargs)
+        file = Path(save_directory, self.config_name)
+        index = json.loads(file.read_text(encoding="utf-8"))
+        index.pop("_name_or_path", None)
+        for name, cls in _shipped_classes(self).items():
+            index[name] = copy_source(cls, file.parent if name == "_class_name" else file.parent / name)
+        file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        scheduler_config = Path(save_directory, "scheduler", self.scheduler.config_name)
+        if scheduler_config.is_file():
+            _drop_infinite_defaults(scheduler_config, self.scheduler)
+
     @property
     def _execution_device(self) -> torch.device:
         # diffusers looks through every module of every component for offloading hooks, which takes longer than a
@@ -270,6 +655,49 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         if not torch.accelerator.is_available():
             return torch.device("cpu")
         return super()._execution_device
+
+    @property
+    def _call(self) -> _Call:
+        """The call under way in this thread, or else its last one."""
+        if not hasattr(self._thread, "call"):
+            raise AttributeError("no call has been made in this thread")
+        return self._thread.call
+
+    @property
+    def guidance_scale(self) -> float:
+        """The scale that the call samples with; a callback may set `_guidance_scale`, as for diffusers' pipelines."""
+        return self._call.guidance_scale
+
+    @property
+    def _guidance_scale(self) -> float:
+        return self._call.guidance_scale
+
+    @_guidance_scale.setter
+    def _guidance_scale(self, value: float) -> None:
+        self._call.guidance_scale = value
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self.guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._call.num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call stops before its next step; a callback or another thread may set `_interrupt`."""
+        return self._call.interrupt
+
+    @property
+    def _interrupt(self) -> bool:
+        return self._call.interrupt
+
+    @_interrupt.setter
+    def _interrupt(self, value: bool) -> None:
+        calls, own = list(self._calls), getattr(self._thread, "call", None)
+        for call in [call for call in calls if call is own] or calls:
+            call.interrupt = value
 
     def nfe(
         self,
@@ -284,14 +712,14 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         """
         steps, scale = self._resolve_steps(num_inference_steps), self._resolve_guidance(guidance_scale)
         interval = self._resolve_interval(guidance_interval)
-        scheduler = self.scheduler.from_config(self.scheduler.config)  # a call may be under way on the other
-        return steps + sum(self._guided_steps(_lay_out(scheduler, steps, torch.device("cpu")), scale, interval))
+        timesteps = _lay_out(_own_state(self.scheduler), steps, torch.device("cpu"))
+        return steps + sum(self._guided_steps(timesteps, scale, interval))
 
     def _resolve_steps(self, num_inference_steps: int | None) -> int:
         if num_inference_steps is None:
             return self.config.default_num_inference_steps
         is_count = isinstance(num_inference_steps, Integral) and not isinstance(num_inference_steps, bool)
-        distilled_for = self.scheduler.config.get("distilled_num_inference_steps")
+        distilled_for = _distilled_for(self.scheduler)
         if distilled_for is not None:
             if not is_count or num_inference_steps not in distilled_for:
                 raise ValueError(
@@ -306,19 +734,17 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         return int(num_inference_steps)
 
     def _resolve_guidance(self, guidance_scale: float | None) -> float:
-        is_number = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
-        if self.config.guidance_distilled:
-            if guidance_scale is not None and not (is_number and guidance_scale == 1):
-                raise ValueError(
-                    f"guidance_scale is {guidance_scale!r}, but guidance is distilled into this checkpoint: "
-                    "accepted are None and 1"
-                )
-            return 1.0
         if guidance_scale is None:
-            return self.config.default_guidance_scale
+            return 1.0 if self.config.guidance_distilled else self.config.default_guidance_scale
+        is_number = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
         if not is_number or not math.isfinite(guidance_scale) or guidance_scale < 0:
             raise ValueError(
                 f"guidance_scale is {guidance_scale!r}, accepted: finite numbers from 0; up to 1 means no guidance"
+            )
+        if self.config.guidance_distilled and guidance_scale > 1:
+            raise ValueError(
+                f"guidance_scale is {guidance_scale!r}, but guidance is distilled into this checkpoint: "
+                "accepted are None and numbers from 0 to 1"
             )
         return float(guidance_scale)
 
@@ -331,6 +757,15 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 "accepted is None"
             )
         return checked_interval(guidance_interval)
+
+    def _check_start(self, scheduler: Any, timesteps: torch.Tensor) -> None:
+        """Refuse timesteps from which a distilled network was not taught to start."""
+        last = scheduler.config.num_train_timesteps - 1
+        if self.config.guidance_distilled and abs(float(timesteps[0]) - last) >= 1:
+            raise ValueError(
+                f"{type(scheduler).__name__} starts at timestep {float(timesteps[0]):g}, but this checkpoint was "
+                f"distilled to start at {last}; accepted are schedulers with timestep_spacing='trailing'"
+            )
 
     def _guided_steps(self, timesteps: torch.Tensor, scale: float, interval: tuple[float, float]) -> list[bool]:
         """Of each step whether it is guided."""
@@ -346,61 +781,90 @@ class MobileDiffusionPipeline(DiffusionPipeline):
 
     def check_inputs(
         self,
-        prompt,
-        class_labels,
-        num_images_per_prompt,
-        num_inference_steps,
-        guidance_scale,
-        guidance_interval,
+        prompts: list[str] | None,
+        batch_size: int,
+        negative_prompts: list[str] | None,
         generator,
         latents,
         output_type,
         callback_on_step_end_tensor_inputs,
-    ) -> tuple[list[str], int, float, tuple[float, float]]:
+    ) -> None:
         """Refuse what `__call__` cannot do, before any work.
-
-        Returns:
-            The prompts (one a row, not yet repeated), the number of steps, the guidance scale and its interval.
 
         Raises:
             ValueError: naming the argument, its value and what is accepted.
         """
-        if (prompt is None) == (class_labels is None):
-            given = "neither" if prompt is None else "both"
-            raise ValueError(f"pass either prompt or class_labels, not {given}")
-        prompts = self._check_prompt(prompt) if class_labels is None else self._prompts_of_classes(class_labels)
-        if (
-            not isinstance(num_images_per_prompt, Integral)
-            or isinstance(num_images_per_prompt, bool)
-            or num_images_per_prompt < 1
-        ):
-            raise ValueError(f"num_images_per_prompt is {num_images_per_prompt!r}, accepted: whole numbers from 1")
-        steps, scale = self._resolve_steps(num_inference_steps), self._resolve_guidance(guidance_scale)
-        interval = self._resolve_interval(guidance_interval)
-        batch_size = len(prompts) * int(num_images_per_prompt)
-
+        if self.text_encoder is None and (prompts or negative_prompts):
+            raise ValueError("this pipeline has no text encoder, so it takes no text; accepted are embeddings")
+        for text in (*(prompts or ()), *(negative_prompts or ())):
+            readable(text, self.tokenizer)
         if isinstance(generator, (list, tuple)):
             if len(generator) != batch_size:
                 raise ValueError(f"generator is a list of {len(generator)}, but {batch_size} images are asked for")
         generators = generator if isinstance(generator, (list, tuple)) else [generator]
         if not all(isinstance(g, torch.Generator) for g in generators if generator is not None):
             raise ValueError(f"generator is {generator!r}, accepted: a torch.Generator, or a list of one an image")
-
         if latents is not None:
-            expected = self._latent_shape(batch_size)
-            if not isinstance(latents, torch.Tensor) or tuple(latents.shape) != expected:
-                got = tuple(latents.shape) if isinstance(latents, torch.Tensor) else type(latents).__name__
-                raise ValueError(f"latents is {got}, accepted: a tensor of shape {expected}")
-            if not torch.isfinite(latents).all():
-                raise ValueError("latents holds NaN or infinite values")
+            _check_tensor("latents", latents, self._latent_shape(batch_size))
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is {output_type!r}, accepted: {', '.join(OUTPUT_TYPES)}")
+        if self.vae is None and output_type != "latent":
+            raise ValueError(f"output_type is {output_type!r}, but this pipeline has no VAE; accepted is latent")
         unknown = [k for k in callback_on_step_end_tensor_inputs if k not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
-                f"callback_on_step_end_tensor_inputs holds {unknown}, accepted: {list(self._callback_tensor_inputs)}"
+                f"callback_on_step_end_tensor_inputs holds {unknown}, accepted: {self._callback_tensor_inputs}"
             )
-        return prompts, steps, scale, interval
+
+    def _check_conditioning(
+        self, prompt, class_labels, prompt_embeds, pooled_prompt_embeds
+    ) -> tuple[list[str] | None, int]:
+        """The prompts, not yet repeated, and their number; None and the embeddings' rows where these are given.
+
+        Raises:
+            ValueError: not one of prompt, class_labels and prompt_embeds is given, or it is not what is accepted.
+        """
+        if (prompt_embeds is None) != (pooled_prompt_embeds is None):
+            missing = "prompt_embeds" if prompt_embeds is None else "pooled_prompt_embeds"
+            raise ValueError(f"{missing} is None; accepted: prompt_embeds and pooled_prompt_embeds together")
+        given = [value for value in (prompt, class_labels, prompt_embeds) if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "pass either prompt or class_labels (or prompt_embeds with pooled_prompt_embeds), "
+                f"not {('neither', '', 'both', 'all')[len(given)]}"
+            )
+        if prompt_embeds is not None:
+            self._check_embeds(prompt_embeds, pooled_prompt_embeds, "")
+            return None, len(prompt_embeds)
+        prompts = self._check_prompt(prompt) if class_labels is None else self._prompts_of_classes(class_labels)
+        return prompts, len(prompts)
+
+    def _check_embeds(self, embeds, pooled, prefix: str, count: int | None = None) -> None:
+        config = self.unet.config
+        if count is None:
+            count = len(embeds) if isinstance(embeds, torch.Tensor) and embeds.ndim > 0 else 1
+        _check_tensor(f"{prefix}prompt_embeds", embeds, (count, None, config.cross_attention_dim))
+        pooled_shape = (count, config.projection_class_embeddings_input_dim)
+        _check_tensor(f"{prefix}pooled_prompt_embeds", pooled, pooled_shape)
+
+    def _check_negative(self, negative_prompt, embeds, pooled, count: int) -> list[str] | None:
+        """The prompts of the unconditional branch, one or `count`; None where embeddings are given instead."""
+        if (embeds is None) != (pooled is None):
+            missing = "negative_prompt_embeds" if embeds is None else "negative_pooled_prompt_embeds"
+            raise ValueError(f"{missing} is None; accepted: both negative embeddings together")
+        if negative_prompt is not None and embeds is not None:
+            raise ValueError("pass either negative_prompt or negative_prompt_embeds, not both")
+        if self.config.guidance_distilled and (negative_prompt or embeds is not None):
+            name = "negative_prompt" if embeds is None else "negative_prompt_embeds"
+            value = f" is {negative_prompt!r}" if embeds is None else " is given"
+            raise ValueError(f"{name}{value}, but guidance is distilled into this checkpoint: accepted is None")
+        if embeds is not None:
+            self._check_embeds(embeds, pooled, "negative_", count)
+            return None
+        prompts = [self.config.null_prompt] if negative_prompt is None else self._check_prompt(negative_prompt)
+        if len(prompts) not in (1, count):
+            raise ValueError(f"negative_prompt is a list of {len(prompts)}, accepted: one, or one for each of {count}")
+        return prompts
 
     def _check_prompt(self, prompt: str | list[str]) -> list[str]:
         prompts = [prompt] if isinstance(prompt, str) else prompt
@@ -440,13 +904,15 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         prompt names none of them and no class. The null prompt is not asked for a name.
         """
         nouns = self.config.nouns if prompt != self.config.null_prompt else None
-        return list(self._prompt_warnings(prompt, None if nouns is None else tuple(nouns), self.tokenizer))
+        known = None if nouns is None else tuple(nouns)
+        return list(self._prompt_warnings(prompt, known, self.tokenizer, self.tokenizer.model_max_length))
 
     def cache_prompts(self, prompts: Sequence[str] | None = None) -> None:
         """Encode prompts ahead of time, so that a call with one of them does without the text encoder.
 
         Every call keeps the embeddings of its prompts as well, the last 1,024 of all. They hold until text encoder,
-        tokenizer, device, precision or autocast change; after a change of weights in place call `forget_prompts`.
+        tokenizer, device, precision, autocast or weights change; only after a write to a weight's `data`, which torch
+        does not count, call `forget_prompts`. A text encoder with hooks or adapters encodes at every call.
 
         Args:
             prompts: by default `class_template` with every class and known noun, and the null prompt.
@@ -464,44 +930,67 @@ class MobileDiffusionPipeline(DiffusionPipeline):
 
     def _encode(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """`encode_text`, each prompt by itself, so that its embeddings do not depend on those beside it."""
-        if torch.is_grad_enabled():  # what is kept has no gradient
-            return encode_text(self.tokenizer, self.text_encoder, prompts)
-        device = self.text_encoder.device
+        device = _compute_device(self.text_encoder)
+        weights = _weights_state(self.text_encoder)
         autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-        known_by = self.tokenizer, self.text_encoder, device, self.text_encoder.dtype, autocast
-        encoded = [self._encode_one(prompt, *known_by) for prompt in prompts]
-        hidden_states, pooled = zip(*encoded, strict=True)
+        length = self.tokenizer.model_max_length
+        known_by = self.tokenizer, self.text_encoder, device, self.text_encoder.dtype, autocast, length, weights
+        keeps = weights is not None and not torch.is_grad_enabled()  # what is kept has no gradient
+        encode = self._encode_one if keeps else _encode_one
+        hidden_states, pooled = zip(*[encode(prompt, *known_by) for prompt in prompts], strict=True)
         return torch.cat(hidden_states), torch.cat(pooled)
 
     def encode_prompt(
-        self, prompts: list[str], num_images_per_prompt: int, guided: bool, device: torch.device, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Conditioning for `len(prompts) * num_images_per_prompt` images, images of one prompt side by side.
+        self,
+        prompt: str | list[str] | None = None,
+        device: torch.device | None = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        pooled_prompt_embeds: torch.Tensor | None = None,
+        negative_pooled_prompt_embeds: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+        """Conditioning for B = prompts * `num_images_per_prompt` images, images of one prompt side by side.
+
+        Args:
+            prompt: one or several; or `prompt_embeds` and `pooled_prompt_embeds`, a row each.
+            device: where the result lies; by default where the pipeline computes.
+            do_classifier_free_guidance: whether the unconditional branch is encoded as well.
+            negative_prompt: one, or one for each prompt; by default the checkpoint's null prompt. Or
+                `negative_prompt_embeds` and `negative_pooled_prompt_embeds`.
 
         Returns:
-            hidden_states [B, L, D] and pooled [B, P]; if `guided` the null prompt's B rows stand in front of them.
+            prompt_embeds [B, L, D], negative_prompt_embeds, pooled_prompt_embeds [B, P],
+            negative_pooled_prompt_embeds; the negative ones are None without guidance.
         """
-        texts = [self.config.null_prompt, *prompts] if guided else prompts
-        hidden_states, pooled = self._encode(texts)
-        batch_size = len(prompts) * num_images_per_prompt
+        prompts, count = self._check_conditioning(prompt, None, prompt_embeds, pooled_prompt_embeds)
+        positive: Any = (prompt_embeds, pooled_prompt_embeds) if prompts is None else self._encode(prompts)
+        negative = negative_prompt_embeds, negative_pooled_prompt_embeds
+        negative_prompts = self._check_negative(negative_prompt, *negative, count)
+        if do_classifier_free_guidance and negative_prompts is not None:
+            negative = self._encode(negative_prompts)
+        elif not do_classifier_free_guidance:
+            negative = None, None
+        device, dtype = device or self._execution_device, _compute_dtype(self.unet, self.unet.conv_in)
 
         def arrange(embeds: torch.Tensor) -> torch.Tensor:
-            embeds = embeds.to(device=device, dtype=dtype)
-            if not guided:
-                return embeds.repeat_interleave(num_images_per_prompt, dim=0)
-            null = embeds[:1].expand(batch_size, *embeds.shape[1:])
-            return torch.cat([null, embeds[1:].repeat_interleave(num_images_per_prompt, dim=0)])
+            embeds = embeds.to(device=device, dtype=dtype).expand(count, *embeds.shape[1:])
+            return embeds.repeat_interleave(num_images_per_prompt, dim=0)
 
-        return arrange(hidden_states), arrange(pooled)
+        hidden_states, pooled = map(arrange, positive)
+        null_hidden_states, null_pooled = (None if embeds is None else arrange(embeds) for embeds in negative)
+        return hidden_states, null_hidden_states, pooled, null_pooled
 
     def prepare_latents(
-        self, batch_size: int, generator, latents: torch.Tensor | None, device: torch.device, dtype: torch.dtype
+        self, batch_size: int, generator, latents: torch.Tensor | None, device: torch.device
     ) -> torch.Tensor:
-        """Initial noise at the scheduler's scale, [B, C, H, W]; drawn in float32, whatever `dtype` is."""
+        """Initial noise, [B, C, H, W] in the network's precision; drawn in float32, whatever that is."""
         if latents is None:
             shape = self._latent_shape(batch_size)
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        return latents.to(device=device, dtype=dtype) * self.scheduler.init_noise_sigma
+        return latents.to(device=device, dtype=_compute_dtype(self.unet, self.unet.conv_in))
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Normalised latents [B, C, H, W] to images in [-1, 1], float32 [B, 3, H', W']."""
@@ -512,16 +1001,92 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             latents = latents * std + mean
         else:  # AutoencoderTiny has one number for all channels
             latents = latents / config.scaling_factor + config.shift_factor
-        # A VAE's activations may overflow in float16, which its config says by diffusers' `force_upcast`.
+        images = torch.cat([self._decode(part) for part in latents.split(MAX_SLICE)])
+        if not torch.isfinite(images).all():
+            raise ValueError(
+                f"decoding ended in NaN or infinite pixels, so there is no image; the VAE, {type(self.vae).__name__}, "
+                f"is kept in {self.vae.dtype}"
+            )
+        return images
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         decoder = self.vae.decoder
-        dtype = _compute_dtype(self.vae, decoder.layers[0] if hasattr(decoder, "layers") else decoder.conv_in)
-        if dtype == torch.float16 and self.vae.config.force_upcast:
-            self.vae.to(torch.float32)
-            images = self.vae.decode(latents, return_dict=False)[0]
-            self.vae.to(dtype)
-        else:
-            images = self.vae.decode(latents.to(dtype), return_dict=False)[0]
-        return images.float()
+        first_layer = decoder.layers[0] if hasattr(decoder, "layers") else decoder.conv_in
+        with _UPCASTING:
+            dtype = _compute_dtype(self.vae, first_layer)
+            # A VAE's activations may overflow in float16, which its config says by diffusers' `force_upcast`.
+            if dtype == torch.float16 and self.vae.config.force_upcast:
+                self.vae.to(torch.float32)
+                try:
+                    return self.vae.decode(latents, return_dict=False)[0]
+                finally:
+                    self.vae.to(dtype)
+        return self.vae.decode(latents.to(dtype), return_dict=False)[0].float()
+
+    def _predict(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        prompt_embeds: torch.Tensor,
+        pooled_prompt_embeds: torch.Tensor,
+        scale: float | None,
+    ) -> torch.Tensor:
+        """The network's output for B latents, guided where `scale` is given.
+
+        Args:
+            prompt_embeds, pooled_prompt_embeds: of B rows, or 2 B with those of the unconditional branch in front.
+        """
+        batch_size, branches = len(latents), 1 if scale is None else 2
+        conditioning = [
+            embeds.unflatten(0, (-1, batch_size))[-branches:] for embeds in (prompt_embeds, pooled_prompt_embeds)
+        ]
+        outputs = []
+        for start in range(0, batch_size, MAX_SLICE):
+            part = slice(start, start + MAX_SLICE)
+            hidden_states, pooled = (embeds[:, part].flatten(0, 1) for embeds in conditioning)
+            output = self.unet(
+                torch.cat([latents[part]] * branches),
+                timestep,
+                encoder_hidden_states=hidden_states,
+                class_labels=pooled,
+                return_dict=False,
+            )[0]
+            if scale is not None:
+                null_output, text_output = output.chunk(2)
+                output = null_output + scale * (text_output - null_output)
+            outputs.append(output)
+        return torch.cat(outputs)
+
+    def _sample(
+        self,
+        scheduler: Any,
+        timesteps: torch.Tensor,
+        inside: list[bool],
+        call: _Call,
+        tensors: dict[str, torch.Tensor],
+        generator: torch.Generator | list[torch.Generator] | None,
+        callback: Callable | None,
+        tensor_inputs: Sequence[str],
+    ) -> torch.Tensor:
+        """From noise to latents, with a callback's changes; `inside` says where guidance applies."""
+        step_kwargs = {"generator": generator} if _takes_generator(type(scheduler)) else {}
+        batch_size = len(tensors["latents"])
+        with self.progress_bar(total=len(timesteps)) as progress_bar:  # pyright: ignore[reportCallIssue]
+            for i, (t, within) in enumerate(zip(timesteps, inside, strict=True)):
+                if call.interrupt:
+                    break
+                guided = within and call.guidance_scale > 1
+                text, pooled = _rows(tensors, batch_size, 2 if guided else 1, call.one_prompt)
+                latents = tensors["latents"]
+                sample = scheduler.scale_model_input(latents, t)
+                model_output = self._predict(sample, t, text, pooled, call.guidance_scale if guided else None)
+                latents = scheduler.step(model_output, t, latents, return_dict=False, **step_kwargs)[0]
+                tensors["latents"] = latents
+                if callback is not None:
+                    outputs = callback(self, i, t, {name: tensors[name] for name in tensor_inputs}) or {}
+                    tensors |= {name: value for name, value in outputs.items() if name in tensors}
+                progress_bar.update()
+        return tensors["latents"]
 
     @torch.no_grad()
     def __call__(
@@ -536,14 +1101,23 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         latents: torch.Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[["MobileDiffusionPipeline", int, torch.Tensor, dict], dict[str, torch.Tensor]]
+        callback_on_step_end: Callable[
+            ["MobileDiffusionPipeline", int, torch.Tensor, dict], dict[str, torch.Tensor] | None
+        ]
         | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = ("latents",),
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        pooled_prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        negative_pooled_prompt_embeds: torch.Tensor | None = None,
     ) -> Any:
-        """Generate images.
+        """Generate images, any number; network and VAE work on 256 at once.
+
+        Threads may share a pipeline: a call leaves `scheduler` as it is.
 
         Args:
-            prompt: one or several descriptions; give this or `class_labels`.
+            prompt: one or several descriptions; give this, `class_labels` or `prompt_embeds`.
             class_labels: class names ("airplane", ...) or indices 0..9, one or several.
             num_images_per_prompt: images for each of them; they stand side by side in the result.
             num_inference_steps: defaults to what the checkpoint was made for.
@@ -558,62 +1132,81 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             output_type: "pil", "np" (float [B, H, W, 3] in [0, 1]), "pt" (float [B, 3, H, W] in [0, 1]) or "latent"
                 (normalised, [B, C, H, W]).
             return_dict: whether to return an `ImagePipelineOutput` or a tuple of the images.
-            callback_on_step_end: called as (pipeline, step index, timestep, tensors); may return new tensors.
-            callback_on_step_end_tensor_inputs: names of the tensors that it gets; only "latents" exists.
+            callback_on_step_end: called as (pipeline, step index, timestep, tensors); may return new tensors, and set
+                `_guidance_scale` or `_interrupt` of the pipeline for this call.
+            callback_on_step_end_tensor_inputs: names of the tensors that it gets: "latents", "prompt_embeds" and
+                "pooled_prompt_embeds", in which the unconditional branch's rows stand in front if any step is guided.
+            negative_prompt: what guidance leads away from, one or one for each prompt; by default the null prompt.
+            prompt_embeds, pooled_prompt_embeds: as `encode_prompt` returns them, instead of `prompt`.
+            negative_prompt_embeds, negative_pooled_prompt_embeds: the same instead of `negative_prompt`.
 
         Returns:
             An `ImagePipelineOutput` or a tuple, as `return_dict` says, of the images, as `output_type` says.
 
         Raises:
-            ValueError: for bad arguments, before any work; or if sampling ends in NaN.
+            ValueError: for bad arguments, before any work; or if sampling or decoding ends in NaN.
         """
-        prompts, steps, scale, interval = self.check_inputs(
-            prompt,
-            class_labels,
-            num_images_per_prompt,
-            num_inference_steps,
-            guidance_scale,
-            guidance_interval,
-            generator,
-            latents,
-            output_type,
-            callback_on_step_end_tensor_inputs,
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        tensor_inputs = (
+            ("latents",) if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
         )
-        for warning in (warning for text in dict.fromkeys(prompts) for warning in self.prompt_warnings(text)):
+        prompts, count = self._check_conditioning(prompt, class_labels, prompt_embeds, pooled_prompt_embeds)
+        is_count = isinstance(num_images_per_prompt, Integral) and not isinstance(num_images_per_prompt, bool)
+        if not is_count or num_images_per_prompt < 1:
+            raise ValueError(f"num_images_per_prompt is {num_images_per_prompt!r}, accepted: whole numbers from 1")
+        batch_size = count * num_images_per_prompt
+        steps, scale = self._resolve_steps(num_inference_steps), self._resolve_guidance(guidance_scale)
+        interval = self._resolve_interval(guidance_interval)
+        negative = negative_prompt_embeds, negative_pooled_prompt_embeds
+        negative_prompts = self._check_negative(negative_prompt, *negative, count)
+        if scale <= 1 and (negative_prompt or negative_prompt_embeds is not None):
+            logger.warning("A negative prompt changes nothing without guidance.")
+        if scale <= 1:
+            negative_prompts = None  # not read
+        self.check_inputs(prompts, batch_size, negative_prompts, generator, latents, output_type, tensor_inputs)
+        device = self._execution_device
+        scheduler = _own_state(self.scheduler)
+        timesteps = _lay_out(scheduler, steps, device)
+        self._check_start(scheduler, timesteps)
+        inside = self._guided_steps(timesteps, math.inf, interval)
+
+        for warning in (warning for text in dict.fromkeys(prompts or ()) for warning in self.prompt_warnings(text)):
             logger.warning(warning)
         generator = list(generator) if isinstance(generator, tuple) else generator
-        device, dtype = self._execution_device, _compute_dtype(self.unet, self.unet.conv_in)
-        timesteps = _lay_out(self.scheduler, steps, device)
-        guided_steps = self._guided_steps(timesteps, scale, interval)
+        latents = self.prepare_latents(batch_size, generator, latents, device) * scheduler.init_noise_sigma
+        text, null, pooled, null_pooled = self.encode_prompt(
+            prompts,
+            device,
+            num_images_per_prompt,
+            scale > 1 and any(inside),
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+            pooled_prompt_embeds,
+            negative_pooled_prompt_embeds,
+        )
+        tensors = {"latents": latents, "prompt_embeds": text, "pooled_prompt_embeds": pooled}
+        if null is not None and null_pooled is not None:
+            tensors |= {
+                "prompt_embeds": torch.cat([null, text]),
+                "pooled_prompt_embeds": torch.cat([null_pooled, pooled]),
+            }
 
-        batch_size = len(prompts) * num_images_per_prompt
-        latents = self.prepare_latents(batch_size, generator, latents, device, dtype)
-        hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, any(guided_steps), device, dtype)
-        step: Callable[..., tuple[torch.Tensor, ...]] = self.scheduler.step
-        step_kwargs = {"generator": generator} if _takes_generator(type(self.scheduler)) else {}
-
-        with self.progress_bar(total=len(timesteps)) as progress_bar:  # pyright: ignore[reportCallIssue]
-            for i, (t, guided) in enumerate(zip(timesteps, guided_steps, strict=True)):
-                sample = torch.cat([latents, latents]) if guided else latents
-                sample = self.scheduler.scale_model_input(sample, t)
-                rows = slice(-len(sample), None)  # the null prompt's stand in front
-                model_output = self.unet(
-                    sample, t, encoder_hidden_states=hidden_states[rows], class_labels=pooled[rows], return_dict=False
-                )[0]
-                if guided:
-                    null_output, text_output = model_output.chunk(2)
-                    model_output = null_output + scale * (text_output - null_output)
-                latents = step(model_output, t, latents, return_dict=False, **step_kwargs)[0]
-
-                if callback_on_step_end is not None:
-                    outputs = callback_on_step_end(self, i, t, {"latents": latents})
-                    if outputs and "latents" in outputs:
-                        latents = outputs["latents"]
-                progress_bar.update()
-
+        call, outer = _Call(scale, len(timesteps), count == 1), getattr(self._thread, "call", None)
+        self._thread.call = call
+        self._calls.add(call)
+        try:
+            latents = self._sample(
+                scheduler, timesteps, inside, call, tensors, generator, callback_on_step_end, tensor_inputs
+            )
+        finally:
+            self._calls.discard(call)
+            if outer in self._calls:  # which this one was made in a callback of
+                self._thread.call = outer
         if not torch.isfinite(latents).all():  # as after an overflow in half precision
             raise ValueError(
-                f"sampling ended in NaN or infinite latents, so there is no image; the network ran in {dtype}"
+                f"sampling ended in NaN or infinite latents, so there is no image; the network ran in {latents.dtype}"
             )
         images = latents
         if output_type != "latent":

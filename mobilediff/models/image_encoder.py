@@ -61,6 +61,11 @@ class EncoderLevel(nn.Module):
         return hidden_states + residual if self.residual else hidden_states
 
 
+def _head(layer: nn.Linear | None, features: torch.Tensor) -> torch.Tensor | None:
+    """A head's output in float32, computed in its own precision; None without that head."""
+    return None if layer is None else layer(features.to(layer.weight.dtype)).float()
+
+
 class ImageEncoder(ModelMixin, ConfigMixin):
     """Encode images into pooled features, class and noun logits, and a text-image embedding.
 
@@ -102,18 +107,23 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         self.noun_head = nn.Linear(widths[-1], num_nouns) if num_nouns else None
         self.projection = nn.Linear(widths[-1], projection_dim, bias=False) if projection_dim else None
 
-    def forward(self, images: torch.Tensor) -> ImageEncoderOutput:
-        """Encode float images [N, 3, H, W] in [-1, 1]."""
+    def forward(self, images: torch.Tensor, return_dict: bool = True) -> ImageEncoderOutput | tuple:
+        """Encode float images [N, 3, H, W] in [-1, 1], of the weights' precision.
+
+        Args:
+            return_dict: whether to return an `ImageEncoderOutput` or a tuple of those of its fields that are there.
+        """
         hidden_states = self.stem_activation(self.conv_stem(images))
         feature_maps = []
         for level in self.levels:
             hidden_states = level(hidden_states)
             feature_maps.append(hidden_states)
         features = hidden_states.float().mean(dim=(2, 3))
-        return ImageEncoderOutput(
+        outputs = ImageEncoderOutput(
             features=features,
             feature_maps=tuple(feature_maps),
-            class_logits=self.class_head(features).float() if self.class_head else None,
-            noun_logits=self.noun_head(features).float() if self.noun_head else None,
-            image_embeds=self.projection(features).float() if self.projection else None,
+            class_logits=_head(self.class_head, features),
+            noun_logits=_head(self.noun_head, features),
+            image_embeds=_head(self.projection, features),
         )
+        return outputs if return_dict else outputs.to_tuple()

@@ -1,8 +1,8 @@
 """Choose another of diffusers' schedulers for a pipeline."""
 
-import inspect
-
 from diffusers import DiffusionPipeline, SchedulerMixin
+
+from mobilediff.pipeline import check_scheduler
 
 
 def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
@@ -19,21 +19,19 @@ def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
     """
     own = pipeline.scheduler
     distilled = "distilled_num_inference_steps" in own.config
-    others = [] if distilled else [one for one in own.compatibles if _can_sample(one)]
-    if own.config.get("prediction_type") == "flow_prediction":
-        others = [one for one in others if "use_flow_sigmas" in inspect.signature(one).parameters]
+    others = [] if distilled else [one for one in own.compatibles if _samples_alike(one, own.config)]
     accepted = {one.__name__: one for one in (type(own), *others)}
     if name not in accepted:
         raise ValueError(f"scheduler is {name!r}; accepted for this checkpoint are {', '.join(sorted(accepted))}")
     pipeline.scheduler = accepted[name].from_config(own.config)
 
 
-def _can_sample(scheduler: type) -> bool:
-    """Return whether a class takes a noise schedule and a kind of prediction, and calls the network once a step.
-
-    False also for one whose library is not installed. `EDMEulerScheduler` has a schedule and a network scaling of its
-    own, under which a network trained on another draws grey noise.
-    """
-    if not issubclass(scheduler, SchedulerMixin) or scheduler.order != 1:  # pyright: ignore[reportAttributeAccessIssue]
+def _samples_alike(scheduler: type, config: dict) -> bool:
+    """Return whether a class samples with a network of `config`; not one whose library is not installed."""
+    if not issubclass(scheduler, SchedulerMixin):
         return False
-    return {"beta_schedule", "prediction_type"} <= set(inspect.signature(scheduler).parameters)
+    try:
+        check_scheduler(scheduler, config)
+    except ValueError:
+        return False
+    return True

@@ -32,6 +32,8 @@ class DistilledDDIMScheduler(DDIMScheduler):
     """
 
     config: Any  # a FrozenDict, whose keys are attributes too
+    # Others space the timesteps otherwise or need more of them.
+    _compatibles = ["DDIMScheduler"]
 
     @register_to_config
     def __init__(

@@ -89,7 +89,7 @@ def test_an_export_replaces_a_checkpoint_in_one_piece(tmp_path, monkeypatch):
         draw(load_pipeline(folder)), draw(tiny_pipeline("student-1step", seed=1)), rtol=0, atol=0.03
     )
 
-    monkeypatch.setattr(export, "_ship_code", lambda *args: 1 / 0)
+    monkeypatch.setattr(export, "_tidy_config", lambda *args: 1 / 0)
     before = draw(load_pipeline(folder))
     with pytest.raises(ZeroDivisionError):
         tiny_checkpoint(folder, "student-1step", seed=2)
@@ -212,7 +212,9 @@ def test_the_command_sets_scheduler_and_steps(checkpoints, tmp_path):
     for bad, named in (
         ([*teacher, "--scheduler", "LCM"], "scheduler is 'LCM'; accepted"),
         ([*teacher, "--scheduler", "HeunDiscreteScheduler"], "scheduler is 'HeunDiscreteScheduler'; accepted"),
-        ([*teacher, "--scheduler", "PNDMScheduler", "--card", str(tmp_path / "card.md")], "num_inference_steps is 50"),
+        ([*teacher, "--scheduler", "PNDMScheduler"], "scheduler is 'PNDMScheduler'; accepted"),
+        ([*teacher, "--scheduler", "EDMEulerScheduler"], "scheduler is 'EDMEulerScheduler'; accepted"),
+        ([*teacher, "--steps", "61", "--card", str(tmp_path / "card.md")], "num_inference_steps is 61"),
         ([*student, "--scheduler", "DDIMScheduler"], "scheduler is 'DDIMScheduler'; accepted"),
         ([*teacher, "--steps", "0"], "num_inference_steps is 0"),
         ([*student, "--steps", "9"], "num_inference_steps is 9"),
@@ -310,15 +312,15 @@ def test_classes_that_no_checkpoint_can_carry_are_refused_and_the_old_one_stays(
     folder = tiny_checkpoint(tmp_path / "model", "student-1step")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for changes, named in (
-        ({"__module__": "__main__"}, "unet is a __main__.MobileUNet"),
-        ({"__name__": "MyUNet", "__qualname__": "MyUNet"}, "unet is a mobilediff.models.mobile_unet.MyUNet"),
+        ({"__module__": "__main__"}, "__main__.MobileUNet"),
+        ({"__name__": "MyUNet", "__qualname__": "MyUNet"}, "mobilediff.models.mobile_unet.MyUNet"),
     ):
         pipeline = tiny_pipeline("student-1step")
         cls = type(pipeline.unet)
         name = changes.get("__name__", cls.__name__)
         own = type(name, (cls,), {"__module__": cls.__module__} | changes)
         pipeline.unet.__class__ = own
-        with pytest.raises(ValueError, match=f"{named}, which no checkpoint can carry; accepted are"):
+        with pytest.raises(ValueError, match=f"the class {named} cannot be saved; accepted are"):
             export_pipeline(pipeline, folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

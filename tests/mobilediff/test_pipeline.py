@@ -92,7 +92,9 @@ def test_guidance_outside_its_interval_is_none():
     with torch.no_grad():
         hidden_states, pooled = encode_text(pipeline.tokenizer, pipeline.text_encoder, ["a dog"])
         output = pipeline.unet(after[0], 499, hidden_states, class_labels=pooled).sample
-    expected = pipeline.scheduler.step(output, 499, after[0]).prev_sample
+    scheduler = pipeline.scheduler.from_config(pipeline.scheduler.config)
+    scheduler.set_timesteps(2)
+    expected = scheduler.step(output, 499, after[0]).prev_sample
     torch.testing.assert_close(draw(guidance_interval=(0.9, 1.0)), expected, rtol=0, atol=1e-4)
     assert not torch.allclose(expected, after[1], atol=1e-4)  # where guidance is for both steps
 
@@ -270,7 +272,7 @@ NOISE = torch.zeros(1, 4, 16, 16)
         ("student", {"latents": NOISE.numpy()}, "latents is ndarray"),
         ("student", {"latents": NOISE / 0}, "latents holds NaN"),
         ("student", {"output_type": "jpg"}, "'jpg', accepted: pil, np, pt, latent"),
-        ("student", {"callback_on_step_end_tensor_inputs": ["noise"]}, r"\['noise'\], accepted: \['latents'\]"),
+        ("student", {"callback_on_step_end_tensor_inputs": ["noise"]}, r"\['noise'\], accepted: \['latents', "),
     ],
 )
 def test_bad_input_is_refused_before_any_work(kind, arguments, message, monkeypatch):
@@ -321,7 +323,7 @@ def test_kept_text_embeddings_are_the_computed_ones(monkeypatch):
     for name in ("ostrich", "fire truck", "cat"):
         prompt = f"a photo of {'an' if name == 'ostrich' else 'a'} {name}"
         with torch.no_grad():
-            kept = pipeline.encode_prompt([prompt], 1, False, pipeline.device, torch.float32)
+            kept = pipeline.encode_prompt([prompt], do_classifier_free_guidance=False)[::2]
             computed = encode(pipeline.tokenizer, pipeline.text_encoder, [prompt])
         assert all(torch.equal(a, b) for a, b in zip(kept, computed, strict=True))
 
@@ -336,8 +338,7 @@ def test_kept_text_embeddings_are_the_computed_ones(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):  # other numbers, so kept apart
         pipeline("an emu in the snow", **draw)
     assert len(calls) == count + 2
-    hidden_states, _ = pipeline.encode_prompt(["an emu in the snow"], 1, False, pipeline.device, torch.float32)
-    assert hidden_states.requires_grad
+    assert pipeline.encode_prompt("an emu in the snow")[0].requires_grad
     encoder = tiny_pipeline("student-1step", seed=1).text_encoder
     pipeline.register_modules(text_encoder=encoder)
     other = pipeline(["a photo of an ostrich"] * 2, generator=torch.Generator().manual_seed(0), **draw).images

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
@@ -385,7 +386,7 @@ def _check_choice(name: str, value, accepted) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
 
 
-class MobileUNet(ModelMixin, ConfigMixin):
+class MobileUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """Predict noise, velocity or sample from noisy latents and text, by a configurable UNet.
 
     MobileDiffusion's choices (arXiv 2311.16567) are config fields, so every variant is a config. The network is called
@@ -436,6 +437,8 @@ class MobileUNet(ModelMixin, ConfigMixin):
 
     config: Any  # a FrozenDict, whose keys are attributes too
     _supports_gradient_checkpointing = True
+    _no_split_modules = ["ResnetBlock", "Transformer"]
+    _repeated_blocks = ["ResnetBlock", "Transformer"]
 
     @register_to_config
     def __init__(

@@ -44,6 +44,8 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
 
     config: Any  # a FrozenDict, whose keys are attributes too
     order = 1
+    # On the same timesteps DDIM's only step is this one's; of several it carries the noise over.
+    _compatibles = ["DDIMScheduler"]
 
     @register_to_config
     def __init__(
@@ -64,6 +66,8 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
                 f"distilled_num_inference_steps is {distilled_num_inference_steps}, "
                 f"accepted: counts from 1 to {num_train_timesteps}"
             )
+        # What another scheduler made of this configuration needs to know.
+        self.register_to_config(timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True)
         # q(x_t | x_0) is that of DDPM for every sampler.
         self._forward_process = DDPMScheduler(
             num_train_timesteps, beta_start=beta_start, beta_end=beta_end, beta_schedule=beta_schedule
