@@ -66,6 +66,8 @@ CSS = """
   .waiting .strip, .running .strip { aspect-ratio: 4; }
 }
 """
+# gradio refuses a call with too few values itself; show_error says so to the program that called.
+SERVED = {"ssr_mode": False, "show_error": True, "footer_links": ["api", "settings"]}
 
 
 def describe(models: list[Model], problems: list[str], examples: list[dict]) -> str:
@@ -186,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     # System fonts, so that the page fetches nothing from elsewhere.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     demo = build_app(models, problems, examples)
-    demo.launch(theme=theme, css=CSS, ssr_mode=False, footer_links=["api", "settings"])
+    demo.launch(theme=theme, css=CSS, **SERVED)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,17 @@ import os
 import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
+import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
+import eval.protocol
 from mobilediff.demo import compare as comparison
 from mobilediff.demo import examples as example_files
 
@@ -61,7 +64,7 @@ def examples(loaded, tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(loaded, examples):
     demo = app.build_app(*loaded, example_files.load_examples(examples))
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.SERVED)
     yield Client(url, verbose=False)
     demo.close()
 
@@ -84,6 +87,14 @@ def test_problems_are_named_and_the_others_start(loaded, checkpoints, caplog):
     page = app.describe(models, problems, [])
     assert all(problem in page for problem in problems)
     assert "--precompute" in page
+
+
+@pytest.mark.parametrize(("device", "machine"), [("mps", "the Mac's (mps, threads: "), ("cpu", "the Mac's (cpu, ")])
+def test_the_page_names_a_device_whose_module_tells_no_name(device, machine, monkeypatch):
+    assert not hasattr(torch.mps, "get_device_name")  # unlike torch.cuda and torch.xpu
+    monkeypatch.setattr(eval.protocol, "_cpu_name", lambda: "the Mac's")
+    model = SimpleNamespace(name="teacher", sha256="", pipeline=SimpleNamespace(device=torch.device(device)))
+    assert machine in app.describe([model], [], [])
 
 
 @pytest.mark.parametrize("name", ["a`b", "${alert(1)}", "a\\\\b"])
@@ -193,25 +204,46 @@ def test_bad_input_is_refused_by_name(client, arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("name", "data", "message"),
     [
-        ('["a cat", NaN, 1, ["teacher"]]', "seed is nan; accepted"),
-        ('["a cat", 1e309, 1, ["teacher"]]', "seed is inf; accepted"),
-        ('["a cat", 0, -Infinity, ["teacher"]]', "number of images is -inf; accepted"),
-        (r'["a cat \ud83d", 0, 1, ["teacher"]]', r"prompt 'a cat \\ud83d' holds half a surrogate pair; accepted"),
-        (r'["\udc00", 0, 1, ["teacher"]]', r"prompt '\\udc00' holds half a surrogate pair; accepted"),
-        ('["a cat", 0, {"a": 1}, ["teacher"]]', "number of images is {'a': 1}; accepted"),
-        ('["a cat", 0, 1, {"teacher": true}]', "models are {'teacher': True}; accepted"),
+        ("compare", '["a cat", NaN, 1, ["teacher"]]', "seed is nan; accepted"),
+        ("compare", '["a cat", 1e309, 1, ["teacher"]]', "seed is inf; accepted"),
+        ("compare", '["a cat", 1e308, 1, ["teacher"]]', "seed is 1e+308; accepted"),
+        ("compare", '["a cat", 0, -Infinity, ["teacher"]]', "number of images is -inf; accepted"),
+        ("compare", '["a cat", 0, NaN, ["teacher"]]', "number of images is nan; accepted"),
+        (
+            "compare",
+            r'["a cat \ud83d", 0, 1, ["teacher"]]',
+            r"prompt 'a cat \\ud83d' holds half a surrogate pair; accepted",
+        ),
+        ("compare", r'["\udc00", 0, 1, ["teacher"]]', r"prompt '\\udc00' holds half a surrogate pair; accepted"),
+        ("compare", '["a cat", 0, {"a": 1}, ["teacher"]]', "number of images is {'a': 1}; accepted"),
+        ("compare", '["a cat", 0, 1, {"teacher": true}]', "models are {'teacher': True}; accepted"),
+        ("compare", '["a cat", 0, 1, [null]]', "models are [None]; accepted"),
+        ("compare", '["a cat", 0, 1]', "didn't receive enough input values (needed: 4, got: 3)"),
+        ("compare", "[]", "didn't receive enough input values (needed: 4, got: 0)"),
+        ("example", "[]", "didn't receive enough input values (needed: 1, got: 0)"),
+        ("example", "[NaN]", "example is nan; accepted"),
+        ("example", "[1e309]", "example is inf; accepted"),
+        ("example", "[[0]]", "example is [0]; accepted"),
     ],
 )
-def test_what_only_a_raw_request_can_hold_is_refused_by_name(client, data, message):
-    body = f'{{"data": {data}}}'
-    url, headers = client.src + "gradio_api/call/compare", {"content-type": "application/json"}
-    event = httpx.post(url, content=body, headers=headers).json()["event_id"]
+def test_what_only_a_raw_request_can_hold_is_refused_by_name(client, name, data, message):
+    url, headers = client.src + f"gradio_api/call/{name}", {"content-type": "application/json"}
+    event = httpx.post(url, content=f'{{"data": {data}}}', headers=headers).json()["event_id"]
     answer = httpx.get(f"{url}/{event}", timeout=60).text
     assert answer.startswith("event: error")
     assert message in answer
     assert run(client)[0][0]["status"] == "done"  # the queue goes on
+
+
+@pytest.mark.parametrize("body", ['{"data": null}', '{"data": "a cat"}', "{}", "[]", "a cat"])
+def test_a_request_that_is_no_list_of_values_is_refused(client, body):
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(client.src + "gradio_api/call/compare", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["msg"]
+    assert run(client)[0][0]["status"] == "done"
 
 
 def test_a_model_chosen_ten_thousand_times_draws_once(client):

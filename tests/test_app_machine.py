@@ -9,9 +9,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -70,14 +73,14 @@ def environment_of(checkpoints, **variables) -> dict:
 
 
 @contextmanager
-def served(env: dict, cwd=ROOT):
-    """Start the app and yield its port and its log once it answers."""
+def served(env: dict, cwd=ROOT, user=()):
+    """Start the app, as another user where one is given, and yield its port and its log once it answers."""
     port = free_port()
     with tempfile.NamedTemporaryFile("r", suffix=".log") as log:
         env |= {"GRADIO_SERVER_PORT": str(port)}
         with open(log.name, "w") as output:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "app.py")], cwd=cwd, env=env, stdout=output, stderr=output
+                [*user, sys.executable, str(ROOT / "app.py")], cwd=cwd, env=env, stdout=output, stderr=output
             )
         try:
             for _ in range(600):
@@ -93,8 +96,8 @@ def served(env: dict, cwd=ROOT):
             process.wait(30)
 
 
-def draw(port: int) -> str:
-    records, _ = Client(f"http://127.0.0.1:{port}/", verbose=False).predict(
+def draw(port: int, path: str = "/") -> str:
+    records, _ = Client(f"http://127.0.0.1:{port}{path}", verbose=False).predict(
         "a fire truck", 0, 1, ["student-1step"], api_name="/compare"
     )
     return records[0]["status"]
@@ -119,12 +122,69 @@ def test_behind_a_proxy_without_a_home_with_gradios_folder_taken_and_offline(che
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("mobilediff-")]
 
 
-def test_behind_a_path(checkpoints):
-    with served(environment_of(checkpoints, GRADIO_ROOT_PATH="/tiny")) as (port, _):
-        page = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text
-        assert f'"root":"http://127.0.0.1:{port}/tiny"' in page
-        config = httpx.get(f"http://127.0.0.1:{port}/config", trust_env=False).json()
-        assert config["root"].endswith("/tiny")
+class PathProxy(BaseHTTPRequestHandler):
+    """Show the app below /tiny/ and nothing elsewhere, as a web server with other pages does."""
+
+    app_port: int
+
+    def forward(self) -> None:
+        if not self.path.startswith("/tiny/"):
+            return self.send_error(404)
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        headers["x-forwarded-host"] = self.headers["host"]
+        url = f"http://127.0.0.1:{self.app_port}{self.path.removeprefix('/tiny')}"
+        with (
+            httpx.Client(trust_env=False, timeout=60) as client,
+            client.stream(self.command, url, headers=headers, content=body) as answer,
+        ):
+            self.send_response(answer.status_code)
+            for name in ("content-type", "content-encoding"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.end_headers()
+            for chunk in answer.iter_raw():
+                self.wfile.write(chunk)
+                self.wfile.flush()
+
+    do_GET = do_POST = forward  # noqa: N815 - the names of http.server
+
+    def log_message(self, *args) -> None:
+        """Say nothing."""
+
+
+def test_behind_a_path_of_a_web_server(checkpoints):
+    """Every file that the page names is there below the path, and a program draws through it."""
+    with served(environment_of(checkpoints, GRADIO_ROOT_PATH="/tiny")) as (port, log):
+        handler = type("Handler", (PathProxy,), {"app_port": port})
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            root = f"http://127.0.0.1:{proxy.server_port}/tiny"
+            page = httpx.get(f"{root}/", trust_env=False).text
+            assert f'"root":"{root}"' in page  # where its scripts send their calls
+            named = {urljoin(f"{root}/", link) for link in re.findall(r'(?:src|href)="([^"]+)"', page)}
+            named.remove(f"http://127.0.0.1:{proxy.server_port}/manifest.json")  # gradio's, to install the page
+            assert len(named) > 2
+            for url in named:
+                assert url.startswith(f"{root}/"), url
+                assert httpx.get(url, trust_env=False).status_code == 200, url
+            assert draw(proxy.server_port, "/tiny/") == "done"
+            proxy.shutdown()
+        assert "Traceback" not in log.read()
+
+
+@as_another_user
+def test_for_a_user_whose_home_and_caches_cannot_be_written(checkpoints, tmp_path):
+    with tempfile.TemporaryDirectory() as scratch:
+        home, models = Path(scratch, "home"), Path(scratch, "checkpoints")
+        (home / ".cache" / "huggingface").mkdir(parents=True)
+        shutil.copytree(checkpoints, models)
+        for path in (*home.rglob("*"), home, Path(scratch)):
+            path.chmod(0o555)
+        with served(environment_of(models, HOME=home), user=OTHER_USER) as (port, log):
+            assert draw(port) == "done"
+            assert "Traceback" not in log.read()
+        assert [path.name for path in home.rglob("*")] == [".cache", "huggingface"]
 
 
 def test_the_health_check_asks_the_port_of_the_environment(checkpoints):
