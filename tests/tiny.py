@@ -19,7 +19,7 @@ LATENT_CHANNELS = 4
 LATENT_SIZE = 16
 HIDDEN_SIZE = 16
 PROJECTION_DIM = 12
-MAX_TOKENS = 16
+MAX_TOKENS = 24  # the longest noun in its prompt has 19
 
 
 def tiny_tokenizer() -> CLIPTokenizer:

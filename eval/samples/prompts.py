@@ -1,6 +1,5 @@
 """Plan prompts: classes in turn, or nouns as often as CIFAR-10's test images show them."""
 
-import inspect
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from eval.protocol import file_sha256
 from eval.samples.images import ImageSet
 from mobilediff.captions import CLASS_NAMES, caption, load_nouns
 from mobilediff.files import read_json, write_json
-from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.pipeline import DEFAULTS
 
 SHIPPED_NOUN_COUNTS = WEIGHTS / "reference" / "noun_counts.json"
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -89,7 +88,7 @@ def commonest_nouns(count: int) -> list[str]:
 
 PROMPT_KINDS = ("class", "noun")
 MAX_IMAGES = 1_000_000
-DEFAULT_TEMPLATE = inspect.signature(MobileDiffusionPipeline.__init__).parameters["class_template"].default
+DEFAULT_TEMPLATE = str(DEFAULTS["class_template"])
 
 
 @dataclass(frozen=True)

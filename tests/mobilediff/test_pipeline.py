@@ -200,7 +200,7 @@ def test_a_prompt_without_known_nouns_gets_a_warning(prompt, warned, caplog):
 def test_a_prompt_that_is_cut_gets_a_warning(caplog):
     with caplog.at_level(logging.WARNING, logger="mobilediff"):
         PIPELINES["student-1step"]("a photo of " + "a very " * 12 + "old fire truck", output_type="latent")
-    assert "what follows the first 16 is not read" in caplog.text
+    assert f"what follows the first {MAX_TOKENS} is not read" in caplog.text
 
 
 def test_warnings_can_be_asked_for_without_a_call(monkeypatch):
@@ -209,7 +209,7 @@ def test_warnings_can_be_asked_for_without_a_call(monkeypatch):
     unknown, cut = pipeline.prompt_warnings("qqqq"), pipeline.prompt_warnings("a fire truck " * 12)
     assert len(unknown) == len(cut) == 1
     assert unknown[0].startswith("The prompt 'qqqq' names nothing that the model was trained on")
-    assert "what follows the first 16 is not read" in cut[0]
+    assert f"what follows the first {MAX_TOKENS} is not read" in cut[0]
     unknown.clear()  # the caller's own list
     assert pipeline.prompt_warnings("qqqq")
 
