@@ -7,7 +7,7 @@ import torch
 from eval.benchmark.peers import Peer
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
-from mobilediff.pipeline import encode_text
+from mobilediff.sampling.prompts import encode_text
 
 PROMPT = "a photo of a fire truck"
 
