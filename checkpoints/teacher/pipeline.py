@@ -770,6 +770,9 @@ class ConditioningMixin:
 # Save and load pipelines with the code that they need, and make one of another's components.
 
 
+# How the file begins that stands for one that Git LFS has not fetched.
+LFS_POINTER = b"version https://git-lfs"
+
 # The attribute by which a network remembers the options of its pipeline.
 OPTIONS_OF_PIPELINE = "_options_of_pipeline"
 
@@ -852,6 +855,26 @@ class SavingMixin(PipelineBase):
         taken = {name: known[name] for name in inspect.signature(cls).parameters if name in known}
         new = cls(**(taken | kwargs))
         return new if dtype is None else new.to(dtype=dtype)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> Any:
+        """Load a checkpoint, as diffusers does, after a look at the files of a local folder.
+
+        Raises:
+            ValueError: a weights file is a Git LFS pointer, or there are no weights of the `variant`.
+        """
+        weights = sorted(Path(pretrained_model_name_or_path).glob("*/*.safetensors"))
+        for file in weights:
+            with file.open("rb") as stream:
+                if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+                    raise ValueError(f"{file} is a Git LFS pointer, not the weights; run git lfs pull in its clone")
+        variant = kwargs.get("variant")
+        if weights and variant is not None and not any(f".{variant}." in file.name for file in weights):
+            raise ValueError(
+                f"variant is {variant!r}, but the weights in {pretrained_model_name_or_path} have no such "
+                "variant; accepted is None: dtype says in which precision the weights are loaded"
+            )
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def load_config(cls, *args, **kwargs):
