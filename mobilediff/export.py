@@ -37,7 +37,9 @@ from mobilediff.checkpoints import (
 from mobilediff.command import run_command
 from mobilediff.files import atomic_folder, write_json
 from mobilediff.model_card import model_card
-from mobilediff.pipeline import CLASS_NAMES, PACKAGE_MODULES, MobileDiffusionPipeline, copy_source
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.sampling.code import PACKAGE_MODULES, copy_source
+from mobilediff.sampling.prompts import CLASS_NAMES
 from mobilediff.schedulers.compatible import choose_scheduler
 
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents

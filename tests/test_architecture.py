@@ -66,6 +66,16 @@ def test_metrics_import_nothing_of_the_project_but_metrics():
     assert found and all(module.startswith("eval.metrics.") for module in found)
 
 
+def test_what_travels_in_checkpoints_imports_nothing_else_of_the_project():
+    stays = ("__init__.py", "compatible.py")
+    folders = [ROOT / "mobilediff" / name for name in ("sampling", "schedulers")]
+    files = [file for folder in folders for file in folder.glob("*.py") if file.name not in stays]
+    files += [ROOT / "mobilediff" / "pipeline.py", ROOT / "mobilediff" / "models" / "mobile_unet.py"]
+    found = {module for file in files for module in imported(file)}
+    assert found
+    assert all(module.startswith(("mobilediff.sampling.", "mobilediff.schedulers.conversion")) for module in found)
+
+
 @pytest.mark.parametrize(
     ("folder", "names"),
     [("eval", [*COMMANDS, "protocol", "schema"]), ("mobilediff/training", STAGES)],

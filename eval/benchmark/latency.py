@@ -21,7 +21,8 @@ from eval.benchmark.size import PROMPT, network_inputs
 from eval.protocol import measured_with
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
-from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.sampling.prompts import encode_text
 from mobilediff.threads import wait_policy
 from mobilediff.timing import matrix_gflops, matrix_products, seconds, summary
 

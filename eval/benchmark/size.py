@@ -8,7 +8,7 @@ from eval.benchmark.peers import Peer
 from mobilediff.files import files_below
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
-from mobilediff.pipeline import encode_text
+from mobilediff.sampling.prompts import encode_text
 
 PROMPT = "a photo of a fire truck"
 

@@ -16,7 +16,7 @@ from eval.protocol import folder_sha256, state_dict_sha256
 from mobilediff.checkpoints import load_component, load_tokenizer
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.pipeline import encode_text
+from mobilediff.sampling.prompts import encode_text
 
 BUNDLED = "mobilediff-clip"
 CLIP_FOLDER = WEIGHTS / "clip"

@@ -15,7 +15,7 @@ from eval.protocol import file_sha256
 from eval.samples.images import ImageSet
 from mobilediff.captions import CLASS_NAMES, caption, load_nouns
 from mobilediff.files import read_json, write_json
-from mobilediff.pipeline import DEFAULTS
+from mobilediff.sampling.saving import DEFAULTS
 
 SHIPPED_NOUN_COUNTS = WEIGHTS / "reference" / "noun_counts.json"
 GOLDEN_RATIO = (5**0.5 - 1) / 2

@@ -2,7 +2,7 @@
 
 from diffusers import DiffusionPipeline, SchedulerMixin
 
-from mobilediff.pipeline import check_scheduler
+from mobilediff.sampling.scheduling import check_scheduler
 
 
 def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:

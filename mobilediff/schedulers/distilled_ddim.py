@@ -10,8 +10,10 @@ from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 # diffusers finds out how to load a component by looking for its base class in the component's own module.
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
+from mobilediff.schedulers.conversion import SAMPLING, ConversionMixin
 
-class DistilledDDIMScheduler(DDIMScheduler):
+
+class DistilledDDIMScheduler(ConversionMixin, DDIMScheduler):
     """Sample by DDIM in the step counts of a distilled student only.
 
     It is DDIM (arXiv 2010.02502) with eta = 0 on trailing timesteps. A student learns to land on given timesteps and
@@ -60,10 +62,9 @@ class DistilledDDIMScheduler(DDIMScheduler):
             beta_end=beta_end,
             beta_schedule=beta_schedule,
             prediction_type=prediction_type,
-            clip_sample=False,
-            set_alpha_to_one=True,
-            timestep_spacing="trailing",
+            **SAMPLING,
         )
+        self._register_sampling()
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         """Space the timesteps evenly from `num_train_timesteps` - 1 downwards ("trailing").

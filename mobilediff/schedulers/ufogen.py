@@ -10,6 +10,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from mobilediff.schedulers.conversion import ConversionMixin
+
 
 @dataclass
 class UFOGenSchedulerOutput(BaseOutput):
@@ -24,7 +26,7 @@ class UFOGenSchedulerOutput(BaseOutput):
     pred_original_sample: torch.Tensor
 
 
-class UFOGenScheduler(SchedulerMixin, ConfigMixin):
+class UFOGenScheduler(ConversionMixin, SchedulerMixin, ConfigMixin):
     """Sample in few steps from a generator that predicts x_0 at several noise levels.
 
     Unlike DDIM the noise between two steps is drawn anew from the forward kernel q(x_t | x_0), the one that the
@@ -66,8 +68,7 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
                 f"distilled_num_inference_steps is {distilled_num_inference_steps}, "
                 f"accepted: counts from 1 to {num_train_timesteps}"
             )
-        # What another scheduler made of this configuration needs to know.
-        self.register_to_config(timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True)
+        self._register_sampling()
         # q(x_t | x_0) is that of DDPM for every sampler.
         self._forward_process = DDPMScheduler(
             num_train_timesteps, beta_start=beta_start, beta_end=beta_end, beta_schedule=beta_schedule

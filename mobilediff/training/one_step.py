@@ -19,7 +19,8 @@ from mobilediff.diffusion import alpha_sigma, any_timesteps, sample_from_velocit
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.models.mobile_unet import MobileUNet
-from mobilediff.pipeline import MobileDiffusionPipeline, checked_interval
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.sampling.scheduling import checked_interval
 from mobilediff.schedulers.ufogen import UFOGenScheduler
 from mobilediff.training.data.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare

@@ -17,7 +17,7 @@ from mobilediff.diffusion import (
     sample_from_velocity,
     trailing_timesteps,
 )
-from mobilediff.pipeline import checked_interval
+from mobilediff.sampling.scheduling import checked_interval
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.training.data.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare

@@ -1,6 +1,8 @@
 """The code inside checkpoints: which is run, under which names, and how it is brought up to the package's."""
 
+import ast
 import hashlib
+import importlib
 import inspect
 import json
 import os
@@ -18,6 +20,7 @@ from mobilediff import export
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.export import export_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.sampling.code import bundled_source
 from tests.checkpoints.drawing import DEER, draw, draw_elsewhere
 from tests.tiny import KINDS
 
@@ -81,7 +84,7 @@ def code_files(folder: Path) -> set[str]:
 
 def package_code(name: str) -> bytes:
     (source,) = ROOT.rglob(Path(name).name)
-    return source.read_bytes()
+    return bundled_source(source).encode()
 
 
 def load_with_its_code(folder: Path) -> DiffusionPipeline:
@@ -149,6 +152,24 @@ def test_a_folder_with_hashed_names_loads(checkpoints, tmp_path, kind):
     assert_close(draw(load_pipeline(hashed)), expected)
     assert_close(draw(load_with_its_code(hashed)), expected)
     assert folder_sha256(hashed) == folder_sha256(checkpoints / kind)
+
+
+@pytest.mark.parametrize("name", ["pipeline.py", "ufogen.py", "distilled_ddim.py"])
+def test_joined_code_has_every_statement_of_its_modules_once(name):
+    (source,) = ROOT.rglob(name)
+    tree = ast.parse(bundled_source(source))
+    parts = re.findall(r"^# --- (\S+)$", bundled_source(source), flags=re.MULTILINE)
+    assert len(parts) == len(set(parts)) > 1 and parts[-1] == source.stem
+    modules = [importlib.import_module(part) for part in parts[:-1]]
+    originals = [ast.parse(inspect.getsource(module)) for module in modules] + [ast.parse(source.read_text())]
+    imports = (ast.Import, ast.ImportFrom)
+    expected = [node for one in originals for node in one.body[1:] if not isinstance(node, imports)]
+    joined = [node for node in tree.body[1:] if not isinstance(node, imports)]
+    assert list(map(ast.dump, joined)) == list(map(ast.dump, expected))
+    names = [node.name for node in joined if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    names += [target.id for node in joined if isinstance(node, ast.Assign) for target in node.targets]
+    assert len(names) == len(set(names)), "one module's name would hide another's"
+    assert not any("mobilediff" in ast.unparse(node) for node in tree.body if isinstance(node, imports))
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)

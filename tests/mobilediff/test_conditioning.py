@@ -9,7 +9,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from mobilediff.captions import load_nouns
-from mobilediff.pipeline import CLASS_NAMES, MobileDiffusionPipeline, encode_text, nearest_names
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.sampling.prompts import CLASS_NAMES, encode_text, nearest_names
 from tests.tiny import MAX_TOKENS, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
 
 STUDENT, ONE_STEP = tiny_pipeline("student"), tiny_pipeline("student-1step")

@@ -93,6 +93,7 @@ def test_a_spawned_worker_takes_a_pipeline(own_code, tmp_path, monkeypatch):
         monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
         folder = tiny_checkpoint(tmp_path / "student-1step", "student-1step")
         pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+        monkeypatch.syspath_prepend(tmp_path / "modules")  # ahead of other tests' caches
         assert Path(type(pipeline).__module__.replace(".", "/")).name.startswith("pipeline_")
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

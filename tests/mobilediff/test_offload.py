@@ -4,7 +4,7 @@ import accelerate
 import pytest
 import torch
 
-import mobilediff.pipeline
+import mobilediff.sampling.networks
 from tests.tiny import KINDS, tiny_pipeline
 
 STEPS = {"teacher": 2, "student": 2, "student-8step": 8, "student-1step": 2, "student-1step-pruned": 2}
@@ -62,7 +62,7 @@ def test_many_images_are_drawn_in_slices(kind, monkeypatch):
         lambda: {"prompt": ["a dog"] * 7, "generator": [torch.Generator().manual_seed(i) for i in range(7)]},
     ]
     expected = [draw(pipeline, **case()) for case in cases]
-    monkeypatch.setattr(mobilediff.pipeline, "MAX_SLICE", 3)
+    monkeypatch.setattr(mobilediff.sampling.networks, "MAX_SLICE", 3)
     sizes, decoded = [], []
     forward, decode = pipeline.unet.forward, pipeline.vae.decode
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-import mobilediff.pipeline
+import mobilediff.sampling.conditioning
 from mobilediff import captions
 from mobilediff.captions import load_nouns
-from mobilediff.pipeline import CLASS_NAMES, MobileDiffusionPipeline, encode_text, nearest_names
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.sampling.prompts import CLASS_NAMES, encode_text, nearest_names
 from tests.generators import generators
 from tests.tiny import HIDDEN_SIZE, KINDS, MAX_TOKENS, PROJECTION_DIM, tiny_pipeline
 
@@ -205,7 +206,7 @@ def test_a_prompt_that_is_cut_gets_a_warning(caplog):
 
 def test_warnings_can_be_asked_for_without_a_call(monkeypatch):
     pipeline = PIPELINES["student-1step"]
-    monkeypatch.setattr(mobilediff.pipeline, "encode_text", None)  # not called
+    monkeypatch.setattr(mobilediff.sampling.conditioning, "encode_text", None)  # not called
     unknown, cut = pipeline.prompt_warnings("qqqq"), pipeline.prompt_warnings("a fire truck " * 12)
     assert len(unknown) == len(cut) == 1
     assert unknown[0].startswith("The prompt 'qqqq' names nothing that the model was trained on")
@@ -312,8 +313,10 @@ def test_a_vae_without_statistics_is_refused():
 def test_kept_text_embeddings_are_the_computed_ones(monkeypatch):
     pipeline = tiny_pipeline("student-1step")
     calls = []
-    encode = mobilediff.pipeline.encode_text
-    monkeypatch.setattr(mobilediff.pipeline, "encode_text", lambda *args: (calls.append(args[2]), encode(*args))[1])
+    encode = mobilediff.sampling.conditioning.encode_text
+    monkeypatch.setattr(
+        mobilediff.sampling.conditioning, "encode_text", lambda *args: (calls.append(args[2]), encode(*args))[1]
+    )
     pipeline.cache_prompts()
     names = {*CLASS_NAMES, *load_nouns()}
     assert len(calls) == len(names) + 1 and ["a photo of an ostrich"] in calls and [""] in calls

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-import mobilediff.pipeline
 from mobilediff.captions import load_nouns
+from mobilediff.sampling.conditioning import MAX_CACHED_PROMPTS
 from tests.tiny import tiny_pipeline
 
 THREADS = 8
@@ -118,4 +118,4 @@ def test_one_tokenizer_in_two_pipelines():
         warned = pool.map(lambda prompt: first.prompt_warnings(prompt), prompts)
         encoded = pool.map(lambda prompt: second._encode([prompt])[0], prompts)
         assert {len(one[0]) for one in encoded} == {first.tokenizer.model_max_length} and len(list(warned)) == 200
-    assert mobilediff.pipeline.MAX_CACHED_PROMPTS > 200
+    assert MAX_CACHED_PROMPTS > 200

@@ -1,14 +1,62 @@
 """Sample as UFOGen (arXiv 2311.09257): predict the clean sample, noise it to the next timestep."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import torch
 from diffusers import DDPMScheduler
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+from typing import Any
+from typing import Literal
+import torch
+
+
+# --- mobilediff.schedulers.conversion
+# Make schedulers of each other's configurations, so that they sample alike or say why not.
+
+
+# How the schedulers of distilled networks sample; another class's configuration must not ask for more.
+SAMPLING = {
+    "clip_sample": False,
+    "rescale_betas_zero_snr": False,
+    "set_alpha_to_one": True,
+    "thresholding": False,
+    "timestep_spacing": "trailing",
+    "trained_betas": None,
+}
+
+
+class ConversionMixin:
+    """Count the defaults of a configuration as given, which diffusers replaces by the new class's."""
+
+    register_to_config: Any
+
+    def _register_sampling(self) -> None:
+        """Register all that another class needs to sample alike, none of it as a default."""
+        self.register_to_config(**SAMPLING, _use_default_values=[])
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs) -> Any:
+        """Make a scheduler of a configuration, another class's among them.
+
+        Args:
+            config: of this class, or of one of `compatibles`.
+            return_unused_kwargs: whether to return the arguments as well that are not of this class.
+            kwargs: replace entries of `config`.
+
+        Raises:
+            ValueError: `config` asks for sampling that is not in `SAMPLING`.
+        """
+        given = {name: value for name, value in (config or {}).items() if name != "_use_default_values"}
+        for name, accepted in SAMPLING.items():
+            if (value := (given | kwargs).get(name, accepted)) != accepted:
+                raise ValueError(f"{name} is {value!r}, but {cls.__name__} samples with {accepted!r} alone")
+        return super().from_config(given, return_unused_kwargs, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# --- ufogen
+# Sample as UFOGen (arXiv 2311.09257): predict the clean sample, noise it to the next timestep.
 
 
 @dataclass
@@ -24,7 +72,7 @@ class UFOGenSchedulerOutput(BaseOutput):
     pred_original_sample: torch.Tensor
 
 
-class UFOGenScheduler(SchedulerMixin, ConfigMixin):
+class UFOGenScheduler(ConversionMixin, SchedulerMixin, ConfigMixin):
     """Sample in few steps from a generator that predicts x_0 at several noise levels.
 
     Unlike DDIM the noise between two steps is drawn anew from the forward kernel q(x_t | x_0), the one that the
@@ -66,8 +114,7 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
                 f"distilled_num_inference_steps is {distilled_num_inference_steps}, "
                 f"accepted: counts from 1 to {num_train_timesteps}"
             )
-        # What another scheduler made of this configuration needs to know.
-        self.register_to_config(timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True)
+        self._register_sampling()
         # q(x_t | x_0) is that of DDPM for every sampler.
         self._forward_process = DDPMScheduler(
             num_train_timesteps, beta_start=beta_start, beta_end=beta_end, beta_schedule=beta_schedule

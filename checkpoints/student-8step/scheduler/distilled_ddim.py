@@ -1,17 +1,66 @@
 """Sample progressively distilled students (arXiv 2202.00512) by deterministic DDIM."""
 
-from typing import Any, Literal
-
-import torch
 from diffusers import DDIMScheduler
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from typing import Any
+from typing import Literal
+import torch
+
+
+# --- mobilediff.schedulers.conversion
+# Make schedulers of each other's configurations, so that they sample alike or say why not.
+
+
+# How the schedulers of distilled networks sample; another class's configuration must not ask for more.
+SAMPLING = {
+    "clip_sample": False,
+    "rescale_betas_zero_snr": False,
+    "set_alpha_to_one": True,
+    "thresholding": False,
+    "timestep_spacing": "trailing",
+    "trained_betas": None,
+}
+
+
+class ConversionMixin:
+    """Count the defaults of a configuration as given, which diffusers replaces by the new class's."""
+
+    register_to_config: Any
+
+    def _register_sampling(self) -> None:
+        """Register all that another class needs to sample alike, none of it as a default."""
+        self.register_to_config(**SAMPLING, _use_default_values=[])
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs) -> Any:
+        """Make a scheduler of a configuration, another class's among them.
+
+        Args:
+            config: of this class, or of one of `compatibles`.
+            return_unused_kwargs: whether to return the arguments as well that are not of this class.
+            kwargs: replace entries of `config`.
+
+        Raises:
+            ValueError: `config` asks for sampling that is not in `SAMPLING`.
+        """
+        given = {name: value for name, value in (config or {}).items() if name != "_use_default_values"}
+        for name, accepted in SAMPLING.items():
+            if (value := (given | kwargs).get(name, accepted)) != accepted:
+                raise ValueError(f"{name} is {value!r}, but {cls.__name__} samples with {accepted!r} alone")
+        return super().from_config(given, return_unused_kwargs, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# --- distilled_ddim
+# Sample progressively distilled students (arXiv 2202.00512) by deterministic DDIM.
+
 
 # diffusers finds out how to load a component by looking for its base class in the component's own module.
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
 
-class DistilledDDIMScheduler(DDIMScheduler):
+
+class DistilledDDIMScheduler(ConversionMixin, DDIMScheduler):
     """Sample by DDIM in the step counts of a distilled student only.
 
     It is DDIM (arXiv 2010.02502) with eta = 0 on trailing timesteps. A student learns to land on given timesteps and
@@ -60,10 +109,9 @@ class DistilledDDIMScheduler(DDIMScheduler):
             beta_end=beta_end,
             beta_schedule=beta_schedule,
             prediction_type=prediction_type,
-            clip_sample=False,
-            set_alpha_to_one=True,
-            timestep_spacing="trailing",
+            **SAMPLING,
         )
+        self._register_sampling()
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         """Space the timesteps evenly from `num_train_timesteps` - 1 downwards ("trailing").

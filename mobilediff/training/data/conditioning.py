@@ -8,7 +8,7 @@ from torch import nn
 
 from mobilediff.captions import CaptionBank
 from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS, guidance_scales, guided
-from mobilediff.pipeline import encode_text
+from mobilediff.sampling.prompts import encode_text
 from mobilediff.training.engine.pipelines import FrozenParts
 
 

@@ -22,7 +22,7 @@ from pydantic import (
 
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.files import atomic_path
-from mobilediff.pipeline import checked_interval
+from mobilediff.sampling.scheduling import checked_interval
 
 OPTIONS_FILE = "options.yaml"
 # A covariance of the judge's 256 features needs more images than these; in tens, for the classes.

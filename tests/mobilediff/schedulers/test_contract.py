@@ -82,6 +82,30 @@ class TestSchedulerContract:
         with pytest.raises(ValueError, match="timestep is 998"):
             scheduler.step(output, 998, latents)
 
+    @pytest.mark.parametrize("options", [{}, {"prediction_type": "sample", "beta_schedule": "linear"}])
+    def test_each_compatible_class_draws_the_same_in_one_step_and_back(self, scheduler_class, options):
+        scheduler = scheduler_class(**options, distilled_num_inference_steps=COUNTS)
+        expected = self.sample(scheduler, 1, seed=0)
+        assert scheduler.compatibles
+        for other_class in scheduler.compatibles:
+            other = other_class.from_config(scheduler.config)
+            torch.testing.assert_close(self.sample(other, 1, seed=0), expected)
+            back = scheduler_class.from_config(other.config)
+            assert {name: back.config[name] for name in scheduler.config} == scheduler.config
+            assert torch.equal(self.sample(back, 1, seed=0), expected)
+
+    def test_defaults_of_a_compatible_class_are_taken_at_their_values(self, scheduler_class):
+        counts = {"distilled_num_inference_steps": COUNTS}
+        for other_class in scheduler_class().compatibles:
+            other = other_class(clip_sample=False, timestep_spacing="trailing")
+            scheduler = scheduler_class.from_config(other.config, **counts)
+            assert scheduler.config.prediction_type == "epsilon" and scheduler.config.beta_schedule == "linear"
+            torch.testing.assert_close(self.sample(scheduler, 1, seed=0), self.sample(other, 1, seed=0))
+            for name, value in (("clip_sample", True), ("timestep_spacing", "leading"), ("thresholding", True)):
+                asking = other_class(**{"clip_sample": False, "timestep_spacing": "trailing", name: value})
+                with pytest.raises(ValueError, match=f"{name} is {value!r}, but {scheduler_class.__name__} samples"):
+                    scheduler_class.from_config(asking.config, **counts)
+
     @pytest.mark.parametrize("options", [{"prediction_type": "flow"}, {"distilled_num_inference_steps": [0]}])
     def test_refuses_bad_options(self, scheduler_class, options):
         with pytest.raises(ValueError, match="accepted"):

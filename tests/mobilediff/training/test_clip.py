@@ -8,7 +8,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.captions import CaptionBank
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.pipeline import encode_text
+from mobilediff.sampling.prompts import encode_text
 from mobilediff.training.clip import Clip, ClipOptions, naming_loss, train_tokenizer
 from mobilediff.training.engine.options import build_options
 from tests.mobilediff.training.losses.overfit import overfit
