@@ -10,7 +10,7 @@ from mobilediff.files import read_json
 
 MANIFEST = "manifest.json"
 VERSION = 1  # of the folder's layout; raised when what is written before no longer reads
-Format = Literal["onnx", "litert", "executorch"]
+Format = Literal["onnx", "litert"]
 Precision = Literal["fp32", "fp16", "int8"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

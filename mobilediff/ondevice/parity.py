@@ -5,6 +5,7 @@ python -m mobilediff.ondevice.parity --model checkpoints/student-1step --exporte
 
 import argparse
 import sys
+from pathlib import Path
 
 from eval.cli.run import run
 from eval.protocol import folder_sha256
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{args.exported} is an export of {manifest.model} with hash {manifest.model_sha256[:12]}, but "
             f"{args.model} has {sha256[:12]}; accepted is the checkpoint that was exported"
         )
-    exported = ExportedPipeline(args.exported, manifest, args.threads)
+    exported = ExportedPipeline(Path(args.exported), manifest, args.threads)
     parity = measure_parity(load_sampler(args.model), exported, args.images)
     for name, value in parity.model_dump().items():
         print(f"{name.replace('_', ' ')}: {value:.3g}")

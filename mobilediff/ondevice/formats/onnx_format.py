@@ -9,6 +9,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from mobilediff.ondevice.formats.onnx_int8 import quantize
 from mobilediff.ondevice.graphs import Graph
 from mobilediff.ondevice.manifest import LayerError
 
@@ -27,8 +28,10 @@ def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str
     already, so nothing is lost, no norm can overflow, and CPU and WebAssembly, which have no 16-bit kernels, are not
     slowed down.
 
+    In int8 what is not quantised is stored like that as well.
+
     Returns:
-        The error of each quantised layer, in int8.
+        In int8 the error of each layer, see `quantize`.
     """
     exported = torch.onnx.export(
         graph.module,
@@ -41,11 +44,14 @@ def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str
     )
     model = exported.model_proto
     _drop_origins(model)
-    if precision == "fp16":
+    layer_errors = []
+    if precision == "int8":
+        model, layer_errors = quantize(graph.name, model, calibration)
+    if precision != "fp32":
         _halve_weights(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
-    return []
+    return layer_errors
 
 
 def _drop_origins(model: onnx.ModelProto) -> None:

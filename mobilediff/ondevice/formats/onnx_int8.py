@@ -1,5 +1,6 @@
 """Static 8-bit quantisation of ONNX by onnxruntime, with the layers kept higher that measurement finds sensitive."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mobilediff.ondevice.manifest import LayerError
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Gather")
 # Inputs that a layer's error is measured over, of those that calibrate.
 MEASURED = 8
-# The most sensitive layers, whose errors add up to this fraction of all layers', stay in 16 bits.
+# Layers stay in 16 bits, those of the largest error a weight first, until these had this fraction of all errors.
 KEPT_FRACTION = 0.5
 
 
@@ -73,7 +74,8 @@ def quantize(
             layer: float(np.square(_outputs(with_layers([layer]), inputs[:MEASURED]) - expected).mean())
             for layer in layers
         }
-        kept = most_sensitive(errors, KEPT_FRACTION)
+        weights = {node.name: _weights(node, model) for node in model.graph.node if node.name in layers}
+        kept = most_sensitive(errors, weights, KEPT_FRACTION)
         quantized = onnx.load(with_layers([layer for layer in layers if layer not in kept]))
     return quantized, [
         LayerError(graph=name, layer=layer, operator=layers[layer], error=errors[layer], kept=layer in kept)
@@ -82,14 +84,23 @@ def quantize(
 
 
 def _is_layer(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
-    constants = {initializer.name for initializer in model.graph.initializer}
-    return node.op_type in QUANTIZED and any(name in constants for name in node.input[:2])
+    return node.op_type in QUANTIZED and _weights(node, model) > 0
 
 
-def most_sensitive(errors: dict[str, float], fraction: float) -> set[str]:
-    """Name the fewest layers whose errors add up to a fraction of all."""
+def _weights(node: onnx.NodeProto, model: onnx.ModelProto) -> int:
+    """Count the weights of a layer, without its bias."""
+    shapes = {initializer.name: initializer.dims for initializer in model.graph.initializer}
+    return sum(math.prod(shapes[name]) for name in node.input[:2] if name in shapes)
+
+
+def most_sensitive(errors: dict[str, float], weights: dict[str, int], fraction: float) -> set[str]:
+    """Name the layers of the largest error a weight, until their errors add up to a fraction of all.
+
+    Keeping a layer higher costs its weights a byte each, so this is the cheapest way to that fraction but for the last
+    layer's remainder.
+    """
     kept, left = set(), fraction * sum(errors.values())
-    for layer in sorted(errors, key=errors.get, reverse=True):
+    for layer in sorted(errors, key=lambda layer: errors[layer] / weights[layer], reverse=True):
         if left <= 0:
             break
         kept.add(layer)
