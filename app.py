@@ -1,18 +1,18 @@
-"""The comparison app: one prompt and one noise through every checkpoint, the fastest first.
+"""Compare all checkpoints in a page: one prompt, one noise, the fastest model first.
 
 python app.py                 serve it
-python app.py --precompute    make the examples that it shows without running a model
+python app.py --precompute    draw the examples that the page shows without running a model
 """
 
 import argparse
 import html
 import os
 import random
-import sys
 
 import gradio as gr
 
 from eval.protocol import device_description
+from mobilediff.command import run_command
 from mobilediff.demo.compare import (
     CHECKPOINTS,
     EXAMPLES,
@@ -30,7 +30,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 # Cards stand side by side on a wide screen and below each other on a telephone. Image i has the same place in every
 # card, since it grew from the same noise. gradio fills the template and then evaluates it as a JavaScript template
-# string, so only the project's own words may be among the values, never what a visitor typed.
+# string, so only the project's own words may be among the values, never a visitor's.
 CARDS = """
 <div class="cards">{{#each value}}<section class="card {{status}}">
   <h3>{{name}}</h3><p class="time">{{time}}</p><div class="strip n{{batch_size}}">
@@ -56,7 +56,7 @@ CSS = """
 
 
 def describe(models: list[Model], problems: list[str], examples: list[dict]) -> str:
-    """The head of the page, Markdown: what it does, where it runs, and what is missing."""
+    """Write the head of the page in Markdown: its purpose, the machine, and the problems."""
     machine = device_description(models[0].pipeline.device if models else "cpu")
     if not examples:
         problems = [*problems, "There are no precomputed examples; `python app.py --precompute` makes them."]
@@ -73,7 +73,10 @@ def describe(models: list[Model], problems: list[str], examples: list[dict]) -> 
 
 
 def build_app(models: list[Model], problems: list[str], examples: list[dict]) -> gr.Blocks:
-    """The page. Every model call waits in one queue of width one, so that timings do not disturb each other."""
+    """Build the page.
+
+    Every model call waits in one queue of width one, so that timings do not disturb each other.
+    """
     names = [model.name for model in models]
 
     def run(prompt, seed, count, chosen):
@@ -118,19 +121,19 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict]) ->
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line. The address and the port are gradio's GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Serve the page, or draw its examples with --precompute.
+
+    The variables GRADIO_SERVER_NAME and GRADIO_SERVER_PORT set the address and the port.
+    """
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("--precompute", action="store_true", help=f"make the examples in {EXAMPLES.name}/ and stop")
     args = parser.parse_args(argv)
     models, problems = load_models(CHECKPOINTS)
     print("\n".join([*problems, f"{len(models)} models: {', '.join(model.name for model in models)}"]), flush=True)
     if args.precompute:
         if not models:
-            sys.exit(f"error: no checkpoint of {CHECKPOINTS} could be loaded, so no example can be drawn")
-        try:
-            return precompute(models, EXAMPLES)
-        except FileExistsError as error:
-            sys.exit(f"error: {error}")
+            raise ValueError(f"no checkpoint of {CHECKPOINTS} could be loaded, so no example can be drawn")
+        return precompute(models, EXAMPLES)
     try:
         examples = load_examples(EXAMPLES)
     except ValueError as error:
@@ -142,4 +145,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

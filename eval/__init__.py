@@ -1,4 +1,4 @@
-"""Evaluation of the checkpoints: sampling, distances, accuracy, CLIP score, latency, and the report made of them."""
+"""Evaluate checkpoints: samples, distances, accuracy, CLIP score, latency, and the report of these."""
 
 from pathlib import Path
 

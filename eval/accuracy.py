@@ -1,27 +1,25 @@
-"""Class accuracy and noun top-1 and top-5 of samples, by the bundled judge.
+"""Measure class accuracy and noun top-1 and top-5 accuracy of samples by the judge.
 
 python -m eval.accuracy --model checkpoints/student-8step --n 2000
 python -m eval.accuracy --model checkpoints/student-8step --n 2000 --prompts noun
 """
 
-import argparse
-
-from accelerate import PartialState
-
 from eval.cli.inputs import add_input_arguments, measure_repeatedly
-from eval.cli.run import run
+from eval.cli.parser import command_parser
 from eval.cli.show import show_result
 from eval.extractors.features import FeatureSet
 from eval.extractors.judge import judge_extractor
 from eval.measures.accuracy import measure_accuracy
+from eval.protocol import default_device
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m eval.accuracy", description=__doc__.splitlines()[0])
+    parser = command_parser("eval.accuracy", __doc__)
     add_input_arguments(parser)
     args = parser.parse_args(argv)
-    judge, device = judge_extractor(), PartialState().device
+    judge, device = judge_extractor(), default_device()
     result = measure_repeatedly(
         args, lambda images: measure_accuracy(FeatureSet(images, device), judge), labelled=True
     )
@@ -29,4 +27,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,32 +1,30 @@
-"""Frechet distance of samples or images to CIFAR-10, beside its floor, or to other images, by torch-fidelity.
+"""Measure the Frechet distance of samples or images to CIFAR-10 or to other images.
 
     python -m eval.fid --model checkpoints/student-1step
     python -m eval.fid --images outputs/one-step --extractor judge --reference test
     python -m eval.fid --pipeline OWNER/NAME --call '{"num_inference_steps": 100}' --extractor dinov2
     python -m eval.fid --images DIR --extractor inception --extractor-weights FILE --reference OTHER_DIR
 
-It is called FID only when the extractor is Inception. The floor is the distance of CIFAR-10's test set to its training
-set under the same extractor.
+torch-fidelity computes it; it is called FID only when the extractor is Inception. The floor beside it is the distance
+of CIFAR-10's test set to its training set under the same extractor.
 """
-
-import argparse
-
-from accelerate import PartialState
 
 from eval.cli.extractors import add_extractor_arguments, add_reference_argument, extractor_from_arguments
 from eval.cli.inputs import add_input_arguments, measure_repeatedly, planned_count
-from eval.cli.run import run
+from eval.cli.parser import command_parser
 from eval.cli.show import show_result
 from eval.extractors.features import FeatureSet
 from eval.extractors.statistics import reference_name, reference_statistics
 from eval.measures.frechet import distance_label, measure_frechet_distance
 from eval.metrics.bootstrap import check_resamples
 from eval.metrics.frechet import check_count
+from eval.protocol import default_device
+from mobilediff.command import run_command
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m eval.fid", description=__doc__.splitlines()[0])
+    parser = command_parser("eval.fid", __doc__)
     add_input_arguments(parser)
     add_extractor_arguments(parser)
     add_reference_argument(parser)
@@ -34,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.resamples:
         check_resamples(args.resamples)
-    extractor, device = extractor_from_arguments(args), PartialState().device
+    extractor, device = extractor_from_arguments(args), default_device()
     reference = reference_statistics(extractor, args.reference, args.data, device)
     if not args.images:  # before samples are drawn for nothing
         check_count(planned_count(args), len(reference.mu))
@@ -48,4 +46,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,25 +1,25 @@
-"""A grid of samples as a lossless PNG: rows are prompts, columns are seeds, pixels enlarged without smoothing.
+"""Draw a grid of samples as a lossless PNG: rows are prompts, columns are seeds.
 
     python -m eval.grid --model checkpoints/student-8step --output docs/grid.png
     python -m eval.grid --model checkpoints/student-8step --output nouns.png --prompts "a fire truck" --seeds 0 1 2
     python -m eval.grid --model checkpoints/teacher checkpoints/student --nouns 20 --output both.png
 
-Of several models each prompt has a row for each, in their order. --blocks 2 lays the second half of the prompts out
-beside the first.
+Pixels are enlarged without smoothing. With several models a prompt has a row for each, in their order. --blocks 2 lays
+the second half of the prompts out beside the first.
 """
 
-import argparse
 from itertools import pairwise
 from pathlib import Path
 
-from accelerate import PartialState
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.cli.run import run
+from eval.cli.parser import command_parser
+from eval.protocol import default_device
 from eval.samples.draw import draw
 from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import CLASS_NAMES, caption
+from mobilediff.command import run_command
 from mobilediff.files import atomic_path, check_png
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -35,7 +35,7 @@ def draw_grid(
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
 ) -> list[list[Image.Image]]:
-    """Draw one row of images a prompt, one image a seed; a seed is the same noise in every row."""
+    """Draw a row of images for each prompt; a seed is the same noise in every row."""
     call = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     rows = [draw(pipeline, name, seeds, prompt=[prompt] * len(seeds), **call) for prompt in prompts]
     return [[Image.fromarray(image) for image in row.permute(0, 2, 3, 1).contiguous().numpy()] for row in rows]
@@ -52,7 +52,7 @@ def check_scale(scale: int) -> None:
 
 
 def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str] | None = None) -> Image.Image:
-    """Lay images out, enlarged `scale` times by nearest neighbour, with a label left of each row.
+    """Lay images out, enlarged by nearest neighbour, with a label left of each row.
 
     Raises:
         ValueError: `scale` is below 1, rows of unequal length, or another number of labels than rows.
@@ -68,7 +68,7 @@ def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str
     grid = Image.new("RGB", (left + width * len(rows[0]), MARGIN + height * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
-            enlarged = image.resize((scale * image.width, scale * image.height), Image.NEAREST)
+            enlarged = image.resize((scale * image.width, scale * image.height), Image.Resampling.NEAREST)
             grid.paste(enlarged, (left + x * width, MARGIN + y * height))
     if labels:
         draw = ImageDraw.Draw(grid)
@@ -89,7 +89,7 @@ def side_by_side(blocks: list[Image.Image]) -> Image.Image:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m eval.grid", description=__doc__.splitlines()[0])
+    parser = command_parser("eval.grid", __doc__)
     parser.add_argument("--model", nargs="+", required=True, help="checkpoint folders, one row each for every prompt")
     parser.add_argument("--output", required=True, help="a PNG file")
     parser.add_argument("--prompts", nargs="+", help="one row each (default: the ten classes)")
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     if not 1 <= args.blocks <= count:
         raise ValueError(f"--blocks is {args.blocks}; accepted are 1 to the number of prompts, {count}")
     grids = []
-    pipelines = [load_sampler(folder, PartialState().device) for folder in args.model]
+    pipelines = [load_sampler(folder, default_device()) for folder in args.model]
     for model, pipeline in zip(args.model, pipelines, strict=True):
         prompts = [*(args.prompts or []), *(caption(name, pipeline.config.class_template) for name in names)]
         grids.append(draw_grid(pipeline, model, prompts, args.seeds, args.steps, args.guidance_scale))
@@ -129,4 +129,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

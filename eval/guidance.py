@@ -1,4 +1,4 @@
-"""Class accuracy and Frechet distance against guidance, solver and steps, under the bundled extractor.
+"""Measure class accuracy and Frechet distance against guidance, solver and steps, by the judge.
 
     python -m eval.guidance --model checkpoints/teacher --scales 1 2 3 5 7 --n 500 --plot docs/guidance.png
     python -m eval.guidance --model checkpoints/teacher --scales 2 --steps 25 50 --schedulers DDIMScheduler \\
@@ -10,16 +10,16 @@ upward: compare it along one sweep only.
 
 import argparse
 
-from accelerate import PartialState
-
-from eval.cli.run import run
+from eval.cli.parser import command_parser
 from eval.cli.show import keep_result
 from eval.extractors.judge import judge_extractor
 from eval.measures.guidance import COUNT, check_sweep, measure_guidance, sweep_points
+from eval.protocol import default_device
 from eval.reporting.plots import draw_guidance
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import DTYPES, resolve_settings
 from eval.samples.store import DEFAULT_SAMPLES
+from mobilediff.command import run_command
 from mobilediff.files import check_png
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
@@ -36,7 +36,7 @@ def parse_interval(text: str) -> list[float]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m eval.guidance", description=__doc__.splitlines()[0])
+    parser = command_parser("eval.guidance", __doc__)
     parser.add_argument("--model", required=True, help="a checkpoint folder of this project")
     parser.add_argument("--scales", nargs="+", type=float, default=list(SCALES), help="of guidance, from 1")
     parser.add_argument(
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.plot:
         check_png("--plot", args.plot)
-    judge, device = judge_extractor(), PartialState().device
+    judge, device = judge_extractor(), default_device()
     check_sweep(args.scales, args.n, judge)
     pipeline = load_sampler(args.model, device)
     settings = resolve_settings(pipeline, args.model, dtype=args.dtype, compiled=args.compile)
@@ -70,4 +70,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Parameters, multiply-accumulates, latency, throughput and memory of checkpoints and of peers, at batch 1 to 64.
+"""Measure size, latency, throughput and memory of checkpoints and peers, at batch 1 to 64.
 
     python -m eval.latency --model checkpoints/student-1step checkpoints/teacher --threads 2 --baseline teacher
     python -m eval.latency --model checkpoints/* --peers --batch-sizes 1 8 64 --json latency.json
@@ -13,17 +13,16 @@ runs, in calls of its own.
 import argparse
 from pathlib import Path
 
-from accelerate import PartialState
-
 from eval.benchmark.latency import MAX_BATCH_SIZE, check_options, measure_latency, speed_ups
 from eval.benchmark.peers import PEERS, load_peers
 from eval.benchmark.size import measure_size
-from eval.cli.run import run
+from eval.cli.parser import command_parser
 from eval.cli.show import keep_result
 from eval.cli.table import aligned
-from eval.protocol import folder_sha256
+from eval.protocol import default_device, folder_sha256
 from eval.samples.pipelines import load_sampler
 from eval.schema import LatencyResult
+from mobilediff.command import run_command
 
 FP32_BYTES = 4
 
@@ -39,7 +38,8 @@ def table(result: LatencyResult) -> str:
             row = [name, str(batch.protocol.batch_size), times.get("text_encoder", ""), times["network_call"]]
             row += [f"{network.fraction_of_peak:.1%}", times.get("vae_decoder", ""), times.get("image", "")]
             row += [f"{image.images_per_second:.2f}" if image else ""]
-            row += [f"{(image or network).peak_memory_bytes / 1e6:.1f}"]
+            memory = (image or network).peak_memory_bytes
+            row += [f"{memory / 1e6:.1f}" if memory is not None else ""]
             row += [f"{result.models[name].weights_memory_bytes / 1e6:.1f}"]
             if result.baseline:
                 row += [f"{batch.times_faster[name]:.2f}" if image else ""]
@@ -53,7 +53,7 @@ def legend(result: LatencyResult) -> list[str]:
     lines = [
         "Times are ms a call, median / 90th percentile. Of peak: the network call's fraction of the machine's fp32 "
         f"matrix product ({peaks} GFLOP/s).",
-        "Peak MB: what the call allocates beyond the weights, of the image, or of the network where there is none.",
+        "Peak MB: memory that a call allocates beyond the weights, for an image, or for the network without one.",
     ]
     if result.baseline:
         lines.append(f"x {result.baseline}: how many times faster an image is, at the same batch size.")
@@ -88,10 +88,10 @@ def named_models(models: list[str], peers: list[str], baseline: str | None) -> t
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
-    parser = argparse.ArgumentParser(prog="python -m eval.latency", description=__doc__.splitlines()[0])
+    parser = command_parser("eval.latency", __doc__)
     parser.add_argument("--model", nargs="+", default=[], help="checkpoint folders")
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), help="peers by name (default of --peers: all)")
-    parser.add_argument("--baseline", help="what speed is compared with: a folder, or what is measured by its name")
+    parser.add_argument("--baseline", help="compare speeds with this model: a folder, or the name of a measured one")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], help=f"images a call, to {MAX_BATCH_SIZE}")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each part")
@@ -109,23 +109,25 @@ def measure_all(args: argparse.Namespace) -> dict:
     """Measure sizes and timings of the models of the command line.
 
     Returns:
-        `models`: by name, `weights` ("checkpoint" or "random") and what `measure_size` or `Peer.size` gives, and
+        `models`: by name, `weights` ("checkpoint" or "random"), the counts of `measure_size` or `Peer.size`, and
         `weights_memory_bytes` in fp32; `batches`: for each batch size the result of `measure_latency` and, with a
         baseline, `times_faster`; `baseline`.
     """
-    device = PartialState().device
-    models = {name: load_sampler(folder, device) for name, folder in args.folders.items()}
-    sizes = {}
-    for name, pipeline in models.items():
+    device = default_device()
+    pipelines = {name: load_sampler(folder, device) for name, folder in args.folders.items()}
+    peers, sizes = load_peers(args.peers, device), {}
+    for name, pipeline in pipelines.items():
         folder = args.folders[name]
         sizes[name] = {"weights": "checkpoint", "model_sha256": folder_sha256(folder)} | measure_size(pipeline, folder)
-    for name, peer in load_peers(args.peers, device).items():
-        models[name], sizes[name] = peer, {"weights": "random"} | peer.size()
+    for name, peer in peers.items():
+        sizes[name] = {"weights": "random"} | peer.size()
     for size in sizes.values():
         size["weights_memory_bytes"] = FP32_BYTES * size["params_total"]
     batches = []
     for batch_size in args.batch_sizes:
-        batch = measure_latency(models, args.threads, args.rounds, args.max_seconds, batch_size, memory=True)
+        batch = measure_latency(
+            pipelines | peers, args.threads, args.rounds, args.max_seconds, batch_size, memory=True
+        )
         if args.baseline:
             batch["times_faster"] = speed_ups(batch["models"], args.baseline)
         batches.append(batch)
@@ -140,4 +142,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Protocol of a measurement: hashes, library versions, device."""
+"""State a measurement's protocol: hashes, library versions, device."""
 
 import hashlib
 import platform
@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 SAMPLING_LIBRARIES = ("torch", "diffusers", "transformers")
 LIBRARIES = (*SAMPLING_LIBRARIES, "torchvision", "accelerate", "torch-fidelity", "open-clip-torch", "numpy", "pillow")
@@ -44,14 +45,14 @@ def folder_sha256(folder: str | Path, suffixes: tuple[str, ...] = HASHED_SUFFIXE
 
 
 def tensor_sha256(tensor: torch.Tensor) -> str:
-    """Hash a tensor's shape, dtype and contents, SHA-256, hexadecimal."""
+    """Hash the shape, dtype and contents of a tensor of any shape, SHA-256, hexadecimal."""
     digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def state_dict_sha256(model: torch.nn.Module) -> str:
-    """Hash the names and contents of a model's tensors, SHA-256, for weights that are no single file."""
+    """Hash the names and contents of a model's tensors, SHA-256, hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor_sha256(tensor)}\n".encode())
@@ -66,6 +67,11 @@ def seed_range(seed: int, n: int) -> str:
 def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     """Return the versions that can move a figure, by distribution name."""
     return {name: version(name) for name in names}
+
+
+def default_device() -> torch.device:
+    """Return the device that accelerate gives this process."""
+    return PartialState().device  # pyright: ignore[reportReturnType] - None only before it is made
 
 
 def device_description(device: torch.device | str) -> dict:

@@ -1,20 +1,17 @@
-"""Statistics of an extractor's features over reference images, kept with the hashes of what made them.
+"""Compute statistics of an extractor's features over reference images, and keep them on disk.
 
     python -m eval.reference --data DIR        # the judge's, the bundled CLIP's score of real images, and their nouns
     python -m eval.reference --images DIR --extractor dinov2 --output outputs/mine.safetensors
 
-The first ship as eval/weights/reference/{train,test}.safetensors, clip_score.json and
-noun_counts.json. A file of statistics holds mean
-and covariance, and the features of the first images in float16.
+The first command's results ship as eval/weights/reference/{train,test}.safetensors, clip_score.json and
+noun_counts.json. A file of statistics holds mean and covariance, the features of the first images in float16, and the
+hashes of extractor and images.
 """
 
-import argparse
 from pathlib import Path
 
-from accelerate import PartialState
-
 from eval.cli.extractors import add_extractor_arguments
-from eval.cli.run import run
+from eval.cli.parser import command_parser
 from eval.extractors.base import Extractor
 from eval.extractors.choose import choose_extractor
 from eval.extractors.clip import bundled_clip
@@ -26,16 +23,18 @@ from eval.extractors.statistics import (
     save_reference,
 )
 from eval.measures.clip_score import SHIPPED_REAL_SCORE, score_real_images
+from eval.protocol import default_device
 from eval.samples.images import ImageSet, real_images, resized
 from eval.samples.prompts import DEFAULT_TEMPLATE, SHIPPED_NOUN_COUNTS, write_noun_counts
+from mobilediff.command import run_command
 from mobilediff.data import SPLITS
 from mobilediff.files import write_json
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m eval.reference", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", help="train, test, a folder of images or an npz file (default: what is shipped)")
+    parser = command_parser("eval.reference", __doc__)
+    parser.add_argument("--images", help="train, test, a folder of images or an npz file (default: all shipped files)")
     parser.add_argument("--output", help=f"of --images: the file of statistics, ends in {STATISTICS_SUFFIX}")
     add_extractor_arguments(parser)
     parser.set_defaults(extractor="judge")
@@ -59,18 +58,18 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _write_statistics(extractor: Extractor, images: ImageSet, file: str | Path) -> None:
-    statistics = compute_reference(extractor, images, PartialState().device)
+    statistics = compute_reference(extractor, images, default_device())
     save_reference(statistics, file)
-    count, dim = statistics.features.shape
+    count, dim = statistics.kept_features().shape
     print(f"{file}: {statistics.n} images, {dim} features, those of the first {count} images kept")
 
 
 def write_real_clip_score(data: str | Path | None) -> None:
-    """Write the score of real images under the bundled CLIP and the pipeline's own template of prompts."""
+    """Write the bundled CLIP's score of real images, with the pipeline's own template."""
     score = score_real_images(bundled_clip(), DEFAULT_TEMPLATE, data)
     write_json(SHIPPED_REAL_SCORE, score)
     print(f"{SHIPPED_REAL_SCORE}: {score['clip_score_real']:.2f} over {score['real_n']} images")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,8 +1,9 @@
-"""Models of the written results, the report's file and each command's JSON; their JSON Schema is made from them.
+"""Define the written results as models: the report's file and each command's JSON.
 
     python -m eval.schema        # writes eval/results.schema.json anew
 
-Figures whose names depend on the extractor, and settings of a sampler, are extra keys of their model.
+The JSON Schema is made from these models. Figures whose names depend on the extractor, and settings of a sampler, are
+extra keys of their model.
 """
 
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from mobilediff.files import read_json, write_json
 
@@ -37,13 +38,13 @@ Versions = dict[str, str]
 
 
 class Model(BaseModel):
-    """A frozen model without further keys."""
+    """Refuse changes, unknown keys, other types and values that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Machine(Model):
-    """Device, threads and library versions of a measurement."""
+    """Describe the device, threads and library versions of a measurement."""
 
     device: str
     device_name: str
@@ -52,7 +53,7 @@ class Machine(Model):
 
 
 class Samples(Model):
-    """Protocol of the measured images, with every setting of the sampler that drew them."""
+    """Describe the measured images, with every setting of the sampler that drew them."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -73,7 +74,7 @@ class Samples(Model):
 
 
 class Interval(Model):
-    """Confidence interval of a figure."""
+    """Hold the confidence interval of a figure."""
 
     low: float
     high: float
@@ -82,7 +83,7 @@ class Interval(Model):
 
 
 class ExtractorProtocol(Machine):
-    """Extractor, device and versions of a measurement; `clip_model` of an open_clip extractor."""
+    """Describe extractor, device and versions of a measurement; `clip_model` is of an open_clip extractor."""
 
     extractor: str
     extractor_sha256: Sha256
@@ -91,7 +92,7 @@ class ExtractorProtocol(Machine):
 
 
 class ReferenceProtocol(ExtractorProtocol):
-    """Extractor and reference images of a measurement; the last three where a command states them."""
+    """Describe extractor and reference images; the last three fields where a command states them."""
 
     reference: str
     reference_n: PositiveInt
@@ -103,7 +104,7 @@ class ReferenceProtocol(ExtractorProtocol):
 
 
 class ClipProtocol(Machine):
-    """CLIP and captions of a measurement; the real images and the scale of a CLIP score."""
+    """Describe CLIP and captions, and for a CLIP score the real images and the scale."""
 
     clip_model: str
     clip_sha256: Sha256
@@ -115,7 +116,7 @@ class ClipProtocol(Machine):
 
 
 class Measured(Model):
-    """Number of images, intervals and protocols: a part of every section and result on images."""
+    """Hold number of images, intervals and protocols, a part of every section on images."""
 
     n: PositiveInt
     intervals: dict[str, Interval] = {}
@@ -124,7 +125,7 @@ class Measured(Model):
 
 
 class Nouns(Model):
-    """Noun accuracies of the judge, over `noun_n` images with a known noun of the judge's `nouns`."""
+    """Hold the judge's accuracies among `nouns` nouns, over `noun_n` images with known nouns."""
 
     noun_top1: Fraction | None = None
     noun_top5: Fraction | None = None
@@ -133,7 +134,7 @@ class Nouns(Model):
 
 
 class Accuracy(Measured, Nouns):
-    """Class and noun accuracies of the judge."""
+    """Hold class and noun accuracies by the judge."""
 
     protocol: ExtractorProtocol
     class_accuracy: Fraction
@@ -141,7 +142,7 @@ class Accuracy(Measured, Nouns):
 
 
 class Distance(Measured, Nouns):
-    """Frechet distance, under the extractor's key `frechet_...`, and the judge's accuracies of labelled images."""
+    """Hold a Frechet distance, under the extractor's key `frechet_...`, and accuracies of labelled images."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float] = Field(init=False)
@@ -153,13 +154,14 @@ class Distance(Measured, Nouns):
 
     @model_validator(mode="after")
     def _name_one_distance(self) -> "Distance":
-        if len(self.model_extra) != 1 or not next(iter(self.model_extra)).startswith("frechet_"):
-            raise ValueError(f"one key frechet_... is needed, not {', '.join(self.model_extra) or 'none'}")
+        keys = list(self.__pydantic_extra__)
+        if len(keys) != 1 or not keys[0].startswith("frechet_"):
+            raise ValueError(f"one key frechet_... is needed, not {', '.join(keys) or 'none'}")
         return self
 
 
 class JudgeDistance(Measured, Nouns):
-    """Frechet distance of the judge's features, its floor, and the judge's accuracies."""
+    """Hold the Frechet distance of the judge's features, its floor, and accuracies."""
 
     frechet_distance_judge: float
     floor: float
@@ -169,14 +171,14 @@ class JudgeDistance(Measured, Nouns):
 
 
 class OtherDistance(Distance):
-    """Frechet distance of another extractor: `figure` is its key, `label` its name in a table."""
+    """Hold another extractor's Frechet distance: `figure` is its key, `label` its name in tables."""
 
     label: str
     figure: str
 
 
 class Histogram(Model):
-    """Counts of nearest distances in bins between `edges`."""
+    """Count nearest distances in bins between `edges`."""
 
     edges: list[float]
     samples: list[NonNegativeInt]
@@ -184,7 +186,7 @@ class Histogram(Model):
 
 
 class Copies(Model):
-    """Nearest training distances of samples beside those of test images; see `compare_nearest`."""
+    """Compare nearest training distances of samples and test images; see `compare_nearest`."""
 
     copy_fraction: Fraction
     copy_threshold: NonNegativeFloat
@@ -199,7 +201,10 @@ class Copies(Model):
 
 
 class Quality(Measured):
-    """Figures of features beyond mean and covariance; kernel distance and score by the extractor's names."""
+    """Hold figures of features beyond mean and covariance.
+
+    Kernel distance and score have the names that the extractor gives them.
+    """
 
     kernel_distance_mean: float | None = None
     kernel_distance_std: NonNegativeFloat | None = None
@@ -223,14 +228,14 @@ class Quality(Measured):
 
 
 class JudgeQuality(Quality):
-    """The judge's figures with copies, as the report has them."""
+    """Hold the judge's figures, copies among them, as in the report."""
 
-    kernel_distance_mean: float
-    copies: Copies
+    kernel_distance_mean: float  # pyright: ignore[reportGeneralTypeIssues] - required again
+    copies: Copies  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class ClipScore(Measured):
-    """CLIP score of images with their prompts, beside that of real images."""
+    """Hold the CLIP score of images with their prompts, beside that of real images."""
 
     clip_score: Cosine100
     clip_cosine: float
@@ -240,7 +245,7 @@ class ClipScore(Measured):
 
 
 class Timing(Model):
-    """Timed calls of one part of a model."""
+    """Hold the times of calls of one part of a model."""
 
     median_ms: PositiveFloat
     p90_ms: PositiveFloat
@@ -251,7 +256,7 @@ class Timing(Model):
 
 
 class TimingProtocol(Machine):
-    """Batch, rounds and machine of timings, and the models that took turns."""
+    """Describe batch, rounds and machine of timings, and the models that took turns."""
 
     batch_size: PositiveInt
     dtype: str
@@ -266,7 +271,7 @@ class TimingProtocol(Machine):
 
 
 class Parts(Model):
-    """Timings of one model's parts; a peer may have its network call alone."""
+    """Hold the timings of one model's parts; a peer may have its network call alone."""
 
     text_encoder: Timing | None = None
     network_call: Timing
@@ -275,7 +280,7 @@ class Parts(Model):
 
 
 class Latency(Parts):
-    """Timings of one model at one batch size, and how many times faster than the baseline it makes an image."""
+    """Hold one model's timings at one batch size, and its speed-up over the baseline."""
 
     times_faster: PositiveFloat | None = None
     baseline: str | None = None
@@ -283,13 +288,13 @@ class Latency(Parts):
 
 
 class Throughput(Model):
-    """Timings of one model at several batch sizes."""
+    """Hold one model's timings at several batch sizes."""
 
     batches: Annotated[list[Latency], Field(min_length=1)]
 
 
 class Size(Model):
-    """Parameters, multiply-accumulates and bytes of a model; a peer has those that apply."""
+    """Count parameters, multiply-accumulates and bytes of a model; a peer has those that apply."""
 
     source: str | None = None
     params_unet: PositiveInt
@@ -307,7 +312,7 @@ class Size(Model):
 
 
 class Record(Model):
-    """Sections of one row of the report; those of other extractors' distances are keys `frechet_distance NAME`."""
+    """Hold the sections of one row; other extractors' distances are keys `frechet_distance NAME`."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, OtherDistance] = Field(init=False)
@@ -348,12 +353,12 @@ class Record(Model):
 
     @property
     def other_distances(self) -> dict[str, OtherDistance]:
-        """Sections of other extractors' distances, by key."""
-        return self.model_extra
+        """Collect the sections of other extractors' distances, by key."""
+        return self.__pydantic_extra__
 
 
 class Results(Model):
-    """The report's file: records by row."""
+    """Hold the report's file: records by row."""
 
     schema_number: Literal[5] = Field(alias="schema")
     records: dict[str, Record]
@@ -364,7 +369,7 @@ class Results(Model):
 
 
 class Spread(Model):
-    """A figure of several sets of samples."""
+    """Summarise a figure over several sets of samples."""
 
     values: list[float]
     mean: float
@@ -372,7 +377,7 @@ class Spread(Model):
 
 
 class Repeats(Model):
-    """First seeds of several sets of samples, and the spread of each figure by its key."""
+    """Hold first seeds of several sets of samples, and each figure's spread by key."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Spread] = Field(init=False)
@@ -381,38 +386,38 @@ class Repeats(Model):
 
 
 class Result(Model):
-    """The result of one command on one or, with `repeats`, several sets of images."""
+    """Hold one command's result on one or, with `repeats`, several sets of images."""
 
     schema_number: Literal[5] = Field(alias="schema")
     repeats: Repeats | None = None
 
 
 class AccuracyResult(Result, Accuracy):
-    """Result of eval.accuracy."""
+    """Hold the result of eval.accuracy."""
 
     command: Literal["eval.accuracy"]
 
 
 class ClipScoreResult(Result, ClipScore):
-    """Result of eval.clip_score."""
+    """Hold the result of eval.clip_score."""
 
     command: Literal["eval.clip_score"]
 
 
 class DistanceResult(Result, Distance):
-    """Result of eval.fid."""
+    """Hold the result of eval.fid."""
 
     command: Literal["eval.fid"]
 
 
 class QualityResult(Result, Quality):
-    """Result of eval.quality."""
+    """Hold the result of eval.quality."""
 
     command: Literal["eval.quality"]
 
 
 class ReconstructionResult(Result, Distance):
-    """Result of eval.reconstruction."""
+    """Hold the result of eval.reconstruction."""
 
     command: Literal["eval.reconstruction"]
     psnr: PositiveFloat
@@ -420,7 +425,7 @@ class ReconstructionResult(Result, Distance):
 
 
 class RetrievalResult(Result, Measured, Nouns):
-    """Result of eval.retrieval: accuracies over images, and over phrasings by the phrasing's name."""
+    """Hold the result of eval.retrieval: accuracies over images, and by phrasing over nouns."""
 
     command: Literal["eval.retrieval"]
     protocol: ClipProtocol
@@ -430,7 +435,7 @@ class RetrievalResult(Result, Measured, Nouns):
 
 
 class GuidancePoint(Model):
-    """One point of a sweep."""
+    """Hold one point of a sweep."""
 
     scheduler: str
     num_inference_steps: PositiveInt
@@ -443,7 +448,7 @@ class GuidancePoint(Model):
 
 
 class GuidanceResult(Model):
-    """Result of eval.guidance."""
+    """Hold the result of eval.guidance."""
 
     schema_number: Literal[5] = Field(alias="schema")
     command: Literal["eval.guidance"]
@@ -453,7 +458,7 @@ class GuidanceResult(Model):
 
 
 class MeasuredSize(Size):
-    """Size of a model that eval.latency measured, and its weights in memory, fp32."""
+    """Count the size of a model in eval.latency, and its weights in memory, fp32."""
 
     weights: Literal["checkpoint", "random"]
     model_sha256: Sha256 | None = None
@@ -461,7 +466,7 @@ class MeasuredSize(Size):
 
 
 class LatencyBatch(Model):
-    """Timings of all models at one batch size."""
+    """Hold the timings of all models at one batch size."""
 
     models: dict[str, Parts]
     protocol: TimingProtocol
@@ -469,7 +474,7 @@ class LatencyBatch(Model):
 
 
 class LatencyResult(Model):
-    """Result of eval.latency."""
+    """Hold the result of eval.latency."""
 
     schema_number: Literal[5] = Field(alias="schema")
     command: Literal["eval.latency"]
@@ -493,7 +498,7 @@ COMMAND_RESULT = TypeAdapter(CommandResult)
 
 
 def _refusal(refused: str, error: ValidationError) -> ValueError:
-    """An error that names the first place in the content."""
+    """Make an error that names the first refused place in the content."""
     first = error.errors()[0]
     place = "/".join(map(str, first["loc"])) or "the file"
     return ValueError(f"{refused}: {place}: {first['msg'][:200]}")
@@ -540,7 +545,9 @@ def check_result(command: str, content: dict) -> CommandResult:
 
 def json_schema() -> dict:
     """Make the JSON Schema of the report's file and of a command's result, under $defs."""
-    models = [(model, "validation") for model in (Results, *get_args(get_args(CommandResult)[0]))]
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (model, "validation") for model in (Results, *get_args(get_args(CommandResult)[0]))
+    ]
     title = "Results of eval: the report's file (Results), and the result of each command"
     return models_json_schema(models, title=title)[1]
 

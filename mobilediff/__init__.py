@@ -1,4 +1,4 @@
-"""mobilediff: small text-to-image diffusion models on CIFAR-10, from teacher to one step."""
+"""Draw CIFAR-10 images from text with small diffusion models, from teacher to one step."""
 
 import importlib
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Captions for CIFAR-10: ten class names, 396 nouns, and the templates and phrasings that turn them into sentences."""
+"""Make captions for CIFAR-10 from ten class names, 396 nouns, templates and phrasings."""
 
 import json
 import random
@@ -17,20 +17,27 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @cache
 def load_nouns() -> dict[str, int]:
-    """The nouns that CIFAR-10's images were searched with, in a fixed order, each with its class index 0..9."""
+    """Load the nouns that CIFAR-10's images were searched with, each with its class index.
+
+    Returns:
+        Noun -> class index 0..9, in a fixed order.
+    """
     return json.loads((Path(__file__).parent / "nouns.json").read_text(encoding="utf-8"))
 
 
 def caption(noun: str, template: str) -> str:
-    """Fill a template with a noun, as `{noun}` or `{}`, and the article that fits it, as `{article}`."""
+    """Fill a template with a noun, as `{noun}` or `{}`, and its article, as `{article}`."""
     return template.format(noun, noun=noun, article="an" if noun[0] in "aeiou" else "a")
 
 
 def phrasing(noun: str, generator: random.Random) -> str:
-    """The noun as someone else might ask for it: other words around it, among them ones that mean nothing.
+    """Phrase a noun as someone else might, with meaningless words among those around it.
 
-    The meaningless words stand for all those that the captions do not hold: what encodes the phrase is to find the
-    noun in it.
+    The meaningless words represent all words that no caption holds: a text encoder learns to find the noun among them.
+
+    Args:
+        noun: kept whole, sometimes in the plural.
+        generator: of the choice of words.
     """
 
     def meaningless() -> str:
@@ -50,7 +57,7 @@ def phrasing(noun: str, generator: random.Random) -> str:
 
 
 class CaptionBank:
-    """Every caption that training can draw, so that each is encoded once.
+    """Hold every caption that training can draw, so that each is encoded once.
 
     `texts` holds the nouns' captions, then the classes' captions, then the null prompt; `draw` picks rows of it. A
     name has a caption a template, then its phrasings.
@@ -75,7 +82,7 @@ class CaptionBank:
     def phrase(
         self, names: torch.Tensor, generator: torch.Generator, phrasing_probability: float = 0.0
     ) -> torch.Tensor:
-        """A caption of each name, in a random template or, with some probability, in a random phrasing.
+        """Draw a caption of each name, in a random template or a random phrasing.
 
         Args:
             names: 0 to `num_nouns` - 1 for the nouns, then the classes, [N].
@@ -86,7 +93,7 @@ class CaptionBank:
             Rows of `texts`, int64 [N].
 
         Raises:
-            ValueError: phrasings are wanted of a bank without any.
+            ValueError: `phrasing_probability` is not 0, and the bank has no phrasings.
         """
         if phrasing_probability and not self.num_phrasings:
             raise ValueError(f"phrasing_probability is {phrasing_probability}, but num_phrasings is 0")
@@ -105,7 +112,7 @@ class CaptionBank:
         null_probability: float = 0.0,
         phrasing_probability: float = 0.0,
     ) -> torch.Tensor:
-        """One caption an image: its noun's or its class's, in a random template or phrasing, or the null prompt.
+        """Draw a caption for each image, of its noun or class, or the null prompt.
 
         Args:
             labels: class indices 0..9, [N].
@@ -117,6 +124,9 @@ class CaptionBank:
 
         Returns:
             Rows of `texts`, int64 [N].
+
+        Raises:
+            ValueError: as in `phrase`.
         """
         draws = torch.rand(2, len(labels), generator=generator, device=labels.device)
         by_class = (draws[0] < class_probability) | (noun_ids < 0)

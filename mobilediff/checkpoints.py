@@ -1,4 +1,4 @@
-"""Loading a checkpoint folder with the package's own classes, after a look at whether its files are whole."""
+"""Load checkpoint folders with the package's own classes, damaged files refused."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -17,7 +17,10 @@ PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
 def checkpoint_names(root: str | Path) -> list[str]:
-    """Names of the checkpoint folders directly inside `root`, sorted; none if there is no such folder."""
+    """List the names of the checkpoint folders directly inside `root`, sorted.
+
+    The list is empty if there is no such folder.
+    """
     return sorted(index.parent.name for index in Path(root).glob(f"*/{INDEX_NAME}"))
 
 
@@ -43,7 +46,7 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
     VAE are in channels_last.
 
     Args:
-        folder: what `mobilediff.export.export_pipeline` wrote.
+        folder: written by `mobilediff.export.export_pipeline`.
         dtype: of the weights in memory; they are stored in float16.
 
     Raises:
@@ -75,14 +78,20 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
 
 
 def load_component(cls: type, folder: str | Path):
-    """A network of the class `cls` (diffusers' or transformers') from its folder, in evaluation mode.
+    """Load a network of the class `cls` from its folder, in evaluation mode.
+
+    Args:
+        cls: a model class of diffusers, transformers or this package.
+        folder: written by its `save_pretrained`.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: a file of it is missing or damaged, or lacks tensors, which the libraries fill with random numbers.
     """
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder} does not exist: expected what {cls.__name__}.save_pretrained writes")
+        raise FileNotFoundError(
+            f"{folder} does not exist: expected a folder that {cls.__name__}.save_pretrained wrote"
+        )
     try:
         network, loading = cls.from_pretrained(folder, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -93,15 +102,16 @@ def load_component(cls: type, folder: str | Path):
 
 
 def load_vae(folder: str | Path) -> VAE:
-    """A VAE of the class that its config names; errors as in `load_component`.
+    """Load a VAE of the class that its config names.
 
     Raises:
-        ValueError: the config names another class, or none.
+        FileNotFoundError: there is no such folder, or no config in it.
+        ValueError: the config names no class of `VAE_CLASSES`, or as in `load_component`.
     """
     config = Path(folder, "config.json")
     if not config.is_file():
         missing = config if Path(folder).is_dir() else folder
-        raise FileNotFoundError(f"{missing} does not exist: expected what a VAE's save_pretrained writes")
+        raise FileNotFoundError(f"{missing} does not exist: expected a folder that a VAE's save_pretrained wrote")
     name = read_json(config).get("_class_name")
     if name not in VAE_CLASSES:
         raise ValueError(f"{config}: _class_name is {name!r}; accepted are {', '.join(VAE_CLASSES)}")
@@ -109,7 +119,7 @@ def load_vae(folder: str | Path) -> VAE:
 
 
 def encoder_tensors(vae: VAE) -> dict[str, torch.Tensor]:
-    """The weights that an image's latents come from, by name: all but the decoder's."""
+    """Collect the weights that encode images, by name, of any shape: all but the decoder's."""
     decoding = ("decoder.", "post_quant_conv.")
     return {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith(decoding)}
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 in memory: uint8 images, class labels and the noun of each image, from a folder or the hub."""
+"""Load CIFAR-10 into memory: images, class labels and nouns, from a folder or the hub."""
 
 import io
 import os
@@ -22,7 +22,7 @@ TRAIN_BATCHES = 5  # of the official python batches
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images with their labels, decoded once.
+    """Hold decoded images with their labels.
 
     Attributes:
         images: uint8, [N, 3, R, R].
@@ -38,12 +38,12 @@ class ImageDataset:
         return len(self.images)
 
     def head(self, count: int) -> "ImageDataset":
-        """The first `count` images."""
+        """Take the first `count` images with their labels."""
         return ImageDataset(self.images[:count], self.labels[:count], self.noun_ids[:count])
 
 
 def data_source(source: str | Path | None) -> str | Path | None:
-    """Return the source of CIFAR-10, that of the variable MOBILEDIFF_DATA where none is given; None without either."""
+    """Return the source of CIFAR-10: `source`, else the variable MOBILEDIFF_DATA, else None."""
     return source or os.environ.get(DATA_VARIABLE)
 
 
@@ -75,9 +75,8 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
     else:
         images, labels, filenames = _read_hub(str(source), split)
     if resolution != images.shape[1]:
-        images = np.stack(
-            [np.asarray(Image.fromarray(image).resize((resolution,) * 2, Image.LANCZOS)) for image in images]
-        )
+        size, lanczos = (resolution, resolution), Image.Resampling.LANCZOS
+        images = np.stack([np.asarray(Image.fromarray(image).resize(size, lanczos)) for image in images])
     return ImageDataset(
         images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),  # NHWC -> NCHW
         labels=torch.tensor(labels, dtype=torch.int64),
@@ -129,7 +128,7 @@ def _decode(encoded: list[bytes]) -> np.ndarray:
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Reads the official batches, which are pickles, and builds numpy arrays and nothing else."""
+    """Read the official batches, which are pickles, into numpy arrays and nothing else."""
 
     ALLOWED = {
         ("numpy", "ndarray"),
@@ -173,7 +172,7 @@ def _read_hub(name: str, split: str):
 
 
 def _noun_ids(filenames: list[str] | None, count: int) -> torch.Tensor:
-    """ "fire_truck_s_000123.png" -> the index of "fire truck"; -1 where the stem is not a known noun."""
+    """Look up nouns: "fire_truck_s_000123.png" has the index of "fire truck", an unknown stem -1; int64 [N]."""
     if filenames is None:
         return torch.full((count,), -1, dtype=torch.int64)
     index = {noun: i for i, noun in enumerate(load_nouns())}

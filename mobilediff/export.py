@@ -1,4 +1,4 @@
-"""Write a pipeline as a folder that loads anywhere: weights in float16, configs, and the code that they need.
+"""Write a pipeline as a folder that loads anywhere: float16 weights, configs and code.
 
     python -m mobilediff.export --model runs/one-step/export --output checkpoints/student-1step
 
@@ -25,15 +25,16 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.checkpoints import INDEX_NAME, encoder_tensors, load_component, load_pipeline, load_vae, read_index
+from mobilediff.command import run_command
 from mobilediff.files import atomic_folder, atomic_path, write_json
 from mobilediff.model_card import model_card
 from mobilediff.pipeline import CLASS_NAMES, CODE_HASH, PACKAGE_MODULES, MobileDiffusionPipeline
 from mobilediff.schedulers.compatible import choose_scheduler
 
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents
-# What diffusers and transformers note in a config when a component is loaded from a folder.
+# Keys that diffusers and transformers add to a config when they load a component from a folder.
 ORIGIN_KEYS = ("_name_or_path", "is_local", "local_files_only")
-# What a class adds to its config and, when a component is loaded from it, warns about.
+# Keys that a class adds to its config, and warns about when a component is loaded from it.
 DERIVED_KEYS = {"AutoencoderTiny": ("block_out_channels",)}
 
 
@@ -43,7 +44,7 @@ def export_pipeline(
     card: str | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> Path:
-    """Write `pipeline` to `folder`, which takes the place of an older one once it is complete.
+    """Write `pipeline` to `folder`, which replaces an older one once it is complete.
 
     The folder loads with `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` where this package is
     not installed, and with `MobileDiffusionPipeline.from_pretrained(folder)` where it is.
@@ -86,7 +87,7 @@ def _cast_weights(file: Path, dtype: torch.dtype) -> None:
 
 
 def _tidy_config(file: Path) -> None:
-    """Drop from a config where its component was loaded from, and what the component's class derives."""
+    """Drop a config's `ORIGIN_KEYS` and the `DERIVED_KEYS` of its class."""
     content = json.loads(file.read_text(encoding="utf-8"))
     dropped = (*ORIGIN_KEYS, *DERIVED_KEYS.get(content.get("_class_name"), ()))
     kept = {key: value for key, value in content.items() if key not in dropped}
@@ -95,7 +96,7 @@ def _tidy_config(file: Path) -> None:
 
 
 def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
-    """Copy the source of the classes that no library has into a checkpoint, and name the copies in its index."""
+    """Copy the code of classes that no library has into a checkpoint, and index it."""
     classes = {"_class_name": type(pipeline)}
     for name, component in pipeline.components.items():
         if type(component).__module__.split(".")[0] not in LOADABLE_CLASSES:
@@ -108,10 +109,10 @@ def _ship_code(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
 
 
 def refresh_code(folders: Iterable[str | Path]) -> None:
-    """Replace the code inside checkpoints by this package's, under the names that an export gives it.
+    """Replace the code inside checkpoints by this package's, named as in an export.
 
-    Each file is replaced in one piece, and code under another name goes last: a kill in between leaves checkpoints
-    that load. Weights, configs, cards and other files stay as they are.
+    Each file is replaced in one piece, and code under another name is deleted last: a kill in between leaves
+    checkpoints that load. Weights, configs, cards and other files stay as they are.
 
     Raises:
         FileNotFoundError: one of `folders` is no checkpoint; none has been changed.
@@ -130,7 +131,7 @@ def refresh_code(folders: Iterable[str | Path]) -> None:
 
 
 def _shipped_classes(folder: Path) -> dict[str, type]:
-    """The classes of this package that the index of a checkpoint names, by its keys."""
+    """Look up the classes of this package that a checkpoint's index names, by key."""
     package = PACKAGE_MODULES | {MobileDiffusionPipeline.__name__: MobileDiffusionPipeline.__module__}
     index, classes = read_index(folder), {}
     for name, value in ({"_class_name": None} | index).items():
@@ -150,20 +151,22 @@ def _code_folder(folder: Path, name: str) -> Path:
 
 
 def _copy_source(cls: type, folder: Path) -> list[str]:
-    """Copy the file that defines `cls`, and return its entry in the index, such as ["mobile_unet", "MobileUNet"]."""
+    """Copy the file that defines `cls`; returns its index entry, such as ["mobile_unet", "MobileUNet"]."""
     source = Path(inspect.getfile(cls))
-    module = CODE_HASH.sub("", source.stem)  # which the code of a checkpoint carries once it is loaded
+    module = CODE_HASH.sub("", source.stem)  # code that was loaded from a checkpoint has the hash in its name
     with atomic_path(folder / f"{module}.py") as temporary:
         shutil.copyfile(source, temporary)
     return [module, cls.__name__]
 
 
 def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:
-    """Condition the network on another text encoder of the same widths, which was trained to keep what it learnt from.
+    """Replace the pipeline's text encoder and tokenizer by those of a folder.
+
+    The new text encoder is one that was trained to keep the old one's outputs (`lambda_keep` of the stage `clip`).
 
     Raises:
         FileNotFoundError: `folder` holds no `text_encoder`.
-        ValueError: its weights are damaged, or its widths are others.
+        ValueError: its weights are damaged, or its widths differ from the old one's.
     """
     text_encoder = load_component(CLIPTextModelWithProjection, Path(folder, "text_encoder"))
     for name in ("hidden_size", "projection_dim", "max_position_embeddings"):
@@ -175,7 +178,9 @@ def replace_text_encoder(pipeline: MobileDiffusionPipeline, folder: str | Path) 
 
 
 def replace_vae(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:
-    """Decode with another VAE for the same latents, such as the stages `decoder` and `tiny_vae` train.
+    """Replace the pipeline's VAE by one for the same latents.
+
+    The stages `decoder` and `tiny_vae` train such VAEs.
 
     Raises:
         FileNotFoundError: `folder` holds no VAE.
@@ -200,7 +205,7 @@ def _check_same_encoder(known: AutoencoderKL, vae: AutoencoderKL, folder: str | 
 
 
 def _check_decoded_alike(pipeline: MobileDiffusionPipeline, vae: torch.nn.Module, folder: str | Path) -> None:
-    """An encoder of another class has no weights to compare, so samples of the classes are decoded by both."""
+    """Compare the images that both VAEs decode: encoders of two classes have no weights to compare."""
     generator = torch.Generator().manual_seed(0)
     latents = pipeline(class_labels=list(CLASS_NAMES), generator=generator, output_type="latent").images
     known = pipeline.vae
@@ -213,8 +218,8 @@ def _check_decoded_alike(pipeline: MobileDiffusionPipeline, vae: torch.nn.Module
     decibels = 10 * math.log10(4 / torch.nn.functional.mse_loss(now, before).item())
     if decibels < LEAST_LIKENESS:
         raise ValueError(
-            f"{folder}: what the network draws is decoded {decibels:.1f} dB near to the model's VAE; accepted is "
-            f"{LEAST_LIKENESS} dB or more: it is for other latents"
+            f"{folder}: its images of the network's samples have a PSNR of {decibels:.1f} dB against the model's VAE; "
+            f"accepted is {LEAST_LIKENESS} dB or more: it is for other latents"
         )
 
 
@@ -247,6 +252,7 @@ def _export_with(args: argparse.Namespace) -> Path:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Export a checkpoint, or refresh the code inside checkpoints, as the command line says."""
     parser = argparse.ArgumentParser(
         prog="python -m mobilediff.export",
         description="Make a checkpoint ready for the hub, or refresh the code inside checkpoints.",
@@ -272,15 +278,12 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f"--code takes no other option, but --{others[0].replace('_', '-')} is given")
     elif args.model is None or args.output is None:
         parser.error("required are --model and --output, or --code")
-    try:
-        if args.code is not None:
-            refresh_code(args.code)
-            print(*args.code, sep="\n")
-        else:
-            print(_export_with(args))
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    if args.code is not None:
+        refresh_code(args.code)
+        print(*args.code, sep="\n")
+    else:
+        print(_export_with(args))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

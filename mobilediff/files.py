@@ -1,4 +1,4 @@
-"""Files and folders that are written in one piece, JSON, and names of files on a command line."""
+"""Write files and folders in one piece, read and write JSON, check file names."""
 
 import json
 import os
@@ -10,7 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block ends without an error."""
+    """Yield a temporary path that replaces `path` when the block ends without an error.
+
+    It lies beside `path`, in a folder that is made where it is missing.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -23,10 +26,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty folder of the same name that takes the place of `path` when the block ends without an error.
+    """Yield an empty folder that replaces `path` when the block ends without an error.
 
-    It lies in a hidden folder beside `path`. A link is followed: the folder that it points to is replaced. A kill
-    between the last two renames leaves nothing at `path`, and old and new folder complete in the hidden one.
+    It has the name of `path` and lies in a hidden folder beside it. A link is followed: the folder that it points to
+    is replaced. A kill between the last two renames leaves nothing at `path`, and both the old and the new folder,
+    complete, in the hidden one.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +52,8 @@ def write_json(path: str | Path, content: dict, allow_nan: bool = False) -> None
     """Write JSON so that a reader sees the old file or the new one.
 
     Args:
+        path: of the file; missing folders are made.
+        content: JSON values.
         allow_nan: accept NaN and infinities, which configs of diffusers' schedulers hold and JSON does not have.
     """
     with atomic_path(path) as temporary:
@@ -55,9 +61,10 @@ def write_json(path: str | Path, content: dict, allow_nan: bool = False) -> None
 
 
 def read_json(path: str | Path) -> dict:
-    """Read JSON.
+    """Read a JSON file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is not JSON; the error names it.
     """
     try:
@@ -67,10 +74,14 @@ def read_json(path: str | Path) -> dict:
 
 
 def check_png(option: str, path: str | Path) -> None:
-    """Refuse a file name for a picture.
+    """Refuse a picture's file name that does not end in .png.
+
+    Args:
+        option: of the command line, for the error.
+        path: its value.
 
     Raises:
-        ValueError: it does not end in .png; names the option.
+        ValueError: naming the option and its value.
     """
     if Path(path).suffix != ".png":
         raise ValueError(f"{option} is {path}; accepted is a file that ends in .png")

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint: what it is, how to load it, and a place for what `eval.report` measures."""
+"""Write a checkpoint's model card, with a place for the figures of `eval.report`."""
 
 import yaml
 
@@ -49,11 +49,13 @@ with something near, after a warning. The images carry the biases of that data s
 
 
 def model_card(name: str, pipeline: MobileDiffusionPipeline) -> str:
-    """The text of README.md, without figures: `eval.report` inserts them once it has measured the checkpoint.
+    """Write the text of a checkpoint's README.md, without figures.
+
+    `eval.report` inserts the figures once it has measured the checkpoint.
 
     Args:
         name: of the checkpoint.
-        pipeline: its config says what the card states about use.
+        pipeline: its config gives the facts about use.
     """
     metadata = {
         "license": "mit",

@@ -13,7 +13,8 @@ from PIL import Image
 
 import app
 from mobilediff.demo import compare as comparison
-from tests.tiny import tiny_checkpoint
+
+pytestmark = pytest.mark.slow
 
 ORDER = ["student-1step", "student-8step", "teacher"]
 
@@ -26,11 +27,11 @@ def pictures(record: dict) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
+def checkpoints(checkpoints, tmp_path_factory):
     """Three that work, one of them there twice, one with truncated weights, and `student` not there at all."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for name in ORDER:
-        tiny_checkpoint(folder / name, name)
+        shutil.copytree(checkpoints / name, folder / name)
     shutil.copytree(folder / "student-1step", folder / "twin")
     shutil.copytree(folder / "student-1step", folder / "student-1step-pruned")
     weights = next((folder / "student-1step-pruned" / "unet").glob("*.safetensors"))
@@ -229,3 +230,9 @@ def test_damaged_examples_are_named(examples, tmp_path):
 
 def test_missing_examples_are_no_error(tmp_path):
     assert comparison.load_examples(tmp_path) == []
+
+
+def test_examples_without_a_model_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "CHECKPOINTS", tmp_path)
+    with pytest.raises(ValueError, match="no checkpoint of .* could be loaded, so no example can be drawn"):
+        app.main(["--precompute"])

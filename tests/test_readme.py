@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
@@ -26,6 +27,7 @@ def code(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_loading_snippet_runs_on_a_checkpoint_alone(tmp_path):
     (snippet,) = code("python")
     name = re.search(r'from_pretrained\("([^"]+)"', snippet).group(1)

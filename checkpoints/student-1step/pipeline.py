@@ -16,6 +16,7 @@ from functools import cache, lru_cache
 from importlib.util import cache_from_source
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput
@@ -74,7 +75,7 @@ def _encode_one(prompt: str, tokenizer, text_encoder, *_) -> tuple[torch.Tensor,
     return encode_text(tokenizer, text_encoder, [prompt])
 
 
-def _compute_dtype(model: ModelMixin, first_layer: torch.nn.Module) -> torch.dtype:
+def _compute_dtype(model: ModelMixin, first_layer: torch.nn.Conv2d) -> torch.dtype:
     # `model.dtype` looks through every module for casting hooks; where they are, the first layer has one.
     return model.dtype if hasattr(first_layer, "_diffusers_hook") else first_layer.weight.dtype
 
@@ -152,12 +153,12 @@ def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
 
 
 @cache
-def _takes_generator(scheduler_class: type[SchedulerMixin]) -> bool:
+def _takes_generator(scheduler_class: Any) -> bool:
     """Whether the scheduler's steps draw noise."""
     return "generator" in inspect.signature(scheduler_class.step).parameters
 
 
-def _lay_out(scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> torch.Tensor:
+def _lay_out(scheduler: Any, num_inference_steps: int, device: torch.device) -> torch.Tensor:
     """The scheduler's timesteps, [num_inference_steps].
 
     Raises:
@@ -194,6 +195,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         guidance_distilled: whether guidance is folded into the weights, so that none may be asked for.
     """
 
+    config: Any  # a FrozenDict, whose keys are attributes too
     model_cpu_offload_seq = "text_encoder->unet->vae"
     _callback_tensor_inputs = ("latents",)
 
@@ -217,9 +219,9 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         for cls in (MobileDiffusionPipeline, *map(type, (vae, text_encoder, tokenizer, unet, scheduler))):
             _isolate_code(cls)
         checked_interval((default_guidance_low, default_guidance_high))
-        if isinstance(vae, AutoencoderKL) and (vae.config.latents_mean is None or vae.config.latents_std is None):
+        if isinstance(vae, AutoencoderKL) and None in (vae.config["latents_mean"], vae.config["latents_std"]):
             raise ValueError("the VAE's config holds no latents_mean and latents_std; both are needed to decode")
-        distilled_for = scheduler.config.get("distilled_num_inference_steps")
+        distilled_for = scheduler.config.get("distilled_num_inference_steps")  # pyright: ignore[reportAttributeAccessIssue]
         if distilled_for is not None and default_num_inference_steps not in distilled_for:
             raise ValueError(
                 f"default_num_inference_steps is {default_num_inference_steps}, the scheduler is for "
@@ -238,7 +240,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         )
         self._encode_one = lru_cache(MAX_CACHED_PROMPTS)(_encode_one)
         self._prompt_warnings = lru_cache(MAX_CACHED_PROMPTS)(_prompt_warnings)
-        self.image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1))
+        self.image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config["block_out_channels"]) - 1))
 
     @classmethod
     def load_config(cls, *args, **kwargs):
@@ -375,7 +377,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             raise ValueError(f"num_images_per_prompt is {num_images_per_prompt!r}, accepted: whole numbers from 1")
         steps, scale = self._resolve_steps(num_inference_steps), self._resolve_guidance(guidance_scale)
         interval = self._resolve_interval(guidance_interval)
-        batch_size = len(prompts) * num_images_per_prompt
+        batch_size = len(prompts) * int(num_images_per_prompt)
 
         if isinstance(generator, (list, tuple)):
             if len(generator) != batch_size:
@@ -417,8 +419,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         for label in class_labels:
             if isinstance(label, str) and label.strip().lower() in CLASS_NAMES:
                 name = label.strip().lower()
-            elif isinstance(label, Integral) and not isinstance(label, bool) and 0 <= label < len(CLASS_NAMES):
-                name = CLASS_NAMES[label]
+            elif isinstance(label, Integral) and not isinstance(label, bool) and 0 <= int(label) < len(CLASS_NAMES):
+                name = CLASS_NAMES[int(label)]
             else:
                 raise ValueError(
                     f"class_labels holds {label!r}, accepted: {', '.join(CLASS_NAMES)}, or 0 to {len(CLASS_NAMES) - 1}"
@@ -437,8 +439,8 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         One says that the prompt has more tokens than are read; one, where the checkpoint knows its nouns, that the
         prompt names none of them and no class. The null prompt is not asked for a name.
         """
-        named = self.config.nouns is not None and prompt != self.config.null_prompt
-        return list(self._prompt_warnings(prompt, tuple(self.config.nouns) if named else None, self.tokenizer))
+        nouns = self.config.nouns if prompt != self.config.null_prompt else None
+        return list(self._prompt_warnings(prompt, None if nouns is None else tuple(nouns), self.tokenizer))
 
     def cache_prompts(self, prompts: Sequence[str] | None = None) -> None:
         """Encode prompts ahead of time, so that a call with one of them does without the text encoder.
@@ -534,9 +536,10 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         latents: torch.Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[["MobileDiffusionPipeline", int, torch.Tensor, dict], dict] | None = None,
+        callback_on_step_end: Callable[["MobileDiffusionPipeline", int, torch.Tensor, dict], dict[str, torch.Tensor]]
+        | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> ImagePipelineOutput | tuple:
+    ) -> Any:
         """Generate images.
 
         Args:
@@ -559,7 +562,7 @@ class MobileDiffusionPipeline(DiffusionPipeline):
             callback_on_step_end_tensor_inputs: names of the tensors that it gets; only "latents" exists.
 
         Returns:
-            The images, as `output_type` says.
+            An `ImagePipelineOutput` or a tuple, as `return_dict` says, of the images, as `output_type` says.
 
         Raises:
             ValueError: for bad arguments, before any work; or if sampling ends in NaN.
@@ -586,9 +589,10 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         batch_size = len(prompts) * num_images_per_prompt
         latents = self.prepare_latents(batch_size, generator, latents, device, dtype)
         hidden_states, pooled = self.encode_prompt(prompts, num_images_per_prompt, any(guided_steps), device, dtype)
+        step: Callable[..., tuple[torch.Tensor, ...]] = self.scheduler.step
         step_kwargs = {"generator": generator} if _takes_generator(type(self.scheduler)) else {}
 
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
+        with self.progress_bar(total=len(timesteps)) as progress_bar:  # pyright: ignore[reportCallIssue]
             for i, (t, guided) in enumerate(zip(timesteps, guided_steps, strict=True)):
                 sample = torch.cat([latents, latents]) if guided else latents
                 sample = self.scheduler.scale_model_input(sample, t)
@@ -599,11 +603,12 @@ class MobileDiffusionPipeline(DiffusionPipeline):
                 if guided:
                     null_output, text_output = model_output.chunk(2)
                     model_output = null_output + scale * (text_output - null_output)
-                latents = self.scheduler.step(model_output, t, latents, return_dict=False, **step_kwargs)[0]
+                latents = step(model_output, t, latents, return_dict=False, **step_kwargs)[0]
 
                 if callback_on_step_end is not None:
                     outputs = callback_on_step_end(self, i, t, {"latents": latents})
-                    latents = (outputs or {}).get("latents", latents)
+                    if outputs and "latents" in outputs:
+                        latents = outputs["latents"]
                 progress_bar.update()
 
         if not torch.isfinite(latents).all():  # as after an overflow in half precision
@@ -614,4 +619,4 @@ class MobileDiffusionPipeline(DiffusionPipeline):
         if output_type != "latent":
             images = self.image_processor.postprocess(self.decode_latents(latents), output_type=output_type)
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)  # pyright: ignore[reportArgumentType]

@@ -1,1 +1,1 @@
-"""Size, latency and memory of checkpoints and of peers."""
+"""Measure size, latency and memory of checkpoints and peers."""

@@ -1,4 +1,4 @@
-"""Latency, throughput and memory of checkpoints and peers, the models taking turns.
+"""Measure latency, throughput and memory of checkpoints and peers, which take turns.
 
 After a warm-up the models take turns at each part, so that a drift of the machine hits all alike; of two calls in a
 row the second is timed. The machine's matrix product takes its turn as well, and its best rate is the peak that a
@@ -7,9 +7,10 @@ network call reaches a fraction of. Memory is measured after the timed runs, in 
 
 import math
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
@@ -19,7 +20,7 @@ from eval.benchmark.size import PROMPT, network_inputs
 from eval.protocol import measured_with
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
-from mobilediff.pipeline import encode_text
+from mobilediff.pipeline import MobileDiffusionPipeline, encode_text
 from mobilediff.timing import matrix_gflops, matrix_products, seconds, summary
 
 PARTS = ("text_encoder", "network_call", "vae_decoder", "image")
@@ -32,9 +33,11 @@ TIMED = "the second of two calls in a row, an image's with its prompt's embeddin
 # A call that takes more seconds has one warm-up and no call before a timed one: cold caches are nothing beside it.
 LONG_CALL = 10
 
+Key = TypeVar("Key", bound=Hashable)
+
 
 def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
-    """Build one call of each part of a pipeline or a peer, ready to be timed."""
+    """Build a call of each part of a pipeline or peer, ready to be timed."""
     if isinstance(model, Peer):
         return model.timed_parts(batch_size)
     inputs, prompts = network_inputs(model, batch_size), [PROMPT] * batch_size
@@ -49,8 +52,8 @@ def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
 
 
 def interleave(
-    calls: dict[Hashable, Callable[[], object]], device: torch.device, rounds: int, max_seconds: float
-) -> dict[Hashable, list[float]]:
+    calls: Mapping[Key, Callable[[], object]], device: torch.device, rounds: int, max_seconds: float
+) -> dict[Key, list[float]]:
     """Warm each call up, then time all in turn, round after round; arguments as in `measure_latency`.
 
     Returns:
@@ -74,7 +77,7 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     """Measure the peak bytes of one call beyond those allocated before it: activations, no weights.
 
     An accelerator counts that itself. On the CPU the process's peak belongs to all models together, so PyTorch's
-    profiler notes what the call allocates and frees in PyTorch's allocator; NumPy's and Pillow's memory is not in it.
+    profiler records the memory that PyTorch's allocator gives and takes back; NumPy's and Pillow's is not in it.
     """
     if device.type != "cpu":
         torch.accelerator.reset_peak_memory_stats(device)
@@ -85,7 +88,8 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes two lines a call on stderr
     with torch.autograd.profiler.profile(profile_memory=True) as profiler:
         call()
-    changes = (event.nbytes() for event in profiler.kineto_results.events() if event.name() == "[memory]")
+    events = profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess] - set at the block's end
+    changes = (event.nbytes() for event in events if event.name() == "[memory]")  # pyright: ignore[reportAttributeAccessIssue]
     return max(accumulate(changes), default=0)
 
 
@@ -104,7 +108,7 @@ def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: li
     """Refuse options that cannot be measured, before any work.
 
     Raises:
-        ValueError: naming the option, its value and what is accepted.
+        ValueError: naming the option, its value and the accepted ones.
     """
     if threads < 1:
         raise ValueError(f"threads is {threads}; accepted is 1 or more")
@@ -119,7 +123,7 @@ def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: li
 
 @torch.no_grad()
 def measure_latency(
-    pipelines: dict[str, object],
+    pipelines: Mapping[str, MobileDiffusionPipeline | Peer],
     threads: int = 2,
     rounds: int = 20,
     max_seconds: float = 60,

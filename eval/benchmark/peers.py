@@ -1,5 +1,7 @@
-"""Well-known networks to time beside the checkpoints: built from their public configurations, with random weights,
-since time and memory depend on shapes alone. Their images are noise."""
+"""Build well-known networks to time beside the checkpoints, from their public configurations.
+
+Their weights are random, since time and memory depend on shapes alone. Their images are noise.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +48,7 @@ BK_SDM_TINY = SD_1_5 | {
 
 @dataclass(frozen=True)
 class PeerConfig:
-    """Public configuration of a peer.
+    """Describe a peer by its public configuration.
 
     Attributes:
         source: where the configuration is public.
@@ -74,18 +76,18 @@ PEERS = {
 
 
 class Peer:
-    """A network to time, and diffusers' own `DDIMPipeline` around it where it makes images from noise alone."""
+    """Hold a network to time, in a `DDIMPipeline` if it makes images from noise alone."""
 
     def __init__(self, config: PeerConfig, unet: ModelMixin):
         self.config, self.unet, self.pipeline = config, unet, None
         if config.num_inference_steps is not None:
             # The scheduler's defaults are DDPM's noise schedule.
-            self.pipeline = DDIMPipeline(unet, DDIMScheduler())
+            self.pipeline = DDIMPipeline(unet, DDIMScheduler())  # pyright: ignore[reportArgumentType] - any such network
             self.pipeline.set_progress_bar_config(disable=True)
 
     @property
     def device(self) -> torch.device:
-        """The network's device."""
+        """Return the network's device."""
         return self.unet.device
 
     def network_inputs(self, batch_size: int = 1) -> dict[str, torch.Tensor]:
@@ -102,14 +104,12 @@ class Peer:
         return inputs
 
     def timed_parts(self, batch_size: int) -> dict[str, Callable[[], object]]:
-        """Build a call of the network and, with a pipeline, one from noise to images, ready to be timed."""
+        """Build a call of the network and, with a pipeline, one from noise to images."""
         inputs, generator = self.network_inputs(batch_size), torch.Generator("cpu")
         parts = {"network_call": lambda: self.unet(**inputs)}
-        if self.pipeline:
-            parts["image"] = lambda: self.pipeline(
-                batch_size=batch_size,
-                generator=generator.manual_seed(0),
-                num_inference_steps=self.config.num_inference_steps,
+        if (pipeline := self.pipeline) and (steps := self.config.num_inference_steps):
+            parts["image"] = lambda: pipeline(
+                batch_size=batch_size, generator=generator.manual_seed(0), num_inference_steps=steps
             )
         return parts
 
@@ -133,5 +133,5 @@ def load_peers(names: list[str], device: torch.device | str = "cpu") -> dict[str
     networks = {}
     for name in names:
         if PEERS[name].source not in networks:
-            networks[PEERS[name].source] = PEERS[name].build().to(device)
+            networks[PEERS[name].source] = PEERS[name].build().to(device)  # pyright: ignore[reportArgumentType]
     return {name: Peer(PEERS[name], networks[PEERS[name].source]) for name in names}

@@ -1,4 +1,4 @@
-"""Parameters, multiply-accumulates and bytes of a checkpoint."""
+"""Count parameters, multiply-accumulates and bytes of a checkpoint."""
 
 from pathlib import Path
 
@@ -13,7 +13,16 @@ PROMPT = "a photo of a fire truck"
 
 
 def network_inputs(model, batch_size: int = 1) -> dict[str, torch.Tensor]:
-    """Build the arguments of one network call for `batch_size` samples, of a pipeline or a peer."""
+    """Build the arguments of one network call of a pipeline or peer.
+
+    Args:
+        model: the pipeline or peer.
+        batch_size: samples of the call, B.
+
+    Returns:
+        `sample` [B, C, H, W], `timestep` [B], `encoder_hidden_states` [B, L, D] and `class_labels` [B, P]; of a peer
+        those that it takes.
+    """
     if isinstance(model, Peer):
         return model.network_inputs(batch_size)
     config = model.unet.config

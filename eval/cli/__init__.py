@@ -1,1 +1,1 @@
-"""Shared by the commands: groups of options, tables on the terminal, errors."""
+"""Share groups of options, tables on the terminal and errors among the commands."""

@@ -1,4 +1,4 @@
-"""Options of the extractor, the CLIP and the reference images."""
+"""Add and read the options of extractor, CLIP and reference images."""
 
 import argparse
 

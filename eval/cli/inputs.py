@@ -1,8 +1,9 @@
-"""Options of the measured images: samples of a model, drawn once and kept, or images on disk."""
+"""Add and read the options of the measured images, a model's samples or files."""
 
 import argparse
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 from eval.cli.sampling import add_model_arguments, add_sampling_arguments, sampler_from_arguments
 from eval.samples.images import ImageSet, check_size, read_images, resized
@@ -66,8 +67,8 @@ def images_from_arguments(args: argparse.Namespace, labelled: bool = False) -> I
 def measure_repeatedly(args: argparse.Namespace, measure: Callable[[ImageSet], dict], labelled: bool = False) -> dict:
     """Measure the images of the options and, with --repeats, further sets of samples.
 
-    The sets follow each other: n samples from --seed on, then n from --seed + n on. What differs between them is the
-    draw of the samples, so their spread is what an interval of one set estimates.
+    The sets follow each other: n samples from --seed on, then n from --seed + n on. Only the draw of the samples
+    differs between them, so their spread is the quantity that an interval of one set estimates.
 
     Args:
         args: of the command line, with the options of `add_input_arguments`.
@@ -75,8 +76,8 @@ def measure_repeatedly(args: argparse.Namespace, measure: Callable[[ImageSet], d
         labelled: as in `images_from_arguments`.
 
     Returns:
-        What `measure` returns of the first set; of several also `repeats`: the first seed of each set, `seeds`, and of
-        every figure of the samples that is a float its `values`, `mean` and `std` (n - 1).
+        The result of `measure` for the first set; with several sets also `repeats`: the first seed of each set,
+        `seeds`, and of every figure of the samples that is a float its `values`, `mean` and `std` (n - 1).
 
     Raises:
         ValueError: fewer than one repeat, several of images that are there already, or as in `images_from_arguments`.
@@ -91,7 +92,7 @@ def measure_repeatedly(args: argparse.Namespace, measure: Callable[[ImageSet], d
     results = [
         measure(images_from_arguments(argparse.Namespace(**vars(args) | {"seed": seed}), labelled)) for seed in seeds
     ]
-    repeats = {"seeds": seeds}
+    repeats: dict[str, Any] = {"seeds": seeds}
     for key in (key for key, value in results[0].items() if isinstance(value, float) and key not in OF_REAL_IMAGES):
         values = [result[key] for result in results]
         repeats[key] = {"values": values, "mean": statistics.mean(values), "std": statistics.stdev(values)}

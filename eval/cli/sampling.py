@@ -1,11 +1,11 @@
-"""Options of the sampled model and its sampling."""
+"""Add and read the options of the sampled model and its sampling."""
 
 import argparse
 from dataclasses import replace
 
-from accelerate import PartialState
 from diffusers import DiffusionPipeline
 
+from eval.protocol import default_device
 from eval.samples.pipelines import (
     load_diffusers_pipeline,
     load_sampler,
@@ -43,7 +43,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--call", help="of --pipeline: arguments of its call, a JSON object")
     parser.add_argument("--trust-remote-code", action="store_true", help="of --pipeline: run code that comes with it")
     parser.add_argument("--seed", type=int, default=0, help="sample i is drawn with seed + i")
-    parser.add_argument("--prompts", choices=PROMPT_KINDS, default="class", help="what the prompts name")
+    parser.add_argument("--prompts", choices=PROMPT_KINDS, default="class", help="things that the prompts name")
     parser.add_argument(
         "--template",
         type=checked_template,
@@ -80,7 +80,7 @@ def sampler_from_arguments(args: argparse.Namespace) -> tuple[DiffusionPipeline,
 
 
 def _loaded_sampler(args: argparse.Namespace) -> tuple[DiffusionPipeline, SamplingSettings]:
-    device = PartialState().device
+    device = default_device()
     if args.model:
         if args.call or args.trust_remote_code:
             raise ValueError("--call and --trust-remote-code are options of --pipeline; --model takes --steps")

@@ -1,9 +1,10 @@
-"""The result of a command as a table on the terminal and as JSON on disk."""
+"""Show a command's result as a table on the terminal and JSON on disk."""
 
 from collections.abc import Iterator
+from typing import Literal, overload
 
 from eval.cli.table import aligned
-from eval.schema import SCHEMA, CommandResult, check_result
+from eval.schema import SCHEMA, CommandResult, GuidanceResult, LatencyResult, check_result
 from mobilediff.files import write_json
 
 SHA_LENGTH = 12
@@ -25,6 +26,12 @@ def show_result(command: str, result: dict, path: str | None) -> None:
         print(f"{part}: {stated}")
 
 
+@overload
+def keep_result(command: Literal["eval.guidance"], result: dict, path: str | None) -> GuidanceResult: ...
+@overload
+def keep_result(command: Literal["eval.latency"], result: dict, path: str | None) -> LatencyResult: ...
+@overload
+def keep_result(command: str, result: dict, path: str | None) -> CommandResult: ...
 def keep_result(command: str, result: dict, path: str | None) -> CommandResult:
     """Check a result, write it to `path` if there is one and return its model; errors as in `check_result`."""
     content = {"schema": SCHEMA, "command": command} | result

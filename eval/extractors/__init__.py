@@ -1,1 +1,1 @@
-"""Feature extractors: images in, features out, and their statistics over reference images."""
+"""Extract features of images, and keep their statistics over reference images."""

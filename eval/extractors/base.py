@@ -1,4 +1,4 @@
-"""Feature extractors registered with torch-fidelity, and their features of images."""
+"""Describe and register feature extractors, and extract features in torch-fidelity's loop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from
 
 @dataclass(frozen=True)
 class Extractor:
-    """Name, weights and layers of a feature extractor.
+    """Describe a feature extractor: name, weights and layers.
 
     Attributes:
         name: as registered with torch-fidelity.

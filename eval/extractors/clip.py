@@ -1,4 +1,4 @@
-"""Image and text embeddings of the bundled CLIP, or of one of open_clip's."""
+"""Embed images and texts by the bundled CLIP, or by one of open_clip's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ BATCH_SIZE = 100
 
 @dataclass(frozen=True)
 class ClipModel:
-    """Image and text towers of a CLIP.
+    """Hold the image and text towers of a CLIP.
 
     Attributes:
         name: "mobilediff-clip", or open_clip's architecture and weights.
         sha256: of the weights.
-        resize: what is done to a 32 x 32 image on its way in.
+        resize: of an image on its way in, in words.
         embed_images: uint8 [B, 3, H, W] -> [B, P], not normalised.
         embed_texts: B strings -> [B, P], not normalised.
     """
@@ -103,7 +103,16 @@ def normalized_texts(clip: ClipModel, texts: list[str]) -> torch.Tensor:
 
 @torch.no_grad()
 def normalized_images(clip: ClipModel, images: torch.Tensor, progress: bool = True) -> torch.Tensor:
-    """Embed uint8 images [N, 3, H, W] with length 1, float64 [N, P] on the CPU."""
+    """Embed images with length 1.
+
+    Args:
+        clip: the model.
+        images: uint8 [N, 3, H, W].
+        progress: show a bar.
+
+    Returns:
+        float64 [N, P] on the CPU.
+    """
     batches = []
     with tqdm(total=len(images), desc=clip.name, unit="image", leave=False, disable=not progress) as bar:
         for batch in images.split(BATCH_SIZE):

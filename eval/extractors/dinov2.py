@@ -1,4 +1,4 @@
-"""DINOv2 (Oquab et al., arXiv 2304.07193) as an extractor of torch-fidelity: transformers' network, safetensors only.
+"""Extract features by transformers' DINOv2 (Oquab et al., arXiv 2304.07193), weights in safetensors only.
 
 The Frechet distance of its features follows people's judgement of images better than Inception's does (Stein et al.,
 arXiv 2306.04675, who take the ViT-L/14; the default here is the smaller ViT-B/14).
@@ -27,7 +27,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @registered(DINOV2)
 class Dinov2FeatureExtractor(FeatureExtractorBase):
-    """Images [N, 3, H, W] uint8 of any size to `class_token`, [N, F]: the class token after the last layer and norm.
+    """Extract `class_token` of images: the class token after the last layer and norm.
 
     `feature_extractor_weights_path`, an argument of torch-fidelity, names the folder of the weights.
     """
@@ -53,7 +53,7 @@ class Dinov2FeatureExtractor(FeatureExtractorBase):
         return torch.zeros(4, 3, INPUT_SIZE, INPUT_SIZE, dtype=torch.uint8)
 
     def forward(self, input):
-        """uint8 [N, 3, H, W] -> (float32 [N, F],)."""
+        """Extract features, (float32 [N, F],), of uint8 images [N, 3, H, W] of any size."""
         return (self.network(dinov2_inputs(input)).last_hidden_state[:, 0],)
 
 

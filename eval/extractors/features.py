@@ -1,4 +1,4 @@
-"""Features of one image set: one pass an extractor feeds distance, quality and accuracy."""
+"""Keep the features of an image set: one pass feeds distance, quality and accuracy."""
 
 import torch
 
@@ -7,7 +7,7 @@ from eval.samples.images import ImageSet
 
 
 class FeatureSet:
-    """Images and their features, extracted at the first call and kept.
+    """Hold images and their features, extracted at the first call and kept.
 
     Args:
         images: measured images, [N, 3, H, W].

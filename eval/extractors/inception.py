@@ -1,4 +1,4 @@
-"""torch-fidelity's Inception as a feature extractor, its weights read as tensors alone."""
+"""Extract features by torch-fidelity's Inception, its weights read as tensors alone."""
 
 import io
 import pickle
@@ -21,7 +21,7 @@ DOWNLOAD_TIMEOUT = 15  # seconds
 
 @registered(INCEPTION)
 class InceptionFeatureExtractor(FeatureExtractorInceptionV3):
-    """torch-fidelity's Inception with weights that were read without unpickling code.
+    """Run torch-fidelity's Inception with weights that were read without unpickling code.
 
     torch-fidelity loads its weights with `weights_only=False`, and so does `load_state_dict_from_url`. Here they are
     read by `load_inception_weights`, and the base class is given a buffer that holds those tensors alone.
@@ -58,7 +58,9 @@ def inception_cache() -> Path:
 
 
 def load_inception_weights(file: str | Path) -> dict[str, torch.Tensor]:
-    """Read a state dict from safetensors, or from a .pth file restricted to tensors.
+    """Read a state dict, tensors of any shape, from safetensors or a .pth file.
+
+    A .pth file is read restricted to tensors.
 
     Raises:
         ValueError: the file is corrupt or holds anything but tensors.

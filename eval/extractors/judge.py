@@ -1,4 +1,4 @@
-"""The bundled classifier as a feature extractor."""
+"""Extract features by the bundled classifier, the judge."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ RESIZE = "none, native 32x32"
 
 @registered(JUDGE)
 class JudgeFeatureExtractor(FeatureExtractorBase):
-    """The bundled classifier as an extractor of torch-fidelity: images [N, 3, 32, 32] uint8, no resizing.
+    """Extract features and logits by the judge from images of its own size.
 
     Provides `features` (float64, so that torch-fidelity's own statistics are float64), `class_logits` and
     `noun_logits`. A constructor argument of torch-fidelity names the folder of other weights:
@@ -49,7 +49,7 @@ class JudgeFeatureExtractor(FeatureExtractorBase):
         return torch.zeros(4, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
 
     def forward(self, input):
-        """uint8 [N, 3, 32, 32] -> the requested features, each [N, C]."""
+        """Extract the requested features, [N, C] each, of uint8 images [N, 3, 32, 32]."""
         if not torch.is_tensor(input) or input.dtype != torch.uint8:
             raise ValueError(f"images are {getattr(input, 'dtype', type(input))}; accepted is a uint8 tensor")
         if input.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
@@ -84,7 +84,7 @@ def judge_extractor() -> Extractor:
     """
     folder = JUDGE_FOLDER
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} holds no judge: expected what ImageEncoder.save_pretrained writes")
+        raise FileNotFoundError(f"{folder} holds no judge: expected a folder that ImageEncoder.save_pretrained wrote")
     sha256, logits = folder_sha256(folder), ("class_logits", "noun_logits")
     return Extractor(JUDGE, folder, sha256, "features", "frechet_distance_judge", RESIZE, logits=logits)
 

@@ -1,11 +1,11 @@
-"""open_clip's models, their weights read as tensors alone, and their image tower as an extractor of torch-fidelity."""
+"""Load open_clip's models, weights as tensors alone, and extract features by their image tower."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from eval.extractors.base import Extractor, registered
@@ -18,13 +18,13 @@ EXAMPLE = "ViT-B-32:laion2b_s34b_b79k"
 
 @registered(OPEN_CLIP)
 class OpenClipFeatureExtractor(FeatureExtractorBase):
-    """Images [N, 3, H, W] uint8 of any size to `image_embeds`, [N, P], not normalised.
+    """Extract `image_embeds`, not normalised, of images by the image tower.
 
     `feature_extractor_weights_path`, an argument of torch-fidelity, names a file of weights; `clip_model` is as in
     `load_open_clip`.
     """
 
-    def __init__(self, name, features_list, feature_extractor_weights_path=None, clip_model=None, **kwargs):
+    def __init__(self, name, features_list, feature_extractor_weights_path=None, *, clip_model: str, **kwargs):
         super().__init__(name, features_list)
         self.network, self.preprocess = load_open_clip(clip_model, feature_extractor_weights_path)
 
@@ -41,7 +41,7 @@ class OpenClipFeatureExtractor(FeatureExtractorBase):
         return False
 
     def forward(self, input):
-        """uint8 [N, 3, H, W] -> (float32 [N, P],)."""
+        """Embed uint8 images [N, 3, H, W] of any size: (float32 [N, P],)."""
         return (self.network.encode_image(preprocessed(input, self.preprocess)).float(),)
 
 
@@ -51,7 +51,7 @@ def preprocessed(images: torch.Tensor, preprocess: Callable) -> torch.Tensor:
     return torch.stack([preprocess(picture) for picture in pictures]).to(images.device)
 
 
-def load_open_clip(model: str, weights: str | Path | None = None) -> tuple[nn.Module, Callable]:
+def load_open_clip(model: str, weights: str | Path | None = None) -> tuple[Any, Callable]:
     """Load a model in evaluation mode on the CPU, and its transform of Pillow images.
 
     Args:
@@ -76,13 +76,16 @@ def load_open_clip(model: str, weights: str | Path | None = None) -> tuple[nn.Mo
     if tag not in tags and (tag or not weights):
         raise ValueError(f"--clip-model {model!r}: accepted are {architecture}:TAG with {', '.join(tags) or 'a file'}")
     of_tag = open_clip.get_pretrained_cfg(architecture, tag)
-    quick_gelu = open_clip.get_model_config(architecture).get("quick_gelu", False)
+    config = open_clip.get_model_config(architecture)
+    quick_gelu = config.get("quick_gelu", False)  # pyright: ignore[reportOptionalMemberAccess] - a listed architecture
     if tag and of_tag.get("quick_gelu", False) != quick_gelu:
         raise ValueError(
             f"--clip-model {model!r}: the weights are of another activation than the architecture; open_clip has "
             "architectures with and without -quickgelu in their name"
         )
-    transform = {f"image_{name}": of_tag.get(name) for name in ("mean", "std", "interpolation", "resize_mode")}
+    transform: dict[str, Any] = {
+        f"image_{name}": of_tag.get(name) for name in ("mean", "std", "interpolation", "resize_mode")
+    }
     try:
         network, _, preprocess = open_clip.create_model_and_transforms(
             architecture, pretrained=str(weights or tag), weights_only=True, **transform
@@ -95,7 +98,7 @@ def load_open_clip(model: str, weights: str | Path | None = None) -> tuple[nn.Mo
             f"{of_tag.get('hf_hub') or of_tag.get('url')}; --clip-weights FILE (of eval.clip_score) or "
             "--extractor-weights FILE (of the others) takes a file"
         ) from error
-    return network.eval(), preprocess
+    return network.eval(), preprocess  # pyright: ignore[reportReturnType] - several transforms only under `aug_cfg`
 
 
 def clip_extractor(clip_model: str | None, weights: str | Path | None = None) -> Extractor:

@@ -1,4 +1,4 @@
-"""Statistics of an extractor's features over reference images: shipped, or computed once and kept."""
+"""Load an extractor's statistics over reference images: shipped, or computed once and kept."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +120,7 @@ def reference_statistics(
         reference: "train" or "test" of CIFAR-10, a folder of images, an npz file, or a file of statistics.
         data: CIFAR-10; not needed where statistics of it are there. Where it is given, or the variable
             MOBILEDIFF_DATA and the statistics are not the shipped ones, they must be of its images.
-        device: what the extractor runs on.
+        device: of the extractor.
 
     Raises:
         FileNotFoundError, ValueError: as in `load_reference`, `reference_images` and `compute_reference`; or the
@@ -131,13 +131,13 @@ def reference_statistics(
     shipped = reference in SPLITS and reference_file(extractor, reference).parent == SHIPPED
     data = data if shipped else data_source(data)
     images = None if reference in SPLITS and not data else reference_images(reference, data)
-    sha256 = None if images is None else images.protocol["images_sha256"]
-    file = reference_file(extractor, reference if reference in SPLITS else sha256)
+    name = reference if images is None or reference in SPLITS else images.protocol["images_sha256"]
+    file = reference_file(extractor, name)
     if file.parent != SHIPPED and not file.exists():
         source = reference_images(reference, data) if images is None else images
         save_reference(compute_reference(extractor, source, device), file)
     statistics = load_reference(file, extractor)
-    if images is not None and statistics.metadata["images_sha256"] != sha256:
+    if images is not None and statistics.metadata["images_sha256"] != images.protocol["images_sha256"]:
         raise ValueError(
             f"{file} is of other images than {data or reference}, {reference_name(reference)}; take the images that "
             "it was made from, or move the file away to have it made again"

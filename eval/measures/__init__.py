@@ -1,1 +1,1 @@
-"""Measurements of one command each: images or models in, a result with its protocol out."""
+"""Measure for one command each: images or models in, a result with its protocol out."""

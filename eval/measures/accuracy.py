@@ -1,4 +1,4 @@
-"""Class and noun accuracy of images by the judge."""
+"""Measure class and noun accuracy of images by the judge."""
 
 from eval.extractors.base import Extractor
 from eval.extractors.features import FeatureSet

@@ -1,4 +1,4 @@
-"""CLIP score of images and their prompts, beside that of real images."""
+"""Measure the CLIP score of images with their prompts, beside that of real images."""
 
 from pathlib import Path
 
@@ -17,18 +17,21 @@ SHIPPED_REAL_SCORE = WEIGHTS / "reference" / "clip_score.json"
 
 
 def clip_scores(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> torch.Tensor:
-    """Compute 100 x cosine of each image with its prompt. Source: Hessel et al., arXiv 2104.08718, unscaled.
+    """Compute 100 x cosine of each image with its prompt.
+
+    Source: Hessel et al., arXiv 2104.08718, without their rescaling.
 
     Args:
         clip: the model.
         images: uint8 [N, 3, H, W].
         prompts: N strings.
+        progress: show a bar.
 
     Returns:
         float64 [N].
 
     Raises:
-        ValueError: no images, or as many prompts as images is not the case.
+        ValueError: no images, or more or fewer prompts than images.
     """
     if not prompts or len(prompts) != len(images):
         raise ValueError(
@@ -41,7 +44,7 @@ def clip_scores(clip: ClipModel, images: torch.Tensor, prompts: list[str], progr
 
 
 def clip_score(clip: ClipModel, images: torch.Tensor, prompts: list[str], progress: bool = True) -> float:
-    """Average `clip_scores`; arguments and errors as there."""
+    """Average `clip_scores` over images [N, 3, H, W]; arguments and errors as there."""
     return clip_scores(clip, images, prompts, progress).mean().item()
 
 
@@ -53,7 +56,7 @@ def score_real_images(clip: ClipModel, template: str, data: str | Path | None, n
     """
     images = real_images(data, "test")
     images = images.first(min(n or len(images), len(images)))
-    prompts = [caption(CLASS_NAMES[label], template) for label in images.class_labels.tolist()]
+    prompts = [caption(CLASS_NAMES[label], template) for label in images.known_labels().tolist()]
     score = clip_score(clip, images.images, prompts)
     real = {"real_images": images.protocol["images"], "real_images_sha256": images.protocol["images_sha256"]}
     return {"clip_score_real": score, "real_n": len(images), "template": template} | real | clip.protocol()

@@ -1,6 +1,7 @@
-"""Frechet distance of images to a reference."""
+"""Measure the Frechet distance of images to a reference."""
 
 from pathlib import Path
+from typing import Any
 
 from eval.extractors.base import Extractor
 from eval.extractors.features import FeatureSet
@@ -33,7 +34,9 @@ def measure_frechet_distance(
     data: str | Path | None = None,
     resamples: int = 100,
 ) -> dict:
-    """Measure the Frechet distance, its floor against CIFAR-10 and, with known labels, the judge's accuracies.
+    """Measure the Frechet distance, its floor and, with known labels, the judge's accuracies.
+
+    The floor is the distance of CIFAR-10's test set to its training set.
 
     Args:
         measured: images and their features.
@@ -54,19 +57,19 @@ def measure_frechet_distance(
     check_count(len(images), len(statistics.mu))
     labelled = images.class_labels is not None and images.images.shape[2:] == (IMAGE_SIZE, IMAGE_SIZE)
     features = measured.of(extractor)[extractor.layer]
-    result = {extractor.result_key: frechet_distance(feature_statistics(features), statistics)}
+    result: dict[str, Any] = {extractor.result_key: frechet_distance(feature_statistics(features), statistics)}
     protocol = extractor.protocol() | reference_protocol(reference, statistics)
     protocol["image_size"] = "{1}x{0}".format(*images.images.shape[2:])
     if reference in SPLITS:
         result["floor"] = frechet_distance(*(reference_statistics(extractor, name, data, device) for name in SPLITS))
         protocol["floor_is"] = "CIFAR-10 test against train"
     result["n"] = len(images)
-    if labelled:
-        judged = measured.of(judge_extractor()), images.class_labels, images.noun_ids
-        result |= accuracies(*judged, CLASS_NAMES)
+    judged = measured.of(judge_extractor()) if labelled else None
+    if judged is not None:
+        result |= accuracies(judged, images.class_labels, images.noun_ids, CLASS_NAMES)
     if resamples:
         interval = frechet_interval(features, statistics, resamples)
         result["intervals"] = {extractor.result_key: interval_at_n(interval)}
-        if labelled:
-            result["intervals"] |= accuracy_intervals(*judged)
+        if judged is not None:
+            result["intervals"] |= accuracy_intervals(judged, images.class_labels, images.noun_ids)
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}

@@ -1,4 +1,4 @@
-"""Class accuracy and Frechet distance along a sweep of guidance, solver and steps."""
+"""Measure class accuracy and Frechet distance along a sweep of guidance, solver and steps."""
 
 import math
 from dataclasses import replace
@@ -92,11 +92,11 @@ def measure_guidance(
         n: samples at each point.
         batch_size: samples drawn at once.
         samples: folder that keeps them.
-        device: what the extractor runs on.
+        device: of the extractor.
 
     Returns:
-        `n`; `points`, for each what is `VARIED`, the class accuracy, the distance, their intervals and the protocol of
-        its samples; `protocol`, of the measurement.
+        `n`; `points`, each with its values of `VARIED`, the class accuracy, the distance, their intervals and the
+        protocol of its samples; `protocol`, of the measurement.
     """
     own, measured_points = type(pipeline.scheduler).__name__, []
     for point in points:

@@ -1,4 +1,4 @@
-"""Fidelity, diversity and copies of training images."""
+"""Measure fidelity, diversity and copies of training images."""
 
 from pathlib import Path
 
@@ -23,7 +23,13 @@ MAX_SEEDS = 100
 
 
 class TrainingFeatures:
-    """Features [N, F] of CIFAR-10's training images, and nearest distances of its first test images to them."""
+    """Hold features of CIFAR-10's training images, and test images' nearest distances to them.
+
+    Attributes:
+        training: features of all training images, [N, F].
+        sha256: hash of these.
+        test_distances: of the first `MAX_COPY_QUERIES` test images, float64 [T].
+    """
 
     def __init__(self, extractor: Extractor, data: str | Path | None, device: torch.device | str = "cpu"):
         layer, training, test = extractor.layer, *(real_images(data, split).images for split in ("train", "test"))

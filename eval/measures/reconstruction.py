@@ -15,7 +15,7 @@ from mobilediff.models.autoencoder import psnr, reconstruct
 
 def reconstructed(vae: VAE, images: ImageSet, device: torch.device | str = "cpu") -> ImageSet:
     """Encode and decode the images, keeping their prompts and labels."""
-    decoded = reconstruct(vae.to(device), images.images)
+    decoded = reconstruct(vae.to(device), images.images)  # pyright: ignore[reportArgumentType]
     protocol = images.protocol | {"images": f"{images.protocol['images']}, reconstructed"}
     return replace(images, images=decoded, protocol=protocol | {"images_sha256": tensor_sha256(decoded)})
 
@@ -29,4 +29,4 @@ def measure_reconstruction(vae: VAE, images: ImageSet, device: torch.device | st
     """
     restored = reconstructed(vae, images, device)
     result = measure_frechet_distance(FeatureSet(restored, device), judge_extractor())
-    return {"psnr": psnr(images.images, restored.images), "latent_channels": vae.config.latent_channels} | result
+    return {"psnr": psnr(images.images, restored.images), "latent_channels": vae.config["latent_channels"]} | result

@@ -1,4 +1,6 @@
-"""Retrieval of an image's caption, and of a phrasing's noun, by a CLIP."""
+"""Measure retrieval of an image's caption, and of a phrasing's noun, by a CLIP."""
+
+from typing import Any
 
 import torch
 
@@ -10,7 +12,7 @@ from eval.samples.images import ImageSet
 from eval.samples.prompts import DEFAULT_TEMPLATE
 from mobilediff.captions import CLASS_NAMES, caption, load_nouns
 
-# None of these words, nor the double mark, is among what training puts around a noun.
+# Training puts none of these words, nor the double mark, around a noun.
 UNSEEN_PHRASINGS = {
     "shouted": lambda noun: caption(noun, "{article} {noun}").upper() + "!!",
     "old": lambda noun: f"a picture of an old {noun}",
@@ -28,7 +30,7 @@ def measure_retrieval(
         clip: the model.
         images: with class labels; images without a noun are left out of the noun figures.
         template: makes the captions.
-        device: what the model runs on.
+        device: of the model.
 
     Returns:
         `n`, `class_top1`, of images with known nouns `noun_top1`, `noun_top5` and their number `noun_n`, `intervals`
@@ -39,13 +41,14 @@ def measure_retrieval(
     noun_captions = normalized_texts(clip, [caption(noun, template) for noun in nouns])
     class_captions = normalized_texts(clip, [caption(name, template) for name in CLASS_NAMES])
     embedded = normalized_images(clip, images.images)
-    hits = {"class_top1": top_k_hits(embedded @ class_captions.T, images.class_labels)}
-    known = known_nouns(images.noun_ids)
-    if known.any():
-        cosines, noun_ids = embedded[known] @ noun_captions.T, images.noun_ids[known]
+    hits = {"class_top1": top_k_hits(embedded @ class_captions.T, images.known_labels())}
+    known, noun_ids = known_nouns(images.noun_ids)
+    if len(noun_ids):
+        cosines = embedded[known] @ noun_captions.T
         hits |= {name: top_k_hits(cosines, noun_ids, k) for name, k in NOUN_FIGURES.items()}
-    result = {"n": len(images), "nouns": len(nouns)} | {name: one.mean().item() for name, one in hits.items()}
-    result |= {"noun_n": int(known.sum()), "phrase_top1": {}, "phrase_top5": {}}
+    result: dict[str, Any] = {"n": len(images), "nouns": len(nouns)}
+    result |= {name: one.mean().item() for name, one in hits.items()}
+    result |= {"noun_n": len(noun_ids), "phrase_top1": {}, "phrase_top5": {}}
     for name, phrased in UNSEEN_PHRASINGS.items():
         cosines = normalized_texts(clip, [phrased(noun) for noun in nouns]) @ noun_captions.T
         for k in (1, 5):

@@ -1,1 +1,1 @@
-"""Metrics: tensors in, numbers out."""
+"""Compute metrics: tensors in, numbers out."""

@@ -1,4 +1,6 @@
-"""Confidence intervals by drawing the samples again, with replacement (Efron, Annals of Statistics 7, 1979).
+"""Estimate confidence intervals by the bootstrap (Efron, Annals of Statistics 7, 1979).
+
+Samples are drawn again with replacement.
 
 All of them are basic (reverse percentile) intervals: 2 estimate - quantile of the resampled values. The percentile
 interval, the quantiles themselves, is wrong for a Frechet distance: a resample has only about 63 % of the distinct
@@ -25,7 +27,7 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict:
-    """Basic bootstrap interval of a statistic of `n` samples.
+    """Estimate the basic bootstrap interval of a statistic of `n` samples.
 
     Args:
         statistic: takes the drawn rows, int64 [n], and returns its value on them.
@@ -48,7 +50,10 @@ def bootstrap_interval(
 
 
 def interval_at_n(interval: dict) -> dict:
-    """An interval of this module about the value at its own n: both ends moved by the bias.
+    """Move both ends of an interval by the bias: it is then about the value at this n.
+
+    Args:
+        interval: as from `bootstrap_interval`.
 
     Returns:
         `low`, `high`, `confidence`, `resamples`.
@@ -58,7 +63,7 @@ def interval_at_n(interval: dict) -> dict:
 
 
 def mean_interval(values: torch.Tensor) -> dict:
-    """The interval of the mean of values [n] about the value at this n; returns as `interval_at_n`."""
+    """Estimate the interval of the mean of values [n]; returns as `interval_at_n`."""
     return interval_at_n(bootstrap_interval(lambda rows: values[rows].mean().item(), len(values)))
 
 
@@ -80,7 +85,7 @@ def frechet_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict:
-    """Basic bootstrap interval of the Frechet distance of features to a reference, which is held fixed.
+    """Estimate the basic bootstrap interval of the Frechet distance to a fixed reference.
 
     The same draws and, to rounding, the same values as `bootstrap_interval` with
     `eval.metrics.frechet.frechet_distance`, but a resample is a vector of counts, and tr (S1 S2)^(1/2) is the sum of
@@ -122,9 +127,9 @@ def kernel_interval(
     seed: int = 0,
     batch_size: int = 500,
 ) -> dict:
-    """Basic bootstrap interval of the kernel distance of features to real ones, which are held fixed.
+    """Estimate the basic bootstrap interval of the kernel distance to fixed real features.
 
-    Of the unbiased estimate on all rows (Gretton et al., JMLR 13, 2012, equation 3) with the kernel of
+    The distance is the unbiased estimate on all rows (Gretton et al., JMLR 13, 2012, equation 3) with the kernel of
     `eval.metrics.kernel.kernel_distance`, (x.y / F + 1)^3; a resample weighs each row by how often it was drawn.
 
     Args:
@@ -141,7 +146,7 @@ def kernel_interval(
     """
     real, generated = check_pair(real, generated, ("real", "generated"), least=2)
     n, m = len(generated), len(real)
-    weights = _weights(n, resamples, confidence, seed)
+    multiplicities = _multiplicities(n, resamples, confidence, seed)
 
     def kernel(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         return (first @ second.T / first.shape[1] + 1) ** 3
@@ -149,13 +154,14 @@ def kernel_interval(
     def diagonal(rows: torch.Tensor) -> torch.Tensor:
         return ((rows**2).sum(dim=1) / rows.shape[1] + 1) ** 3  # each row's kernel with itself
 
-    pairs, cross = torch.zeros(weights.shape[1], dtype=torch.float64), torch.empty(n, dtype=torch.float64)
+    pairs, cross = torch.zeros(multiplicities.shape[1], dtype=torch.float64), torch.empty(n, dtype=torch.float64)
     for rows in torch.arange(n).split(batch_size):
-        pairs += (kernel(generated[rows], generated) @ weights * weights[rows]).sum(dim=0)
+        pairs += (kernel(generated[rows], generated) @ multiplicities * multiplicities[rows]).sum(dim=0)
         cross[rows] = kernel(generated[rows], real).mean(dim=1)
     among_real = sum(kernel(rows, real).sum().item() for rows in real.split(batch_size))
     among_real = (among_real - diagonal(real).sum().item()) / (m * (m - 1))
-    values = (pairs - diagonal(generated) @ weights) / (n * (n - 1)) - 2 * (cross @ weights) / n + among_real
+    own = diagonal(generated) @ multiplicities
+    values = (pairs - own) / (n * (n - 1)) - 2 * (cross @ multiplicities) / n + among_real
     return _basic_interval(values[0].item(), values[1:].tolist(), confidence)
 
 
@@ -168,7 +174,7 @@ def manifold_intervals(
     seed: int = 0,
     batch_size: int = 500,
 ) -> dict[str, dict]:
-    """Intervals of precision, density and coverage at this n, with the real features held fixed.
+    """Estimate intervals of precision, density and coverage, with the real features held fixed.
 
     Recall has none: a row that is drawn twice is its own neighbour, so that the balls of a resample shrink.
 
@@ -180,20 +186,22 @@ def manifold_intervals(
         batch_size: rows whose distances are held at a time; without effect on the result.
 
     Returns:
-        By name, as `interval_at_n`.
+        By name, about the value at this n, as `interval_at_n`.
 
     Raises:
-        ValueError: as in `bootstrap_interval`, and for features as in `eval.metrics.checks.check_pair`.
+        ValueError: as in `bootstrap_interval`, `k` below 1, and for features as in `eval.metrics.checks.check_pair`.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}; accepted is 1 or more")
     real, generated = check_pair(real, generated, ("real", "generated"), least=k + 1)
-    weights = _weights(len(generated), resamples, confidence, seed)
-    balls, covered = torch.zeros(len(generated), dtype=torch.float64), torch.zeros(weights.shape[1])
+    multiplicities = _multiplicities(len(generated), resamples, confidence, seed)
+    balls, covered = torch.zeros(len(generated), dtype=torch.float64), torch.zeros(multiplicities.shape[1])
     for hits in ball_hits(real, generated, k, batch_size):
         balls += hits.sum(dim=0)  # how many real balls a generated row is in
-        covered += (hits.float() @ (weights > 0).float() > 0).sum(dim=0)
+        covered += (hits.float() @ (multiplicities > 0).float() > 0).sum(dim=0)
     values = {
-        "precision": (balls > 0).double() @ weights / len(generated),
-        "density": balls @ weights / (k * len(generated)),
+        "precision": (balls > 0).double() @ multiplicities / len(generated),
+        "density": balls @ multiplicities / (k * len(generated)),
         "coverage": covered.double() / len(real),
     }
     return {
@@ -202,14 +210,14 @@ def manifold_intervals(
     }
 
 
-def _weights(n: int, resamples: int, confidence: float, seed: int) -> torch.Tensor:
-    """How often each of `n` rows counts: once each, then in each resample; float64 [n, 1 + resamples]."""
+def _multiplicities(n: int, resamples: int, confidence: float, seed: int) -> torch.Tensor:
+    """Count each of `n` rows: once each, then in each resample; float64 [n, 1 + resamples]."""
     counts = [torch.bincount(rows, minlength=n) for rows in _draws(n, resamples, confidence, seed)]
     return torch.stack([torch.ones(n, dtype=torch.int64), *counts], dim=1).double()
 
 
 def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[[np.ndarray], float]:
-    """The Frechet distance to `reference` as a function of how often each row [F] counts, int64 [n]."""
+    """Make the Frechet distance to `reference`, a function of the rows' counts, int64 [n]."""
     n = len(features)
     centre = features.mean(axis=0)  # taken off first, so that the moments below do not cancel
     features = features - centre
@@ -221,11 +229,11 @@ def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[
     reference_trace = np.trace(reference.sigma)
 
     def distance(counts: np.ndarray) -> float:
-        weights, drawn = counts.astype(np.float64), counts > 0
-        mu = weights @ features / n
-        rows = scaled[drawn] * np.sqrt(weights[drawn])[:, None]
+        multiplicities, drawn = counts.astype(np.float64), counts > 0
+        mu = multiplicities @ features / n
+        rows = scaled[drawn] * np.sqrt(multiplicities[drawn])[:, None]
         product = (rows.T @ rows - n * np.outer(mu @ root, mu @ root)) / (n - 1)  # S2^(1/2) S1 S2^(1/2)
-        trace = (weights @ square_norms - n * mu @ mu) / (n - 1)  # tr S1
+        trace = (multiplicities @ square_norms - n * mu @ mu) / (n - 1)  # tr S1
         roots = np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()
         return float(((mu + difference) ** 2).sum() + trace + reference_trace - 2 * roots)
 
@@ -233,7 +241,7 @@ def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[
 
 
 def _draws(n: int, resamples: int, confidence: float, seed: int):
-    """`resamples` times `n` row numbers, int64 [n], one after the other."""
+    """Draw `resamples` times `n` row numbers, int64 [n], one after the other."""
     if n < 2:
         raise ValueError(f"n is {n}; accepted is 2 or more")
     if not 0 < confidence < 1:
@@ -244,15 +252,15 @@ def _draws(n: int, resamples: int, confidence: float, seed: int):
 
 
 def _basic_interval(estimate: float, values: list[float], confidence: float) -> dict:
-    values = np.array(values)
-    if not (np.isfinite(values).all() and math.isfinite(estimate)):
-        raise ValueError(f"the statistic is {estimate}, resampled {values.min()} to {values.max()}: not finite")
-    lower, upper = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    resampled = np.array(values)
+    if not (np.isfinite(resampled).all() and math.isfinite(estimate)):
+        raise ValueError(f"the statistic is {estimate}, resampled {resampled.min()} to {resampled.max()}: not finite")
+    lower, upper = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return {
         "estimate": estimate,
         "low": float(2 * estimate - upper),
         "high": float(2 * estimate - lower),
-        "bias": float(values.mean() - estimate),
+        "bias": float(resampled.mean() - estimate),
         "confidence": confidence,
         "resamples": len(values),
     }

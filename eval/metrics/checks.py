@@ -1,15 +1,19 @@
-"""Checks of a metric's feature tensors."""
+"""Check and order a metric's feature tensors."""
 
 import numpy as np
 import torch
 
 
 def check_features(features: torch.Tensor, name: str, least: int = 1) -> torch.Tensor:
-    """Convert features [N, F] to float64, refusing too few and not finite ones.
+    """Convert features to float64, refusing too few rows and values that are not finite.
 
     Args:
-        name: what an error calls them.
+        features: floats [N, F].
+        name: of the rows in an error.
         least: rows needed.
+
+    Returns:
+        float64 [N, F].
 
     Raises:
         ValueError: not [N, F] of floats, fewer than `least` rows, or a value that is not finite.
@@ -26,7 +30,10 @@ def check_features(features: torch.Tensor, name: str, least: int = 1) -> torch.T
 
 
 def in_canonical_order(features: torch.Tensor) -> torch.Tensor:
-    """Sort the rows [N, F] by their values, so that draws of rows by number do not depend on their order."""
+    """Sort the rows of features [N, F] by their values; returns [N, F].
+
+    Draws of rows by number then do not depend on the order of the images.
+    """
     columns = features[:, :4].cpu().numpy()  # rows that tie here are copies of one image
     return features[np.lexsort(columns.T[::-1]).copy()]
 
@@ -39,7 +46,7 @@ def check_pair(
     Raises:
         ValueError: as in `check_features`, or the two have different numbers of features.
     """
-    pair = tuple(check_features(one, name, least) for one, name in zip((first, second), names, strict=True))
+    pair = check_features(first, names[0], least), check_features(second, names[1], least)
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"{names[0]} rows have {first.shape[1]} features, {names[1]} rows {second.shape[1]}: "

@@ -1,4 +1,4 @@
-"""Frechet distance between Gaussians fitted to features."""
+"""Compute the Frechet distance between Gaussians fitted to features."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from eval.metrics.checks import check_features
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and covariance of features, and the first features themselves.
+    """Hold mean and covariance of features, and the first features themselves.
 
     Attributes:
         mu: mean, float64 [F].
@@ -19,6 +19,9 @@ class Statistics:
         n: images it was fitted to.
         metadata: the extractor's protocol, hash and number of the images.
         features: of the first images, float16 [at most `MAX_FEATURES`, F], or None where they were not kept.
+
+    Raises:
+        ValueError: mean or covariance holds a value that is not finite.
     """
 
     mu: np.ndarray
@@ -26,6 +29,11 @@ class Statistics:
     n: int
     metadata: dict[str, str]
     features: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name, values in (("mean", self.mu), ("covariance", self.sigma)):
+            if not np.isfinite(values).all():
+                raise ValueError(f"the {name} of {len(self.mu)} features holds a value that is not finite")
 
     def kept_features(self) -> torch.Tensor:
         """Return the features of the first images, float32 [N, F] with the precision of float16.
@@ -55,17 +63,19 @@ def feature_statistics(features: torch.Tensor, **metadata: str) -> Statistics:
     """Fit a Gaussian to features [N, F] in float64, by torch-fidelity's own function.
 
     Raises:
-        ValueError: fewer than F + 1 rows, whose covariance cannot have full rank, or a value that is not finite.
+        ValueError: not [N, F] of floats, fewer than F + 1 rows, whose covariance cannot have full rank, or a value
+            that is not finite.
     """
+    features = check_features(features, "feature")
     check_count(*features.shape)
-    fitted = fid_features_to_statistics(check_features(features, "feature"))
+    fitted = fid_features_to_statistics(features)
     return Statistics(fitted["mu"], fitted["sigma"], len(features), metadata)
 
 
 def frechet_distance(first: Statistics, second: Statistics) -> float:
-    """Compute |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) in float64, by torch-fidelity's own function.
+    """Compute |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two Gaussians.
 
-    Source: Heusel et al., arXiv 1706.08500, equation 6.
+    Source: Heusel et al., arXiv 1706.08500, equation 6; by torch-fidelity's own function, in float64.
 
     Raises:
         ValueError: the two have different numbers of features.

@@ -1,4 +1,4 @@
-"""Kernel distance of features and Inception score of logits, by torch-fidelity's own functions.
+"""Compute kernel distance and Inception score by torch-fidelity's own functions.
 
 The kernel distance is called KID only with Inception's features, the score an Inception score only with its logits.
 """
@@ -64,16 +64,17 @@ def kernel_distance(
 
 
 def inception_score(logits: torch.Tensor, splits: int = 10, shuffle: bool = True, seed: int = SEED) -> dict:
-    """Compute exp of the mean divergence of p(y|x) from p(y), 1 to the number of classes; p(y) is of one split.
+    """Compute exp of the mean divergence of p(y|x) from p(y), averaged over splits.
 
-    It rises with the rows in a split, so that only equal numbers of rows and splits can be compared.
+    p(y) is the mean of one split. The score is 1 to the number of classes, and rises with the rows in a split, so
+    only equal numbers of rows and splits can be compared.
 
     Source: Salimans et al., arXiv 1606.03498, section 4; by torch-fidelity's own function, in float64.
 
     Args:
         logits: [N, C], not normalised.
-        splits: parts of the rows, each of which gives a score.
-        shuffle: the rows by `seed` before they are split, as their order may be that of the classes.
+        splits: parts of the rows; each gives a score.
+        shuffle: shuffle the rows by `seed` before they are split, as they may be in the order of the classes.
 
     Returns:
         `inception_score_mean` and `inception_score_std` over the splits, `splits`.

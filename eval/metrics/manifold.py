@@ -1,4 +1,4 @@
-"""Precision and recall by torch-fidelity, density and coverage beside them, from balls around the k nearest rows."""
+"""Compute precision, recall, density and coverage from balls around feature rows."""
 
 from collections.abc import Iterator
 
@@ -13,11 +13,13 @@ RIM = 1e-7
 
 
 def manifold_metrics(real: torch.Tensor, generated: torch.Tensor, k: int = 3, batch_size: int = 500) -> dict:
-    """Measure how much of each set of features lies in the other's balls, each to its centre's k-th nearest row.
+    """Measure how much of each set of features lies in the other set's balls.
 
-    All four depend on k and on the sizes of both sets: compare only figures of equal sizes, best N = M. Two sets of
-    one distribution with N = M have a density of about 1 and a coverage of about 1 - 2^-k; density can exceed 1.
-    Precision and recall are in 0 to 1 and have no such fixed level.
+    There is a ball around each row, which reaches to the k-th nearest row of the same set.
+
+    All four figures depend on k and on the sizes of both sets: compare only figures of equal sizes, best N = M. Two
+    sets of one distribution with N = M have a density of about 1 and a coverage of about 1 - 2^-k; density can exceed
+    1. Precision and recall are in 0 to 1 and have no such fixed level.
 
     Distances are Euclidean, in float64. Memory is a few times batch_size x max(N, M) x 8 bytes.
 
@@ -71,7 +73,17 @@ def density_and_coverage(real: torch.Tensor, generated: torch.Tensor, k: int, ba
 
 
 def ball_hits(real: torch.Tensor, generated: torch.Tensor, k: int, batch_size: int) -> Iterator[torch.Tensor]:
-    """Find the generated rows in each real ball: bool [at most `batch_size`, M], real row after real row."""
+    """Find the generated rows in each real ball.
+
+    Args:
+        real: float64 [N, F].
+        generated: float64 [M, F].
+        k: neighbours, as in `manifold_metrics`.
+        batch_size: real rows at a time, B.
+
+    Yields:
+        bool [at most B, M], real row after real row.
+    """
     rim = RIM * real.norm(dim=1).max()
     for centres in real.split(batch_size):
         # k + 1, as a centre is its own nearest row

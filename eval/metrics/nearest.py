@@ -1,4 +1,4 @@
-"""Copies of training images by nearest training rows, and diversity over seeds by pairwise distances."""
+"""Find copies by nearest training rows, and measure diversity over seeds by pairwise distances."""
 
 import numpy as np
 import torch
@@ -59,25 +59,25 @@ def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float
         raise ValueError(f"percentile is {percentile}; accepted is above 0 and below 100")
     if bins < 1:
         raise ValueError(f"bins is {bins}; accepted is 1 or more")
-    samples, test = _checked_distances(samples, "sample"), _checked_distances(test, "test")
-    if len(test) * percentile < 100:
+    sample_distances, test_distances = _checked_distances(samples, "sample"), _checked_distances(test, "test")
+    if len(test_distances) * percentile < 100:
         raise ValueError(
-            f"{len(test)} test distances are too few for percentile {percentile}: 100 / percentile needed"
+            f"{len(test_distances)} test distances are too few for percentile {percentile}: 100 / percentile needed"
         )
-    threshold = float(np.percentile(test, percentile))
-    edges = np.linspace(0, max(samples.max(), test.max()) or 1.0, bins + 1)
+    threshold = float(np.percentile(test_distances, percentile))
+    edges = np.linspace(0, max(sample_distances.max(), test_distances.max()) or 1.0, bins + 1)
     return {
-        "copy_fraction": float((samples <= threshold).mean()),
+        "copy_fraction": float((sample_distances <= threshold).mean()),
         "copy_threshold": threshold,
         "copy_percentile": percentile,
-        "nearest_distance_median": float(np.median(samples)),
-        "nearest_distance_median_test": float(np.median(test)),
-        "n": len(samples),
-        "n_test": len(test),
+        "nearest_distance_median": float(np.median(sample_distances)),
+        "nearest_distance_median_test": float(np.median(test_distances)),
+        "n": len(sample_distances),
+        "n_test": len(test_distances),
         "histogram": {
             "edges": edges.tolist(),
-            "samples": np.histogram(samples, edges)[0].tolist(),
-            "test": np.histogram(test, edges)[0].tolist(),
+            "samples": np.histogram(sample_distances, edges)[0].tolist(),
+            "test": np.histogram(test_distances, edges)[0].tolist(),
         },
     }
 

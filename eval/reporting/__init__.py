@@ -1,1 +1,1 @@
-"""The report: records of every checkpoint, their tables, plots and comparison."""
+"""Report on every checkpoint: records, tables, plots and comparisons."""

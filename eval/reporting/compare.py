@@ -9,8 +9,6 @@ comparable, and so are distances of different numbers of samples, which have dif
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel
-
 from eval.cli.table import aligned
 from eval.schema import Latency, Measured, Results, Timing
 
@@ -27,13 +25,13 @@ LATENCY_PARTS = ("network_call", "image")
 
 @dataclass(frozen=True)
 class Change:
-    """One figure before and after.
+    """Compare one figure before and after.
 
     Attributes:
         model: the row.
         figure: the section and key.
         before, after: the values.
-        verdict: "moved", "within", "no interval", or why the two are not comparable.
+        verdict: "moved", "within", "no interval", or the reason why the two are not comparable.
     """
 
     model: str
@@ -64,11 +62,11 @@ def compare_results(before: Results, after: Results) -> list[Change]:
     return changes
 
 
-def _compare_section(row: str, section: str, first: BaseModel, second: BaseModel) -> list[Change]:
+def _compare_section(row: str, section: str, first: Measured | Latency, second: Measured | Latency) -> list[Change]:
     conditions = [dict(one) | dict(one.protocol) for one in (first, second)]
     different = [key for key in SAME[section] if conditions[0][key] != conditions[1][key]]
     obstacle = f"not comparable: another {', '.join(different)}" if different else None
-    if isinstance(first, Latency):
+    if isinstance(first, Latency) or isinstance(second, Latency):
         parts = [(part, getattr(first, part), getattr(second, part)) for part in LATENCY_PARTS]
         return [
             Change(row, f"latency {part} (ms)", one.median_ms, two.median_ms, obstacle or _latency_verdict(one, two))

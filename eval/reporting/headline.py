@@ -1,4 +1,4 @@
-"""The README's first screen: one sentence with the claim, one table of the shipped models with six columns."""
+"""Write the README's first screen: the claim in a sentence, the shipped models in a table."""
 
 import textwrap
 
@@ -34,7 +34,7 @@ def claim(records: dict[str, dict]) -> str:
 
 
 def headline(records: dict[str, dict]) -> str:
-    """Tabulate the shipped models in the six columns, with a line on each column and one on the samples.
+    """Tabulate the shipped models in six columns, and explain the columns and samples below.
 
     Raises:
         ValueError: a figure in it has not been measured.

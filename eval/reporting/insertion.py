@@ -1,4 +1,4 @@
-"""Parts of Markdown files between a pair of markers: found, checked, replaced."""
+"""Find, check and replace parts of Markdown files between a pair of markers."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ from mobilediff.files import atomic_path
 
 
 def markers(part: str) -> tuple[str, str]:
-    """The two lines around a part, as they stand in the file."""
+    """Return the two lines around a part, as in the file."""
     return f"<!-- {part}:start -->", f"<!-- {part}:end -->"
 
 
 def marked_parts(file: str | Path, accepted: tuple[str, ...]) -> list[str]:
-    """List the accepted parts whose markers stand in a file.
+    """List the accepted parts whose markers are in a file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has no part, or the two markers of one do not stand in it once each, in order.
+        ValueError: it has no part, or not each of a part's two markers once, in order.
     """
     file = Path(file)
     needed = " or ".join(f"{start} ... {end}" for start, end in map(markers, accepted))

@@ -1,4 +1,4 @@
-"""Plots of the report's records (distance over latency and NFE, nearest training images) and of guidance sweeps."""
+"""Plot distance over latency and NFE, nearest training images, and guidance sweeps."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from eval.schema import GuidancePoint, GuidanceResult, Record
+from eval.schema import Copies, GuidancePoint, GuidanceResult, Record
 from mobilediff.files import atomic_path
 
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
@@ -30,7 +30,7 @@ def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
         x, y = points[name]
         return any(a <= x and b <= y and (a, b) != (x, y) for a, b in points.values())
 
-    return sorted((name for name in points if not dominated(name)), key=points.get)
+    return sorted((name for name in points if not dominated(name)), key=points.__getitem__)
 
 
 def distance_points(
@@ -45,14 +45,15 @@ def distance_points(
         cost: returns a record's cost, or None where it was not measured.
     """
     measured = {
-        name: record for name, record in records.items() if record.frechet_distance and cost(record) is not None
+        name: (value, record.frechet_distance)
+        for name, record in records.items()
+        if record.frechet_distance and (value := cost(record)) is not None
     }
-    most = max((record.frechet_distance.n for record in measured.values()), default=0)
+    most = max((distance.n for _, distance in measured.values()), default=0)
     points = {}
-    for name, record in measured.items():
-        distance = record.frechet_distance
+    for name, (value, distance) in measured.items():
         label = name if distance.n == most else f"{name} (n = {distance.n:,})"
-        points[label] = (cost(record), distance.frechet_distance_judge)
+        points[label] = (value, distance.frechet_distance_judge)
     return points
 
 
@@ -92,7 +93,7 @@ def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: s
 
 
 def sweep_lines(points: list[GuidancePoint]) -> dict[str, list[GuidancePoint]]:
-    """Group the points of a sweep into lines over the scale, by scheduler, steps and interval.
+    """Group the points of a sweep into lines by scheduler, steps and interval.
 
     A point without guidance starts every line of its scheduler and steps.
     """
@@ -111,7 +112,7 @@ def sweep_lines(points: list[GuidancePoint]) -> dict[str, list[GuidancePoint]]:
 
 
 def draw_guidance(sweep: GuidanceResult, file: str | Path) -> None:
-    """Plot class accuracy and Frechet distance over the guidance scale into a PNG file, intervals shaded."""
+    """Plot class accuracy and Frechet distance over the guidance scale, intervals shaded, as PNG."""
     wide, high = SIZE
     figure, panels = plt.subplots(ncols=2, figsize=(1.5 * wide, high), dpi=RESOLUTION)
     shown = (
@@ -131,31 +132,30 @@ def draw_guidance(sweep: GuidanceResult, file: str | Path) -> None:
     save_figure(figure, file)
 
 
-def draw_copies(records: dict[str, Record], file: str | Path) -> None:
+def draw_copies(copies: dict[str, Copies], file: str | Path) -> None:
     """Plot histograms of nearest training distances, samples over test images, into a PNG file.
 
     Args:
-        records: of models, each with a section `quality`.
+        copies: of models, by name.
     """
-    columns = min(3, len(records))
-    rows = -(-len(records) // columns)
+    columns = min(3, len(copies))
+    rows = -(-len(copies) // columns)
     wide, high = SIZE
     figure, panels = plt.subplots(
         rows, columns, figsize=(0.5 * wide * columns, 0.55 * high * rows), dpi=RESOLUTION, squeeze=False
     )
-    for axes in panels.flat[len(records) :]:
+    for axes in panels.flat[len(copies) :]:
         axes.set_axis_off()
-    for axes, (name, record) in zip(panels.flat, records.items(), strict=False):
-        copies = record.quality.copies
-        histogram = copies.histogram
+    for axes, (name, one) in zip(panels.flat, copies.items(), strict=False):
+        histogram = one.histogram
         for counts, colour, label, n in (
-            (histogram.test, "tab:gray", "test images", copies.n_test),
-            (histogram.samples, "tab:blue", "samples", copies.n),
+            (histogram.test, "tab:gray", "test images", one.n_test),
+            (histogram.samples, "tab:blue", "samples", one.n),
         ):
             percentages = [100 * count / n for count in counts]
             axes.stairs(percentages, histogram.edges, fill=True, alpha=0.5, color=colour, label=label)
-        axes.axvline(copies.copy_threshold, color="tab:red", linewidth=1, linestyle="--")
-        axes.set_title(f"{name}\n{copies.copy_fraction:.1%} left of the line", fontsize=8)
+        axes.axvline(one.copy_threshold, color="tab:red", linewidth=1, linestyle="--")
+        axes.set_title(f"{name}\n{one.copy_fraction:.1%} left of the line", fontsize=8)
         axes.set_xlabel("distance to the nearest training image", fontsize=8)
         axes.set_ylabel("fraction of the images (%)", fontsize=8)
         axes.legend(fontsize=7)
@@ -174,8 +174,8 @@ def write_plots(records: dict[str, Record], folder: str | Path) -> list[Path]:
             floor = next(one.frechet_distance.floor for one in records.values() if one.frechet_distance)
             draw_points(points, floor, label, Path(folder) / name)
             files.append(Path(folder) / name)
-    models = {name: record for name, record in records.items() if record.quality and record.model}
-    if models:
+    copies = {name: record.quality.copies for name, record in records.items() if record.quality and record.model}
+    if copies:
         files.append(Path(folder) / "near-copies.png")
-        draw_copies(models, files[-1])
+        draw_copies(copies, files[-1])
     return files

@@ -1,4 +1,4 @@
-"""Records of every checkpoint: kept on disk, each section measured once."""
+"""Keep records of every checkpoint on disk, and measure each section once."""
 
 import sys
 from dataclasses import replace
@@ -6,7 +6,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from eval.benchmark.latency import MIN_RUNS, TIMED, measure_latency, speed_ups
 from eval.benchmark.peers import load_peers
@@ -23,7 +22,7 @@ from eval.measures.quality import TrainingFeatures, measure_quality
 from eval.measures.reconstruction import reconstructed
 from eval.metrics.accuracy import known_nouns
 from eval.metrics.frechet import check_count
-from eval.protocol import device_description, folder_sha256, library_versions, tensor_sha256
+from eval.protocol import default_device, device_description, folder_sha256, library_versions, tensor_sha256
 from eval.reporting.tables import BASELINE, DAMAGED, NOISE_STD, RECONSTRUCTED, SCALE, figures
 from eval.samples.images import ImageSet, real_images
 from eval.samples.pipelines import load_sampler
@@ -52,7 +51,7 @@ def agrees(there: dict, wanted: dict) -> bool:
 
 
 class Report:
-    """Records on disk, and the measurement of missing sections.
+    """Keep records on disk, and measure missing sections.
 
     Args:
         file: docs/results.json.
@@ -82,7 +81,7 @@ class Report:
         self.data, self.samples, self.batch_size, self.dtype = data, samples, batch_size, dtype
         self.compiled = compiled
         self._sets: dict[tuple[str, str], FeatureSet] = {}
-        self.device = PartialState().device
+        self.device = default_device()
         self.pipelines = {name: load_sampler(folder, self.device) for name, folder in folders.items()}
         self.results = read_json(self.file) if self.file.exists() else {"schema": SCHEMA, "records": {}}
         check_results(self.results, str(self.file))
@@ -191,7 +190,7 @@ class Report:
         """Read CIFAR-10's test set with prompts of the classes; errors as in `real_images`."""
         real = real_images(self.data, "test")
         template = next(iter(self.pipelines.values())).config.class_template
-        prompts = [caption(CLASS_NAMES[label], template) for label in real.class_labels.tolist()]
+        prompts = [caption(CLASS_NAMES[label], template) for label in real.known_labels().tolist()]
         return replace(real, prompts=prompts, protocol=real.protocol | {"template": template})
 
     @cached_property
@@ -209,7 +208,7 @@ class Report:
         return self._sets[name, "class"]
 
     def check_data(self, sections: list[str]) -> None:
-        """Refuse, before samples are drawn, sections whose rows for scale need images that are not there."""
+        """Refuse sections whose rows for scale need missing images, before samples are drawn."""
         judge, clip = judge_extractor().protocol(), bundled_clip(device=self.device).protocol()
         extracted = {"distance": "frechet_distance", "quality": "quality", "nouns": "nouns", "clip": "clip"}
         for section in set(sections) & set(extracted):
@@ -256,7 +255,7 @@ class Report:
         for name in self._stale("nouns", judge.protocol(), "noun"):
             self.save(name, "nouns", measure_accuracy(self._samples(name, "noun"), judge))
         for name in self._scale_rows("nouns", judge.protocol()):
-            if known_nouns(self.real.noun_ids).any():  # data without file names has no nouns
+            if len(known_nouns(self.real.noun_ids)[1]):  # data without file names has no nouns
                 self.save(name, "nouns", measure_accuracy(self._scale_images(name), judge))
 
     def clip(self) -> None:
@@ -272,7 +271,7 @@ class Report:
         return [name for name in SCALE if not agrees(self.record(name).get(section, {}).get("protocol", {}), protocol)]
 
     def finish(self) -> Results:
-        """Drop records of other models and sections of other extractors, add the tables' cells, write and return."""
+        """Drop other models and other extractors' sections, add the tables' cells, write, return."""
         for name in list(self.results["records"]):
             record, folder = self.results["records"][name], self.checkpoints / name
             if name in SCALE or "peer" in record or not record.get("shipped", True):
@@ -287,7 +286,7 @@ class Report:
 
     def _drop_stale_sections(self, record: dict) -> None:
         judge = judge_extractor().protocol()
-        current = dict.fromkeys(("frechet_distance", "quality", "nouns"), judge)
+        current: dict[str, dict] = dict.fromkeys(("frechet_distance", "quality", "nouns"), judge)
         current["clip"] = bundled_clip(device=self.device).protocol()
         for section, protocol in current.items():
             if not agrees(record.get(section, {"protocol": protocol})["protocol"], protocol):

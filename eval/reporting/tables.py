@@ -1,4 +1,4 @@
-"""The report's records as two Markdown tables, cost and quality, and their legend."""
+"""Tabulate the report's records as Markdown, cost and quality, with a legend."""
 
 from eval.extractors.judge import JUDGE
 
@@ -80,7 +80,7 @@ def table(records: dict[str, dict]) -> str:
 
 
 def ordered(records: dict[str, dict]) -> list[str]:
-    """Names of the records that have figures, in the order of the tables."""
+    """List the names of the records that have figures, in the order of the tables."""
     return sorted(
         (name for name, record in records.items() if "figures" in record),
         key=lambda name: (
@@ -92,12 +92,12 @@ def ordered(records: dict[str, dict]) -> list[str]:
 
 
 def shipped_models(records: dict[str, dict]) -> list[str]:
-    """Names of the models whose weights are in `checkpoints/`, in the order of the tables."""
+    """List the models whose weights are in `checkpoints/`, in the order of the tables."""
     return [name for name in ordered(records) if records[name].get("shipped")]
 
 
 def one_table(kind: str, rows: list[str], records: dict[str, dict]) -> str:
-    """Tabulate the rows that have figures of a kind, with an empty line at the end."""
+    """Tabulate the rows that have figures of a kind, and add an empty line."""
     rows = [name for name in rows if records[name]["figures"][kind]]
     columns = list(dict.fromkeys(title for name in rows for title in records[name]["figures"][kind]))
     if not columns:
@@ -112,7 +112,7 @@ def one_table(kind: str, rows: list[str], records: dict[str, dict]) -> str:
 
 
 def markdown_table(titles: list[str] | tuple[str, ...], rows: list[list[str]]) -> str:
-    """Lay out a Markdown table, the first column to the left, the others to the right."""
+    """Lay out a Markdown table, the first column left-aligned, the others right-aligned."""
     lines = [
         "|".join(["", *(f" {title} " if title else " " for title in titles), ""]),
         "|---|" + "---:|" * (len(titles) - 1),

@@ -1,1 +1,1 @@
-"""Samples: planned, drawn, kept on disk and read again."""
+"""Plan samples, draw them, keep them on disk and read them again."""

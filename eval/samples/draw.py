@@ -1,4 +1,4 @@
-"""Draw samples with one seed an image: but for rounding, an image does not depend on its batch or process."""
+"""Draw samples with one seed an image, independent of batch and process but for rounding."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -32,7 +32,7 @@ def draw(pipeline: DiffusionPipeline, name: str, seeds: list[int], dtype: str = 
     with autocast:
         # not every pipeline takes a list, and a list of one is the same noise
         generator = generators if len(seeds) > 1 else generators[0]
-        output = pipeline(**arguments, generator=generator, output_type="np")
+        output = pipeline(**arguments, generator=generator, output_type="np")  # pyright: ignore[reportCallIssue] - the base class alone
     images = _checked(getattr(output, "images", None), seeds, name)
     return torch.from_numpy((images * 255).round().astype(np.uint8).transpose(0, 3, 1, 2).copy())
 
@@ -65,7 +65,7 @@ def _checked(images: np.ndarray | None, seeds: list[int], name: str) -> np.ndarr
     if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[::3] != (len(seeds), 3):
         returned = images.shape if isinstance(images, np.ndarray) else type(images).__name__
         raise ValueError(f"{name} returned {returned} for {len(seeds)} samples; expected RGB images [B, H, W, 3]")
-    inside = ((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))  # false for what is not finite
+    inside = ((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))  # false for values that are not finite
     if not inside.all():
         row = int(np.flatnonzero(~inside)[0])
         low, high = images[row].min(), images[row].max()

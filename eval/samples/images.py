@@ -1,4 +1,4 @@
-"""Image sets, read from a folder of images, an npz file or CIFAR-10, and checked."""
+"""Read and check image sets from a folder of images, an npz file or CIFAR-10."""
 
 import json
 import zipfile
@@ -23,7 +23,7 @@ LABELS = "labels.json"
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels, prompts and protocol.
+    """Hold images with their labels, prompts and protocol.
 
     Attributes:
         images: uint8, [N, 3, H, W].
@@ -41,6 +41,16 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def known_labels(self) -> torch.Tensor:
+        """Return the class labels, int64 [N].
+
+        Raises:
+            ValueError: they are not known.
+        """
+        if self.class_labels is None:
+            raise ValueError(f"the class labels of {self.protocol.get('images', 'the images')} are not known")
+        return self.class_labels
 
     def first(self, n: int) -> "ImageSet":
         """Take the first `n` images.
@@ -83,7 +93,9 @@ def check_size(size: int) -> None:
 
 
 def resized(images: ImageSet, size: int) -> ImageSet:
-    """Resize square images to `size` x `size` pixels by Pillow's Lanczos filter, stated in the protocol.
+    """Resize square images to `size` x `size` pixels by Pillow's Lanczos filter.
+
+    The protocol then states it.
 
     Raises:
         ValueError: as in `check_size`, or the images are not square.
@@ -97,7 +109,7 @@ def resized(images: ImageSet, size: int) -> ImageSet:
 
     def resize_one(image: torch.Tensor) -> np.ndarray:
         picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        return np.asarray(picture.resize((size, size), Image.LANCZOS))
+        return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
 
     with ThreadPoolExecutor() as pool:
         arrays = list(pool.map(resize_one, images.images))
@@ -107,7 +119,7 @@ def resized(images: ImageSet, size: int) -> ImageSet:
 
 
 def read_images(path: str | Path) -> ImageSet:
-    """Read an image set from a folder of PNG or JPEG files, or from an npz file.
+    """Read an image set from a folder of PNG or JPEG files, or npz.
 
     An npz file holds `images` or `arr_0`, [N, H, W, 3], uint8 or float32 in 0..1; floats are rounded to 8 bits, which
     the protocol then says.
@@ -191,7 +203,7 @@ def _read_npz(file: Path) -> ImageSet:
 
 def _rounded(array: np.ndarray, name: str) -> np.ndarray:
     """Round float32 in 0..1 to uint8."""
-    outside = ~((array >= 0) & (array <= 1))  # true for what is not finite
+    outside = ~((array >= 0) & (array <= 1))  # true for values that are not finite
     if outside.any():
         row = int(np.flatnonzero(outside.any(axis=(1, 2, 3)))[0])
         value = array[row][outside[row]][0]

@@ -1,4 +1,4 @@
-"""Checkpoints and diffusers pipelines: loaded, their networks compiled, their evaluations counted."""
+"""Load checkpoints and diffusers pipelines, compile their networks, count their evaluations."""
 
 import inspect
 import json
@@ -27,12 +27,12 @@ PIPELINE_SUFFIXES = (*HASHED_SUFFIXES, ".model", ".py")
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSettings(SamplingSettings):
-    """Settings of a diffusers pipeline.
+    """Describe the sampling of a diffusers pipeline.
 
     Attributes:
         revision: the commit on the hub, None for a folder.
         pipeline_class: name of its class.
-        batch_arguments: what each batch is told, of "prompt", "batch_size" and "class_labels".
+        batch_arguments: the arguments that each batch gets, of "prompt", "batch_size" and "class_labels".
         call: further arguments of its call, steps and guidance among them where it takes them; of a list
             `class_labels`, image `i` takes number `i` modulo its length.
     """
@@ -45,7 +45,7 @@ class PipelineSettings(SamplingSettings):
     def call_arguments(self, plan: SamplePlan, indices: list[int]) -> dict:
         arguments = dict(self.call)
         if "prompt" in self.batch_arguments:
-            arguments["prompt"] = [plan.prompts[index] for index in indices]
+            arguments["prompt"] = plan.prompts_of(indices)
         if "batch_size" in self.batch_arguments:
             arguments["batch_size"] = len(indices)
         if "class_labels" in self.batch_arguments:
@@ -72,11 +72,11 @@ def parse_call(text: str | None) -> dict:
 def load_diffusers_pipeline(
     name: str, device: torch.device | str = "cpu", trust_remote_code: bool = False
 ) -> tuple[DiffusionPipeline, str | None]:
-    """Load a pipeline in fp32 with its progress bar off, and its revision on the hub.
+    """Load a pipeline in fp32, without its progress bar, and its revision on the hub.
 
     Args:
         name: a folder that `save_pretrained` wrote, or owner/name on the hub.
-        device: what it runs on.
+        device: of the pipeline.
         trust_remote_code: run code that comes with it.
 
     Raises:
@@ -100,7 +100,7 @@ def load_diffusers_pipeline(
         ) from error
     for part, component in pipeline.components.items():
         if isinstance(component, torch.nn.Module):
-            load_component(type(component), folder / part)  # again, as a pipeline does not say what tensors it lacked
+            load_component(type(component), folder / part)  # again: a pipeline hides the tensors it lacked
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device), revision
 
@@ -130,7 +130,8 @@ def resolve_pipeline_settings(
     """Resolve the settings of a pipeline: prompts where it takes some, else a batch size or labels.
 
     Raises:
-        ValueError: `call` holds what the pipeline does not take or lacks what it needs, or as in `SamplingSettings`.
+        ValueError: `call` holds an argument that the pipeline does not take, or lacks one that it needs; or as in
+            `SamplingSettings`.
     """
     call = _stated_defaults(pipeline) | (call or {})
     batch_arguments = _batch_arguments(pipeline, call)
@@ -192,7 +193,7 @@ def takes_generators(pipeline: DiffusionPipeline) -> bool:
 
 
 def networks_of(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
-    """List the components named unet or transformer, with or without a suffix, which every step calls."""
+    """List the components that every step calls: named unet or transformer, suffix or not."""
     parts = [part for name, part in pipeline.components.items() if name.split("_")[0] in NETWORKS]
     return list(dict.fromkeys(part for part in parts if isinstance(part, torch.nn.Module)))
 
@@ -218,7 +219,7 @@ def compiled_networks(pipeline: DiffusionPipeline) -> Iterator[None]:
 
 @contextmanager
 def counted_evaluations(pipeline: DiffusionPipeline) -> Iterator[list[int]]:
-    """Count the rows of each call of the pipeline's networks in the block, in the yielded list.
+    """Count the rows of each call of the pipeline's networks, in the yielded list.
 
     Its sum over the images drawn is the NFE; a guided step has two rows an image. The list stays empty where there are
     no networks.

@@ -1,4 +1,4 @@
-"""Settings of a sampler, which decide the pixels of each sample."""
+"""Describe a sampler by the settings that decide the pixels of each sample."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
@@ -15,7 +15,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings(ABC):
-    """Settings that decide the pixels of sample `i`: sets of equal settings can be joined.
+    """Hold the settings that decide the pixels of sample `i`.
+
+    Sets of samples with equal settings can be joined.
 
     Attributes:
         model: name of the checkpoint's or pipeline's folder, or its name on the hub.
@@ -25,7 +27,7 @@ class SamplingSettings(ABC):
         prompts: "class" (class `i % 10`), "noun" (a noun of that class), or None for a model without prompts.
         template: the sentence that class or noun is put into, or None.
         dtype: "fp32", or "bf16" for autocast.
-        compiled: the network under torch.compile, which rounds elsewhere.
+        compiled: whether the network runs under torch.compile, which rounds differently.
         versions: of the libraries that draw.
     """
 
@@ -61,13 +63,13 @@ class SamplingSettings(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings(SamplingSettings):
-    """Settings of one of this project's checkpoints.
+    """Describe the sampling of one of this project's checkpoints.
 
     Attributes:
         num_inference_steps: steps of the scheduler.
         scheduler: name of its class in diffusers or this package.
         guidance_scale: of classifier-free guidance; 1 is none.
-        guidance_interval: from where to where it applies, as fractions of the timesteps.
+        guidance_interval: ends of the interval where it applies, as fractions of the timesteps.
         nfe: network evaluations an image; a guided step counts as two.
     """
 
@@ -79,7 +81,7 @@ class CheckpointSettings(SamplingSettings):
 
     def call_arguments(self, plan: SamplePlan, indices: list[int]) -> dict:
         return {
-            "prompt": [plan.prompts[index] for index in indices],
+            "prompt": plan.prompts_of(indices),
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
             "guidance_interval": self.guidance_interval if self.guidance_scale > 1 else None,

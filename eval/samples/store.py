@@ -1,4 +1,4 @@
-"""Samples on disk, as PNG files or an npz file, drawn where they are missing."""
+"""Keep samples on disk, as PNG files or an npz file, and draw missing ones."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from mobilediff.files import atomic_path, read_json, write_json
 
 
 class PngFolder:
-    """Samples as <index>.png with manifest.json and labels.json beside them."""
+    """Keep samples as <index>.png with manifest.json and labels.json beside them."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -54,7 +55,10 @@ class PngFolder:
 
 
 class NpzFile:
-    """Samples as one npz file (`images` NHWC uint8, labels, protocol); batches wait as shards in <file>.parts."""
+    """Keep samples as one npz file: `images`, uint8 [N, H, W, 3], labels and protocol.
+
+    Batches wait as shards in <file>.parts.
+    """
 
     def __init__(self, file: Path):
         self.file = file
@@ -85,7 +89,9 @@ class NpzFile:
         for indices, part in shards:
             images[indices] = part
         labels = {"class_labels": plan.class_labels, "noun_ids": plan.noun_ids, "prompts": plan.prompts}
-        arrays = {"images": images} | {name: np.array(one) for name, one in labels.items() if one is not None}
+        arrays: dict[str, Any] = {"images": images} | {
+            name: np.array(one) for name, one in labels.items() if one is not None
+        }
         with atomic_path(self.file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays, protocol=np.array(json.dumps(manifest)))
         shutil.rmtree(self.parts, ignore_errors=True)
@@ -115,7 +121,7 @@ def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int)
             raise ValueError(f"samples without {store.manifest}: their protocol is not known, choose another --output")
         return done
     there, wanted = read_json(store.manifest), settings.protocol(n)
-    # Where a sample was drawn and how many there are does not decide what sample i looks like.
+    # Sample i depends neither on the device nor on the number of samples.
     different = [key for key in asdict(settings) if key not in there or there[key] != wanted[key]]
     if different:
         detail = "; ".join(f"{key} is {there.get(key)!r} there, {wanted[key]!r} here" for key in different)

@@ -1,4 +1,7 @@
-"""Pruning of a MobileUNet by L1 norm: whole channels, which makes it smaller, or single weights, which does not."""
+"""Prune a MobileUNet by L1 norm: whole channels, or single weights.
+
+Only whole channels make the network smaller; single weights stay in it as zeros.
+"""
 
 import torch
 from torch import nn
@@ -9,17 +12,18 @@ from mobilediff.models.variants import variant
 
 
 def check_pruning_ratio(pruning_ratio: float) -> None:
-    """Refuse a fraction outside 0 <= ratio < 1."""
+    """Refuse a fraction outside 0 <= ratio < 1: ValueError."""
     if not 0 <= pruning_ratio < 1:
         raise ValueError(f"pruning_ratio is {pruning_ratio}; accepted are fractions from 0 to below 1")
 
 
 @torch.no_grad()
 def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
-    """A narrower copy: the inner channels of ResNet blocks and feed-forwards with the smallest L1 norm are gone.
+    """Copy a network without the inner channels of smallest L1 norm.
 
-    The widths that stay are in the copy's config, so that `from_pretrained` rebuilds it. Inside a ResNet block each
-    group of the group normalisation loses as many channels, so that every channel stays in its group.
+    Inner channels are those between the two convolutions of a ResNet block and between the two layers of a
+    feed-forward. The widths that stay are in the copy's config, so that `from_pretrained` rebuilds it. Inside a ResNet
+    block each group of the group normalisation loses as many channels, so that every channel stays in its group.
 
     Args:
         unet: the network to prune, left as it is.
@@ -30,7 +34,7 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
     """
     check_pruning_ratio(pruning_ratio)
     groups = unet.config.norm_num_groups
-    kept, resnet_widths, ff_widths = {}, {}, {}
+    kept, resnets, resnet_widths, ff_widths = {}, {}, {}, {}
     for name, module in unet.named_modules():
         if isinstance(module, ResnetBlock):
             norms = _output_weight(module.conv1).flatten(1).abs().sum(1)
@@ -38,7 +42,7 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
             count = max(1, round(per_group * (1 - pruning_ratio)))
             chosen = norms.view(groups, per_group).topk(count, dim=1).indices.sort(dim=1).values
             kept[name] = (chosen + torch.arange(groups, device=chosen.device)[:, None] * per_group).flatten()
-            resnet_widths[name] = len(kept[name])
+            resnets[name], resnet_widths[name] = module, len(kept[name])
         elif isinstance(module, GatedFeedForward):
             value, gate = module.proj.weight.abs().sum(1).chunk(2)
             count = max(1, round(len(value) * (1 - pruning_ratio)))
@@ -46,8 +50,8 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
             ff_widths[name] = count
     pruned = variant(unet, resnet_hidden_channels=resnet_widths, ff_hidden_dims=ff_widths)
     weights = dict(unet.state_dict())
-    for name in resnet_widths:
-        _keep_resnet_channels(weights, name, kept[name], unet.get_submodule(name))
+    for name, block in resnets.items():
+        _keep_resnet_channels(weights, name, kept[name], block)
     for name in ff_widths:
         _keep_feed_forward_channels(weights, name, kept[name])
     pruned.load_state_dict(weights)
@@ -56,10 +60,16 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
 
 @torch.no_grad()
 def prune_weights(unet: MobileUNet, pruning_ratio: float) -> dict[str, torch.Tensor]:
-    """Zero the smallest weights of each convolution and linear layer in place (MobileGen's L1-unstructured pruning).
+    """Zero the smallest weights of each convolution and linear layer, in place.
+
+    This is MobileGen's L1-unstructured pruning.
+
+    Args:
+        unet: the network, changed.
+        pruning_ratio: fraction of each layer's weights to zero.
 
     Returns:
-        A mask for each pruned parameter, by name: 1 where a weight stays.
+        A mask for each pruned parameter, by name, of the parameter's shape: 1 where a weight stays, else 0.
 
     Raises:
         ValueError: a ratio outside 0 <= ratio < 1.
@@ -69,13 +79,13 @@ def prune_weights(unet: MobileUNet, pruning_ratio: float) -> dict[str, torch.Ten
     for name, module in unet.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             prune.l1_unstructured(module, "weight", amount=pruning_ratio)
-            masks[f"{name}.weight"] = module.weight_mask.clone()
+            masks[f"{name}.weight"] = module.get_buffer("weight_mask").clone()
             prune.remove(module, "weight")
     return masks
 
 
-def _output_weight(conv: nn.Module) -> torch.Tensor:
-    """The weight whose rows are the output channels."""
+def _output_weight(conv: nn.Conv2d | SeparableConv2d) -> torch.Tensor:
+    """Return the weight whose rows are the output channels, [C_out, ...]."""
     return conv.pointwise.weight if isinstance(conv, SeparableConv2d) else conv.weight
 
 

@@ -1,1 +1,1 @@
-"""The app's tabs, one file each."""
+"""Hold the app's tabs, one file each."""

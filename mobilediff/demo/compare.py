@@ -14,6 +14,7 @@ from PIL import Image
 
 from eval.benchmark.size import measure_size
 from eval.protocol import device_description, folder_sha256
+from eval.samples.draw import draw as draw_images
 from eval.samples.pipelines import load_sampler
 from mobilediff.files import atomic_folder, read_json, write_json
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -31,7 +32,16 @@ PNG_URI = "data:image/png;base64,"
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded checkpoint with its hash and figures: NFE an image, parameters in use, MACs of one network call."""
+    """Hold a loaded checkpoint with its hash and figures.
+
+    Attributes:
+        name: of its folder.
+        sha256: of the folder, by `folder_sha256`.
+        pipeline: ready to draw.
+        nfe: network evaluations an image.
+        params: parameters in use, text encoder and decoder included.
+        macs: multiply-accumulates of one network call.
+    """
 
     name: str
     sha256: str
@@ -42,7 +52,7 @@ class Model:
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
-    """Load a checkpoint, warm it up with one image, and count."""
+    """Load a checkpoint, warm it up with one image, and count its figures."""
     pipeline = load_sampler(folder, device)
     pipeline(class_labels=0, generator=torch.Generator().manual_seed(0))
     size = measure_size(pipeline, folder)
@@ -52,7 +62,7 @@ def load_model(folder: Path, device: torch.device) -> Model:
 
 
 def load_models(folder: Path) -> tuple[list[Model], list[str]]:
-    """Load every checkpoint of a folder; name those that are missing or broken, and load the others.
+    """Load every checkpoint of a folder, and name those that are missing or broken.
 
     Returns:
         The models, the cheapest image (NFE x MACs) first, and the problems as sentences.
@@ -72,7 +82,7 @@ def check_inputs(models: list[Model], prompt: str, seed: float | None, count: fl
     """Refuse bad input before any work.
 
     Raises:
-        ValueError: naming the value and what is accepted.
+        ValueError: naming the value and the accepted ones.
     """
     if not models:
         raise ValueError("No model is chosen, or none could be loaded.")
@@ -98,15 +108,19 @@ def png_uri(image: Image.Image) -> str:
 
 
 def draw(model: Model, prompt: str, seed: int, count: int) -> dict:
-    """Draw `count` images, seeds `seed`, `seed + 1`, ..., and time the call from text to images in milliseconds.
+    """Draw `count` images, and time the call from text to images.
 
-    One generator an image gives its latents and, where the scheduler draws noise, its noise: so the models start from
-    the same latents, and an image depends on how many are drawn beside it by no more than rounding.
+    Image i has a generator of its own, seeded with `seed` + i, for its latents and the scheduler's noise. So all
+    models start from the same latents, and the number of images changes none of them by more than rounding.
+
+    Returns:
+        `status` ("done" or "failed"), `time` as a sentence, and once done `latency_ms` and `images`, PNG data URIs.
     """
-    generators = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+    seeds = list(range(seed, seed + count))
     start = time.perf_counter()
     try:
-        images = model.pipeline(prompt, num_images_per_prompt=count, generator=generators).images
+        drawn = draw_images(model.pipeline, model.name, seeds, prompt=prompt, num_images_per_prompt=count)
+        images = [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
     except ValueError as error:  # NaN latents: the other models still draw
         return {"status": "failed", "time": str(error)}
     latency = (time.perf_counter() - start) * 1000
@@ -115,7 +129,7 @@ def draw(model: Model, prompt: str, seed: int, count: int) -> dict:
 
 
 def compare(models: list[Model], prompt: str, seed: float, count: float) -> Iterator[tuple[list[dict], str]]:
-    """Draw with each model in turn.
+    """Draw one prompt with each model in turn.
 
     Yields:
         One record a model (figures, status, latency and images as data URIs once done), and the pipelines' warnings
@@ -150,7 +164,7 @@ def compare(models: list[Model], prompt: str, seed: float, count: float) -> Iter
 
 
 def precompute(models: list[Model], folder: Path) -> None:
-    """Draw the examples into PNG files and `examples.json`; they take the folder's place once all are there.
+    """Draw the examples into PNG files and `examples.json`, which replace the folder together.
 
     Raises:
         FileExistsError: the folder holds something else.
@@ -173,7 +187,7 @@ def precompute(models: list[Model], folder: Path) -> None:
 
 
 def load_examples(folder: Path) -> list[dict]:
-    """Load the precomputed examples, images as data URIs; an empty list where there are none.
+    """Load the precomputed examples, images as data URIs; none give an empty list.
 
     Raises:
         ValueError: the file is damaged, or a picture that it names is missing.

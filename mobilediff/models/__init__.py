@@ -1,1 +1,1 @@
-"""The networks of the family."""
+"""Define, build and count the networks of the family."""

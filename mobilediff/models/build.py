@@ -11,16 +11,16 @@ from mobilediff.checkpoints import load_component
 from mobilediff.models.mobile_unet import MobileUNet
 
 
-def build_network(config_file: str, latents: torch.Tensor, weights: str | None = None) -> ModelMixin:
-    """The network that a JSON config names in `_class_name`, for latents [..., C, H, W].
+def build_network(config_file: str, latents: torch.Tensor, initial_weights: str | None = None) -> ModelMixin:
+    """Build the network of a JSON config, by the class in its `_class_name`.
 
     Args:
         config_file: the config.
-        latents: what the network is to be trained on.
-        weights: folder of a network of this config to start from; None for random weights.
+        latents: training data of the network, [..., C, H, W].
+        initial_weights: folder of a network of this config to start from; None for random weights.
 
     Raises:
-        FileNotFoundError: there is no folder `weights`.
+        FileNotFoundError: there is no folder `initial_weights`.
         ValueError: an unknown class, a config of another latent size or number of channels, or weights of another
             config.
     """
@@ -35,14 +35,14 @@ def build_network(config_file: str, latents: torch.Tensor, weights: str | None =
             f"{config_file}: _class_name is {config.get('_class_name')!r}; accepted are {sorted(classes)}"
         )
     network = classes[config["_class_name"]].from_config(config)
-    if weights is not None:
-        tensors = load_component(type(network), weights).state_dict()
+    if initial_weights is not None:
+        tensors = load_component(type(network), initial_weights).state_dict()
         if shapes(tensors) != shapes(network.state_dict()):
-            raise ValueError(f"the weights in {weights} are of another network than {config_file} describes")
+            raise ValueError(f"the weights in {initial_weights} are of another network than {config_file} describes")
         network.load_state_dict(tensors)
     return network
 
 
 def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
-    """The shape of each tensor of a state dict."""
+    """List the shape of each tensor of a state dict, by name."""
     return {name: tensor.shape for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""A small convolutional image encoder: classifier, image tower of the CLIP and perceptual features, by config."""
+"""Encode images by a small convolutional network: classifier, CLIP's image tower or perceptual features."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from torch import nn
 
 @dataclass
 class ImageEncoderOutput(BaseOutput):
-    """Output of `ImageEncoder`.
+    """Hold the output of `ImageEncoder`.
 
     Attributes:
         features: pooled features, float32 [N, F].
@@ -31,7 +31,15 @@ class ImageEncoderOutput(BaseOutput):
 
 
 class EncoderLevel(nn.Module):
-    """A widening convolution, 2 x 2 max pooling, then `num_layers` - 1 convolutions at the lower resolution."""
+    """Halve the resolution and widen: a convolution, 2 x 2 max pooling, more convolutions.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of every convolution.
+        num_layers: convolutions, the first one included.
+        activation: a name known to diffusers.
+        residual: add the activation after the pooling to the output.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, num_layers: int, activation: str, residual: bool):
         super().__init__()
@@ -45,6 +53,7 @@ class EncoderLevel(nn.Module):
         self.activation = get_activation(activation)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map [N, in_channels, H, W] to [N, out_channels, H / 2, W / 2]."""
         hidden_states = F.max_pool2d(self.conv_in(hidden_states), 2)
         hidden_states = residual = self.activation(self.norm_in(hidden_states))
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -53,10 +62,10 @@ class EncoderLevel(nn.Module):
 
 
 class ImageEncoder(ModelMixin, ConfigMixin):
-    """Images in [-1, 1] to pooled features, class and noun logits, and a joint text-image embedding.
+    """Encode images into pooled features, class and noun logits, and a text-image embedding.
 
     Plain levels follow the layout of Jordan, "94% on CIFAR-10 in 3.29 Seconds" (arXiv 2404.00498); residual ones that
-    of ResNet-9. Which heads exist is said by the config.
+    of ResNet-9. The config says which heads exist.
 
     Args:
         stem_channels: width of the first convolution.

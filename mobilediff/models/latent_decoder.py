@@ -1,4 +1,4 @@
-"""The half of a VAE that sampling uses, and the scale of its latents."""
+"""Decode latents by the decoding half of a VAE, and look up their scale."""
 
 import torch
 from diffusers import AutoencoderTiny
@@ -8,21 +8,28 @@ from mobilediff.checkpoints import VAE
 
 
 class LatentDecoder(nn.Module):
-    """The VAE's own modules from the latents that its `decode` takes, [B, C, h, w], to images [B, 3, H, W]."""
+    """Decode latents by the VAE's own modules, which it shares."""
 
     def __init__(self, vae: VAE):
         super().__init__()
         self.post_quant_conv, self.decoder = getattr(vae, "post_quant_conv", None) or nn.Identity(), vae.decoder
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents [B, C, h, w] to images [B, 3, H, W] in [-1, 1], as `vae.decode`."""
         return self.decoder(self.post_quant_conv(latents))
 
 
 def latent_statistics(vae: VAE) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each latent channel by the config, each [C, 1, 1] on the VAE's device."""
+    """Look up the mean and deviation of each latent channel in the config.
+
+    Returns:
+        Mean and deviation, float32 [C, 1, 1] each, on the VAE's device.
+    """
     config, device = vae.config, vae.device
     if isinstance(vae, AutoencoderTiny):
-        statistics = [[value] * config.latent_channels for value in (config.shift_factor, 1 / config.scaling_factor)]
+        channels = config["latent_channels"]
+        means, deviations = [config["shift_factor"]] * channels, [1 / config["scaling_factor"]] * channels
     else:
-        statistics = config.latents_mean, config.latents_std
-    return tuple(torch.tensor(values, device=device)[:, None, None] for values in statistics)
+        means, deviations = config["latents_mean"], config["latents_std"]
+    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (means, deviations))
+    return mean, deviation

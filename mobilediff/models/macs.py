@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a network call, counted operator by operator."""
+"""Count the parameters and multiply-accumulates of a network call, operator by operator."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,21 +18,21 @@ CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cp
 
 @torch.no_grad()
 def count_params_and_macs(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[int, int]:
-    """Counts the parameters of `model` and the multiply-accumulates of `model(**inputs)`.
+    """Count the parameters of `model` and the multiply-accumulates of `model(**inputs)`.
 
     Convolutions and matrix products are counted, the products inside attention among them; normalisations,
     activations and additions are not. A multiply-accumulate is two floating point operations, so MACs = FLOPs / 2.
     The count depends on shapes alone: on the meta device nothing is computed or stored, and the result is the same.
 
     Args:
-        model: Any network, on any device.
-        inputs: Keyword arguments of its forward, tensors on the model's device. MACs scale with the batch size.
+        model: any network, on any device.
+        inputs: keyword arguments of its forward, tensors on the model's device. MACs scale with the batch size.
 
     Returns:
         The number of parameters (a shared one counted once) and the number of multiply-accumulates of the call.
 
     Raises:
-        ValueError: An input tensor is on another device than the model.
+        ValueError: an input tensor is on another device than the model.
     """
     device = next((parameter.device for parameter in model.parameters()), None)
     for name, value in inputs.items():

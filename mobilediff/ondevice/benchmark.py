@@ -6,7 +6,6 @@ An image is one picture of a prompt whose embeddings are there. With --busy it i
 multiplies matrices in as many threads.
 """
 
-import argparse
 import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,10 +15,11 @@ import torch
 
 from eval.benchmark.latency import MIN_RUNS, check_options, interleave, thread_count
 from eval.benchmark.size import PROMPT
-from eval.cli.run import run
+from eval.cli.parser import command_parser
 from eval.cli.table import aligned
 from eval.protocol import folder_sha256, measured_with
 from eval.samples.pipelines import load_sampler
+from mobilediff.command import run_command
 from mobilediff.files import write_json
 from mobilediff.ondevice.exported import load_exported
 from mobilediff.ondevice.manifest import read_manifest
@@ -113,9 +113,7 @@ def table(result: dict) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mobilediff.ondevice.benchmark", description=__doc__.splitlines()[0]
-    )
+    parser = command_parser("mobilediff.ondevice.benchmark", __doc__)
     parser.add_argument("--exported", nargs="+", required=True, help="folders of mobilediff.ondevice.export")
     parser.add_argument("--beside", help="a checkpoint folder, to time PyTorch's pipeline in the same run")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU")
@@ -135,4 +133,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -6,14 +6,14 @@ One-step students become one graph from noise to picture (--steps 2 and 4 unroll
 decoder. The libraries are the extra `ondevice`.
 """
 
-import argparse
 from pathlib import Path
 from typing import get_args
 
-from eval.cli.run import run
+from eval.cli.parser import command_parser
 from eval.cli.table import aligned
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
+from mobilediff.command import run_command
 from mobilediff.ondevice.folder import check_output, write_exported
 from mobilediff.ondevice.formats import FORMATS, check_precision
 from mobilediff.ondevice.manifest import Manifest, Precision
@@ -43,7 +43,7 @@ def layer_table(manifest: Manifest) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m mobilediff.ondevice.export", description=__doc__.splitlines()[0])
+    parser = command_parser("mobilediff.ondevice.export", __doc__)
     parser.add_argument("--model", required=True, help="a checkpoint folder that guidance is distilled into")
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the weights")
@@ -60,4 +60,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from mobilediff.checkpoints import VAE
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
-from mobilediff.ondevice.manifest import Step
+from mobilediff.models.mobile_unet import MobileUNet
+from mobilediff.ondevice.manifest import GraphName, Step
 from mobilediff.ondevice.sampling import noise_count
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
@@ -21,13 +23,13 @@ class Graph:
     """A module to convert, with its inputs by name.
 
     Attributes:
-        name: "text_encoder", "image", "network" or "decoder".
+        name: of the graph.
         module: takes the inputs in their order.
         inputs: an example of each, of the shapes and dtypes that the converted graph is fixed to.
         outputs: names.
     """
 
-    name: str
+    name: GraphName
     module: nn.Module
     inputs: dict[str, torch.Tensor]
     outputs: tuple[str, ...]
@@ -86,7 +88,7 @@ def schedule(pipeline: MobileDiffusionPipeline, num_inference_steps: int) -> lis
 class Network(nn.Module):
     """The denoising network with its time embeddings folded: called with the number of a step, not a timestep."""
 
-    def __init__(self, unet: nn.Module, steps: list[Step]):
+    def __init__(self, unet: MobileUNet, steps: list[Step]):
         super().__init__()
         with torch.no_grad():
             timesteps = torch.tensor([step.timestep for step in steps])
@@ -107,7 +109,10 @@ class Network(nn.Module):
 class Decoder(nn.Module):
     """Normalised latents [B, C, H, W] to images in [-1, 1], [B, 3, H', W']."""
 
-    def __init__(self, vae: nn.Module):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, vae: VAE):
         super().__init__()
         self.decoder = LatentDecoder(vae)
         mean, std = latent_statistics(vae)

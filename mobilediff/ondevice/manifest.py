@@ -12,6 +12,7 @@ MANIFEST = "manifest.json"
 VERSION = 1  # of the folder's layout; raised when what is written before no longer reads
 Format = Literal["onnx", "litert"]
 Precision = Literal["fp32", "fp16", "int8"]
+GraphName = Literal["text_encoder", "image", "network", "decoder"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -49,7 +50,7 @@ class File(Model):
 class GraphEntry(Model):
     """A converted graph and its operators by number of nodes."""
 
-    name: Literal["text_encoder", "image", "network", "decoder"]
+    name: GraphName
     path: str
     inputs: list[Tensor]
     outputs: list[Tensor]

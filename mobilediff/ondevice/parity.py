@@ -3,13 +3,13 @@
 python -m mobilediff.ondevice.parity --model checkpoints/student-1step --exported DIR
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from eval.cli.run import run
+from eval.cli.parser import command_parser
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
+from mobilediff.command import run_command
 from mobilediff.ondevice.difference import ACCEPTED, measure_parity
 from mobilediff.ondevice.exported import ExportedPipeline
 from mobilediff.ondevice.manifest import read_manifest
@@ -17,7 +17,7 @@ from mobilediff.ondevice.manifest import read_manifest
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m mobilediff.ondevice.parity", description=__doc__.splitlines()[0])
+    parser = command_parser("mobilediff.ondevice.parity", __doc__)
     parser.add_argument("--model", required=True, help="the checkpoint folder that was exported")
     parser.add_argument("--exported", required=True, help="the folder of mobilediff.ondevice.export")
     parser.add_argument("--images", type=int, default=32, help="pictures to compare")
@@ -40,4 +40,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

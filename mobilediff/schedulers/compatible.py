@@ -1,4 +1,4 @@
-"""Another of diffusers' schedulers for a pipeline."""
+"""Choose another of diffusers' schedulers for a pipeline."""
 
 import inspect
 
@@ -6,12 +6,16 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 
 
 def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
-    """Sample with another of diffusers' schedulers, given by the name of its class, under the same configuration.
+    """Replace the pipeline's scheduler by another of diffusers', with the same configuration.
+
+    Args:
+        pipeline: its scheduler is replaced.
+        name: class of the new scheduler. Accepted are the checkpoint's own, and those that diffusers calls compatible
+            with it and that call the network once a step. A network trained by flow matching needs one with flow
+            sigmas; a checkpoint that was distilled for its steps keeps its own.
 
     Raises:
-        ValueError: a name that is not the checkpoint's own or of a scheduler that diffusers calls compatible with it
-            and that calls the network once a step; one without flow matching, if the network was trained by it; any
-            but its own, if the checkpoint was distilled for its steps.
+        ValueError: another name; the error lists the accepted ones.
     """
     own = pipeline.scheduler
     distilled = "distilled_num_inference_steps" in own.config
@@ -25,5 +29,5 @@ def choose_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
 
 
 def _takes_one_call_a_step(scheduler: type) -> bool:
-    """False for solvers of a higher order by further calls, and for those whose libraries are not installed."""
-    return issubclass(scheduler, SchedulerMixin) and scheduler.order == 1
+    """Return whether a scheduler can be imported and calls the network once a step."""
+    return issubclass(scheduler, SchedulerMixin) and scheduler.order == 1  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,1 +1,1 @@
-"""Training: one module a stage, each started as `python -m mobilediff.training.<stage> --config FILE`."""
+"""Train each stage by a module of its own: `python -m mobilediff.training.<stage> --config FILE`."""

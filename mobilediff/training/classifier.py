@@ -1,4 +1,4 @@
-"""Stage `classifier`: an `ImageEncoder` with class and noun heads, the judge of the evaluation."""
+"""Train an `ImageEncoder` with class and noun heads, the judge of the evaluation."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ LAMBDA_NOUN = 0.5  # weight of the noun loss beside the class loss
 
 
 class ClassifierOptions(TrainingOptions):
-    """Options of the stage.
+    """Configure the stage `classifier`.
 
     Attributes:
         network: config of `ImageEncoder`.
@@ -39,9 +39,12 @@ class ClassifierOptions(TrainingOptions):
 
 @torch.no_grad()
 def whiten_stem(encoder: ImageEncoder, images: torch.Tensor, epsilon: float = 5e-4) -> None:
-    """Set the stem to whitened eigenvectors of the patches' covariance, with both signs, and fix it.
+    """Fix the stem to whitened eigenvectors of the patches' covariance, with both signs.
+
+    Source: arXiv 2404.00498, section 3.2.
 
     Args:
+        encoder: its stem is changed.
         images: float [N, 3, H, W] in [-1, 1]; a few thousand are enough.
         epsilon: added to the eigenvalues.
 
@@ -56,7 +59,7 @@ def whiten_stem(encoder: ImageEncoder, images: torch.Tensor, epsilon: float = 5e
     eigenvalues, eigenvectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     scaled = (eigenvectors / torch.sqrt(eigenvalues + epsilon)).T.reshape(-1, 3, size, size)
     weight.copy_(torch.cat([scaled, -scaled]))
-    encoder.conv_stem.bias.zero_()
+    encoder.conv_stem.get_parameter("bias").zero_()
     encoder.conv_stem.requires_grad_(False)
 
 

@@ -1,4 +1,7 @@
-"""Stage `clip`: a small CLIP (arXiv 2103.00020) on images and captions; its text tower conditions the generators."""
+"""Train a small CLIP (arXiv 2103.00020) on images and captions.
+
+Its text tower conditions the generators.
+"""
 
 import json
 from copy import deepcopy
@@ -26,13 +29,13 @@ from mobilediff.training.losses.classification import accuracy, noun_cross_entro
 
 WORD_END = "</w>"
 NUM_PHRASINGS = 64  # of each name to learn from, beside its plain captions
-PHRASES_PER_STEP = 128  # that are to be told to be of their noun
+PHRASES_PER_STEP = 128  # whose noun is learnt
 # Weights beside the two losses of images and texts: of the phrasings' loss, and of the image tower's own heads.
 LAMBDA_PHRASE, LAMBDA_CLASS, LAMBDA_NOUN = 0.5, 0.5, 0.25
 
 
 class ClipOptions(TrainingOptions):
-    """Options of the stage.
+    """Configure the stage `clip`.
 
     Attributes:
         image_encoder: config of `ImageEncoder`; its `projection_dim` is the joint space's.
@@ -61,7 +64,13 @@ class ClipOptions(TrainingOptions):
 
 
 def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> CLIPTokenizer:
-    """Learn a `CLIPTokenizer`'s byte-level BPE from `texts`; every byte stays in the vocabulary."""
+    """Learn a `CLIPTokenizer`'s byte-level BPE from `texts`; every byte stays in the vocabulary.
+
+    Args:
+        texts: to learn from.
+        vocabulary_size: most entries of the vocabulary, the bytes among them.
+        max_tokens: length that texts are cut and padded to.
+    """
     backend = CLIPTokenizer().backend_tokenizer
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<|startoftext|>", "<|endoftext|>"]
@@ -78,7 +87,7 @@ def train_tokenizer(texts: list[str], vocabulary_size: int, max_tokens: int) -> 
     for byte in sorted(alphabet):  # a single byte may also end a word that the captions do not hold
         vocabulary.setdefault(byte + WORD_END, len(vocabulary))
     merges = [tuple(merge) for merge in model["merges"]]
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)  # pyright: ignore[reportArgumentType]
 
 
 def run_tokenizer(folder: Path, texts: list[str], options: ClipOptions) -> CLIPTokenizer:
@@ -99,13 +108,13 @@ def naming_loss(
 ) -> torch.Tensor:
     """Compute the cross-entropy of the right name among all names, by cosine; a scalar.
 
-    CLIP's loss from images to texts (arXiv 2103.00020, figure 3), with all names in the place of the batch's.
+    CLIP's loss from images to texts (arXiv 2103.00020, figure 3), over all names instead of the batch's texts.
 
     Args:
         embeds: of images or phrases, not normalised, [N, P].
         name_embeds: one text a name, not normalised, [M, P].
         names: the right name's row, -1 where it is not known, [N].
-        logit_scale: log of the inverse temperature.
+        logit_scale: log of the inverse temperature, a scalar.
     """
     logits = logit_scale.exp() * F.normalize(embeds.float(), dim=-1) @ F.normalize(name_embeds.float(), dim=-1).T
     return noun_cross_entropy(logits, names)
@@ -125,16 +134,32 @@ class TwoTowers(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(2.659))  # log(1 / 0.07), CLIP's start
 
     def forward(self, images: torch.Tensor, input_ids: torch.Tensor):
+        """Encode images and texts.
+
+        Args:
+            images: float [B, 3, H, W] in [-1, 1].
+            input_ids: token ids, int64 [M, L].
+
+        Returns:
+            The images' `ImageEncoderOutput`; the texts' embeddings, not normalised, [M, P], and last hidden states,
+            [M, L, D].
+        """
         text = self.text_encoder(input_ids=input_ids)
         return self.image_encoder(images), text.text_embeds, text.last_hidden_state
 
 
 @torch.no_grad()
 def zero_shot_accuracy(towers: TwoTowers, bank: CaptionBank, bank_ids: torch.Tensor, test) -> dict[str, float]:
-    """Measure the fractions of test images whose nearest caption is of their noun, where known, and of their class.
+    """Measure how often the caption nearest to a test image names its noun and class.
 
     Args:
+        towers: in evaluation mode.
+        bank: of the captions.
         bank_ids: token ids of the bank's texts, int64 [N, L].
+        test: the images with their labels.
+
+    Returns:
+        Fractions from 0 to 1: `zero_shot_noun` of the images with a known noun, `zero_shot_class` of all.
     """
     device = bank_ids.device
     plain = torch.arange(bank.num_names, device=device) * (bank.num_templates + bank.num_phrasings)
@@ -157,13 +182,9 @@ def make_towers(options: ClipOptions, tokenizer: CLIPTokenizer) -> TwoTowers:
             load_component(ImageEncoder, Path(options.initial_weights, "image_encoder")),
             load_component(CLIPTextModelWithProjection, Path(options.initial_weights, "text_encoder")),
         )
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text_config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=options.max_tokens,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **options.text_encoder,
+        vocab_size=len(tokenizer), max_position_embeddings=options.max_tokens, **special, **options.text_encoder
     )
     image_encoder = ImageEncoder(num_nouns=len(load_nouns()), **options.image_encoder)
     return TwoTowers(image_encoder, CLIPTextModelWithProjection(text_config))

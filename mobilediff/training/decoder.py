@@ -1,4 +1,4 @@
-"""Stage `decoder`: train the autoencoder's decoder alone further, with a discriminator.
+"""Train the autoencoder's decoder further, alone, with a discriminator.
 
 The encoder and so the latents stay as they are: every network that was trained on them can take the new decoder.
 """
@@ -25,7 +25,7 @@ from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageO
 
 
 class DecoderOptions(DecoderStageOptions):
-    """Options of the stage.
+    """Configure the stage `decoder`.
 
     Attributes:
         vae: folder of the trained autoencoder.
@@ -58,11 +58,16 @@ class Decoder(DecoderStage[DecoderOptions]):
         self.add_loss(encoder, F.l1_loss)
 
     def batch(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw the step's latents [B, C, h, w] and their images, float [B, 3, H, W] in [-1, 1], some mirrored."""
+        """Draw the step's latents and their images, some mirrored.
+
+        Returns:
+            Latents, float32 [B, C, h, w], as the decoder takes them, and images, float32 [B, 3, H, W] in [-1, 1].
+        """
         mirrored = torch.randint(0, 2, draws.indices.shape, generator=draws.generator, device=self.trainer.device)
         images = mirror(to_float(self.images[draws.indices]), mirrored.bool())
         latents = self.latents[mirrored, draws.indices].float() * self.std + self.mean
-        return tuple(tensor.contiguous(memory_format=torch.channels_last) for tensor in (latents, images))
+        channels_last = torch.channels_last
+        return latents.contiguous(memory_format=channels_last), images.contiguous(memory_format=channels_last)
 
     def step(self, batch: tuple[torch.Tensor, torch.Tensor], draws: Draws) -> dict[str, torch.Tensor]:
         latents, images = batch

@@ -1,11 +1,11 @@
-"""Stage `one_step`: UFOGen (arXiv 2311.09257), or DMD2 (arXiv 2405.14867) where distributions are matched too.
+"""Train the one-step student by UFOGen (arXiv 2311.09257) or DMD2 (arXiv 2405.14867).
 
 Generator and discriminator start from the few-step student, or the generator from weights of its own. The generator
-has up to four terms: reconstruction of that student's samples from the same noise, by latents and by feature maps, the
-adversarial one, and distribution matching with a teacher.
+has up to four terms: reconstruction of that student's samples from the same noise, by latents and by feature maps; the
+adversarial one; and, in DMD2, distribution matching with a teacher.
 """
 
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Literal, Self
 
@@ -33,7 +33,7 @@ from mobilediff.training.losses.perceptual import LatentPerceptualLoss, Perceptu
 
 
 class OneStepOptions(GeneratorOptions):
-    """Options of the stage; VAE and text encoder are the student's.
+    """Configure the stage `one_step`; VAE and text encoder are the student's.
 
     Attributes:
         student: pipeline folder of the few-step student, guidance folded in: the start of generator and
@@ -138,12 +138,12 @@ class OneStepOptions(GeneratorOptions):
 
     @property
     def step_counts(self) -> list[int]:
-        """The numbers of steps whose timesteps the generator is trained at."""
+        """List the numbers of steps whose timesteps the generator is trained at."""
         return [count for count in range(1, self.num_intervals + 1) if self.num_intervals % count == 0]
 
     @property
     def pair_settings(self) -> PairSettings:
-        """The settings that the reconstruction targets depend on."""
+        """Collect the settings that the reconstruction targets depend on."""
         return PairSettings(
             student_steps=self.student_steps,
             num_pairs=self.num_pairs,
@@ -160,7 +160,7 @@ class OneStepOptions(GeneratorOptions):
 
 
 class OneStep(GeneratorStage[OneStepOptions]):
-    """Trains the generator, its discriminator and its fake score."""
+    """Train the generator, its discriminator and its fake score."""
 
     def setup(self) -> None:
         options = self.options
@@ -169,9 +169,10 @@ class OneStep(GeneratorStage[OneStepOptions]):
         if options.initial_weights is not None:
             generator = load_component(MobileUNet, options.initial_weights)
         if options.lambda_distribution:
-            networks = [load_velocity_pipeline(folder).unet for folder in (options.teacher, options.fake_score)]
+            folders = options.teacher, options.fake_score
+            networks = [load_velocity_pipeline(folder).unet for folder in folders]  # pyright: ignore[reportArgumentType]
         if options.lambda_perceptual:
-            encoder = load_component(ImageEncoder, options.perceptual)
+            encoder = load_component(ImageEncoder, options.perceptual)  # pyright: ignore[reportArgumentType]
         parts = FrozenParts.of(source)
         self.trainer, self.data = prepare(options, self.limits, parts)
         unet = source.unet.to(self.trainer.device, memory_format=torch.channels_last)
@@ -212,7 +213,7 @@ class OneStep(GeneratorStage[OneStepOptions]):
             with autocast():
                 return decoder(latents * std + mean)
 
-        loss = PerceptualLoss(encoder).to(self.trainer.device, memory_format=torch.channels_last)
+        loss = PerceptualLoss(encoder).to(self.trainer.device).to(memory_format=torch.channels_last)
         self.perceptual = LatentPerceptualLoss(loss, decode, self.pairs.latents, autocast)
 
     def add_discriminator(self, unet: MobileUNet) -> None:
@@ -287,7 +288,7 @@ class OneStep(GeneratorStage[OneStepOptions]):
             "loss_adversarial": options.lambda_adversarial,
             "loss_distribution": options.lambda_distribution,
         }
-        return sum(loss_weights[name] * term for name, term in terms.items())
+        return reduce(torch.add, (loss_weights[name] * term for name, term in terms.items()))
 
     def adversarial_timesteps(self, interval: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Choose where real and fake are told apart: int64 [B], for samples of `interval`, [B]."""
@@ -310,7 +311,7 @@ class OneStep(GeneratorStage[OneStepOptions]):
         return figures
 
     def train_fake_score(self, fake: Batch, draws: Draws) -> dict[str, torch.Tensor]:
-        """Train the fake score's steps on the generator's samples; returns its last loss to log."""
+        """Train the fake score's steps on the generator's samples; returns its last loss to log, a scalar."""
         for _ in range(self.options.fake_score_updates):
             loss = fake_score_loss(self.fake_score, fake, draws.generator)
             self.trainer.update("fake_score", loss)

@@ -1,4 +1,4 @@
-"""Stage `progressive`: progressive distillation (arXiv 2202.00512), guidance folded in or CFG-aware."""
+"""Distil sampling into fewer steps (arXiv 2202.00512), guidance folded in or CFG-aware."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -28,7 +28,7 @@ from mobilediff.training.losses.distillation import truncated_snr_loss
 
 
 class ProgressiveOptions(GeneratorOptions):
-    """Options of the stage; VAE and text encoder are the student's.
+    """Configure the stage `progressive`; VAE and text encoder are the student's.
 
     Attributes:
         student: pipeline folder of the network that is distilled and that the new one starts from.
@@ -39,12 +39,12 @@ class ProgressiveOptions(GeneratorOptions):
         guidance_scale: guidance of the targets, which the student learns to give in one call (arXiv 2210.03142).
         guidance_interval: ends of the interval where guidance applies (arXiv 2404.07724), as fractions of the
             timesteps.
-        cfg_aware_probability: fraction of the steps that have both teacher and student guided, the others neither
-            (SnapFusion, arXiv 2306.00980, its CFG-aware loss): the student is one to be guided when it samples. At 0
+        cfg_aware_probability: fraction of the steps that guide both teacher and student; the others guide neither
+            (SnapFusion, arXiv 2306.00980, its CFG-aware loss). Such a student samples with guidance. At 0
             `guidance_scale` is folded in instead.
         cfg_aware_range: of the guidance scales of those steps, drawn evenly.
         lambda_distill: weight of the truncated-SNR loss.
-        lambda_task: weight of the loss against the data, which is brought to the size of the other first.
+        lambda_task: weight of the loss against the data, which is first scaled to the size of the other.
     """
 
     student: str
@@ -80,7 +80,9 @@ def distillation_target(
     z: Diffused,
     timesteps: list[torch.Tensor],
 ) -> torch.Tensor:
-    """Compute the x with which one step reaches where the teacher's DDIM steps do (arXiv 2202.00512, algorithm 2).
+    """Compute the x with which one step ends where the teacher's DDIM steps end.
+
+    Source: arXiv 2202.00512, algorithm 2.
 
     Args:
         velocity_at: the teacher's v, of noisy latents [B, C, H, W] at timesteps [B].
@@ -99,7 +101,7 @@ def distillation_target(
 
 
 class Progressive(GeneratorStage[ProgressiveOptions]):
-    """Distils sampling into `num_steps` steps."""
+    """Distil sampling into `num_steps` steps."""
 
     def setup(self) -> None:
         options = self.options

@@ -1,13 +1,13 @@
-"""Stage `prune`: prune the one-step student, then repair it against its unpruned self."""
+"""Prune the one-step student, then repair it against its unpruned self."""
 
 from typing import Literal
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
 from pydantic import PositiveInt, field_validator
 
 from mobilediff.compression.pruning import check_pruning_ratio, prune_channels, prune_weights
 from mobilediff.diffusion import diffuse, sample_from_velocity, trailing_timesteps
+from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.training.data.latents import Batch, prepare
 from mobilediff.training.engine.options import GeneratorOptions
 from mobilediff.training.engine.pipelines import FrozenParts, GeneratorStage, load_velocity_pipeline
@@ -16,7 +16,7 @@ from mobilediff.training.engine.trainer import Draws
 
 
 class PruneOptions(GeneratorOptions):
-    """Options of the stage; VAE and text encoder are the student's.
+    """Configure the stage `prune`; VAE and text encoder are the student's.
 
     Attributes:
         student: pipeline folder of the one-step student.
@@ -40,7 +40,7 @@ class PruneOptions(GeneratorOptions):
 
 
 class Prune(GeneratorStage[PruneOptions]):
-    """Prunes and repairs."""
+    """Prune the student and repair it."""
 
     def setup(self) -> None:
         options = self.options
@@ -53,7 +53,7 @@ class Prune(GeneratorStage[PruneOptions]):
         self.timesteps = trailing_timesteps(options.num_intervals, self.trainer.device)
         self.make_pipeline(parts, unet, source.scheduler, guidance_distilled=True)
 
-    def pruned(self, unet: ModelMixin) -> ModelMixin:
+    def pruned(self, unet: MobileUNet) -> MobileUNet:
         """Copy the network without the pruned channels, or with pruned weights that stay 0."""
         if self.options.method == "structured":
             return prune_channels(unet, self.options.pruning_ratio)

@@ -1,4 +1,4 @@
-"""Stage `student`: MobileUNet by knowledge distillation from the teacher's output and features."""
+"""Train a MobileUNet by knowledge distillation from the teacher's output and features."""
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from mobilediff.training.losses.distillation import feature_loss
 
 
 class StudentOptions(GeneratorOptions):
-    """Options of the stage; VAE and text encoder are the teacher's.
+    """Configure the stage `student`; VAE and text encoder are the teacher's.
 
     Attributes:
         teacher: pipeline folder.
@@ -47,7 +47,7 @@ class FeatureTap:
         self.hooks = [stage.register_forward_hook(self._keep) for stage in stages]
 
     def _keep(self, module: nn.Module, inputs, output) -> None:
-        if len(self.features) == self.num_stages:  # left by a call that nobody asked the features of
+        if len(self.features) == self.num_stages:  # left by a call without a `pop` after it
             self.features = []
         self.features.append(output[0] if isinstance(output, tuple) else output)
 
@@ -57,7 +57,7 @@ class FeatureTap:
             hook.remove()
 
     def pop(self) -> list[torch.Tensor]:
-        """Return the features of the last forward pass, each [B, C_i, H_i, W_i], and forget them."""
+        """Return and forget the features of the last forward pass, [B, C_i, H_i, W_i] each."""
         features, self.features = self.features, []
         return features
 
@@ -72,6 +72,8 @@ class DistilledStudent(nn.Module):
         teacher_widths: channels of the teacher's stages that they are matched with.
     """
 
+    tap: FeatureTap
+
     def __init__(self, unet: ModelMixin, stages: list[int], student_widths: list[int], teacher_widths: list[int]):
         super().__init__()
         self.unet, self.stages = unet, stages
@@ -81,6 +83,16 @@ class DistilledStudent(nn.Module):
         object.__setattr__(self, "tap", FeatureTap(unet))
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, **conditioning):
+        """Predict v, and regress the teacher's features.
+
+        Args:
+            noisy: latents, [B, C, H, W].
+            timesteps: [B].
+            conditioning: keyword arguments of the student, as `Conditioning` gives them.
+
+        Returns:
+            The student's output, [B, C, H, W], and a feature map for each matched stage, [B, teacher width, H_i, W_i].
+        """
         prediction = self.unet(noisy, timesteps, **conditioning).sample
         features = self.tap.pop()
         return prediction, [
@@ -141,7 +153,8 @@ class Student(GeneratorStage[StudentOptions]):
         parts = FrozenParts.of(source)
         self.trainer, self.data = prepare(options, self.limits, parts)
         self.teacher = self.trainer.frozen(source.unet)
-        unet = build_network(options.network, self.data.latents, options.initial_weights).to(self.trainer.device)
+        unet = build_network(options.network, self.data.latents, options.initial_weights)
+        unet.to(self.trainer.device)  # pyright: ignore[reportArgumentType]
         if options.initial_weights is None:
             inherited = inherit_weights(unet, source.unet)
             self.trainer.accelerator.print(f"inherited {len(inherited)} of {len(unet.state_dict())} tensors")

@@ -1,4 +1,4 @@
-"""Stage `teacher`: the full UNet on the data alone, with caption dropout for classifier-free guidance."""
+"""Train the full UNet on the data alone, with caption dropout for classifier-free guidance."""
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,14 @@ from mobilediff.training.engine.trainer import Draws
 
 
 class TeacherOptions(GeneratorOptions):
-    """Options of the stage.
+    """Configure the stage `teacher`.
 
     Attributes:
         vae: folder of the frozen autoencoder.
         text: folder that holds `text_encoder` and `tokenizer`.
         network: JSON config of the network.
         initial_weights: folder of a trained network of that config to start from; None for random weights.
-        flow_matching: the straight path and its velocity (arXiv 2210.02747) in the place of the cosine schedule and v,
+        flow_matching: learn the velocity of the straight path (arXiv 2210.02747) instead of v on the cosine schedule,
             at times from a logit-normal distribution (arXiv 2403.03206, section 3.1) instead of a uniform one.
     """
 
@@ -58,7 +58,7 @@ class Teacher(GeneratorStage[TeacherOptions]):
         return {"loss_task": loss}
 
     def diffuse(self, batch: Batch, draws: Draws) -> tuple[torch.Tensor, Diffused]:
-        """Draw timesteps [B], and add noise to the latents accordingly."""
+        """Draw timesteps [B], and take the batch's latents [B, C, H, W] to them."""
         if self.options.flow_matching:
             times = torch.randn(
                 batch.caption_ids.shape, generator=draws.generator, device=self.trainer.device

@@ -1,9 +1,9 @@
-"""Stage `tiny_vae`: the full VAE distilled into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
+"""Distil the full VAE into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
 
-As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) it learns the full decoder's images of latents that
-students drew; beside that it learns the training images from their latents, and, where that has a weight, to be taken
-for real images by a discriminator. Its latents are normalised ones, and its own encoder learns them too, so that both
-halves belong together.
+As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) the new decoder learns the full decoder's images of
+latents that students drew. It also learns the training images from their latents and, where that has a weight, to
+deceive a discriminator. Its latents are normalised ones; the new encoder learns to make them, so that both halves
+belong together.
 """
 
 import copy
@@ -19,7 +19,7 @@ from torchvision.utils import make_grid
 
 from mobilediff.checkpoints import VAE, load_component, load_pipeline
 from mobilediff.images import to_bytes, to_float
-from mobilediff.models.autoencoder import encode_latents, psnr
+from mobilediff.models.autoencoder import decode, encode, encode_latents, psnr
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.data.augment import mirror
@@ -32,19 +32,19 @@ from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageOptions
 
-HELD_OUT = 500  # synthetic latents that figures are of
+HELD_OUT = 500  # synthetic latents to measure with
 SHOWN = 16
 
 
 class TinyVaeOptions(DecoderStageOptions):
-    """Options of the stage.
+    """Configure the stage `tiny_vae`.
 
     Attributes:
         network: config of `AutoencoderTiny`.
         students: pipeline folders that draw the synthetic latents, each as many; all with one VAE, the full one.
         num_latents: of each student; the last 500 of all are held out.
         class_probability: fraction of their captions that name the class instead of the noun.
-        num_real: training images of a batch, whose latents both halves learn; the rest is synthetic.
+        num_real: training images of a batch, whose latents both encoder and decoder learn; the rest is synthetic.
         lambda_encoder: weight of the encoder's mean squared error.
         validation_samples: samples of the first student, decoded by the small VAE and measured by the `Monitor` every
             `sample_every` steps; 0 for none.
@@ -87,8 +87,16 @@ class TinyAutoencoder(nn.Module):
         self.vae = vae
 
     def forward(self, images: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents [M, C, h, w] of images [M, 3, H, W] in [-1, 1], and images [N, 3, H, W] of latents [N, C, h, w]."""
-        return self.vae.encode(images).latents, self.vae.decode(latents).sample
+        """Encode images and decode latents.
+
+        Args:
+            images: float [M, 3, H, W] in [-1, 1].
+            latents: normalised, [N, C, h, w].
+
+        Returns:
+            Latents of the images, [M, C, h, w], and images of the latents, [N, 3, H, W].
+        """
+        return encode(self.vae, images), decode(self.vae, latents)
 
 
 def load_students(folders: tuple[str, ...]) -> list[MobileDiffusionPipeline]:
@@ -120,14 +128,14 @@ def check_shapes(vae: AutoencoderTiny, full_vae: VAE, images: torch.Tensor) -> N
         ValueError: naming both shapes.
     """
     image = to_float(images[:1])
-    encoded, wanted = vae.encode(image).latents, (encode_latents(full_vae, image), image)
-    made, accepted = [(*x.shape[1:], *y.shape[1:]) for x, y in ((encoded, vae.decode(encoded).sample), wanted)]
+    encoded, wanted = encode(vae, image), (encode_latents(full_vae, image), image)
+    made, accepted = [(*x.shape[1:], *y.shape[1:]) for x, y in ((encoded, decode(vae, encoded)), wanted)]
     if made != accepted:
         raise ValueError(f"network: makes latents and images of {made}; accepted is {accepted}")
 
 
 class TinyVae(DecoderStage[TinyVaeOptions]):
-    """Distils both halves."""
+    """Distil encoder and decoder."""
 
     def setup(self) -> None:
         """See `Stage.setup`.
@@ -158,7 +166,7 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
             )
             self.latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(device)
         self.images = dataset.images.to(device)
-        self.halves = self.trainer.add("vae", TinyAutoencoder(self.vae))
+        self.autoencoder = self.trainer.add("vae", TinyAutoencoder(self.vae))
         self.add_loss(encoder, F.mse_loss)
         self.monitor = Monitor(options.validation_samples, device) if options.validation_samples else None
         self.pipeline = copy.copy(pipelines[0])
@@ -179,12 +187,14 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
         picked = torch.randint(0, num_trained, (num_synthetic,), generator=draws.generator, device=device)
         latents = torch.cat([real_latents, self.synthetic.latents[picked].float()])
         targets = torch.cat([real[:num_real], to_float(self.synthetic.images[picked])])
-        return tuple(tensor.contiguous(memory_format=torch.channels_last) for tensor in (latents, targets, real))
+        tensors = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (latents, targets, real))
+        latents, targets, real = tensors
+        return latents, targets, real
 
     def step(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], draws: Draws) -> dict[str, torch.Tensor]:
         (latents, targets, real), num_real = batch, self.options.num_real
         with self.trainer.autocast():
-            encoded, decoded = (output.float() for output in self.halves(real[:num_real], latents))
+            encoded, decoded = (output.float() for output in self.autoencoder(real[:num_real], latents))
         loss, terms = self.compare(decoded, targets, draws)
         terms["loss_encoder"] = F.mse_loss(encoded, latents[:num_real])
         self.trainer.update("vae", loss + self.options.lambda_encoder * terms["loss_encoder"])
@@ -193,7 +203,7 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
     def validate(self) -> dict[str, float]:
         held_out, expected = self.synthetic.latents[-HELD_OUT:].float(), self.synthetic.images[-HELD_OUT:]
         with self.trainer.averaged_weights(), torch.no_grad(), self.trainer.autocast():
-            decoded = to_bytes(self.vae.decode(held_out).sample)
+            decoded = to_bytes(decode(self.vae, held_out))
             figures = self.monitor(self.pipeline) if self.monitor else {}
         shown = torch.cat([expected[:SHOWN], decoded[:SHOWN]])
         self.trainer.log_image("decoded", make_grid(shown, nrow=SHOWN))

@@ -1,4 +1,4 @@
-"""Stage `vae`: diffusers' `AutoencoderKL` at f = 2, by reconstruction, KL and perceptual terms (arXiv 2112.10752)."""
+"""Train diffusers' `AutoencoderKL` at f = 2 by reconstruction, KL and perceptual terms (arXiv 2112.10752)."""
 
 import copy
 from pathlib import Path
@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 from mobilediff.checkpoints import load_component
 from mobilediff.data import SPLITS, load_cifar10
 from mobilediff.images import to_float
-from mobilediff.models.autoencoder import encode, psnr, reconstruct
+from mobilediff.models.autoencoder import decode, encode, psnr, reconstruct
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.data.augment import random_flip
 from mobilediff.training.engine.options import TrainingOptions
@@ -23,7 +23,7 @@ from mobilediff.training.losses.perceptual import PerceptualLoss
 
 
 class VaeOptions(TrainingOptions):
-    """Options of the stage.
+    """Configure the stage `vae`.
 
     Attributes:
         network: config of `AutoencoderKL`.
@@ -39,7 +39,7 @@ class VaeOptions(TrainingOptions):
 
 
 class Autoencoding(nn.Module):
-    """Encode and decode with given noise, in one call that compiles and runs on several devices."""
+    """Encode and decode with given noise, in one call to compile and distribute."""
 
     def __init__(self, vae: AutoencoderKL):
         super().__init__()
@@ -51,14 +51,19 @@ class Autoencoding(nn.Module):
         Returns:
             Reconstructions [N, 3, H, W], and the KL divergence to N(0, 1) in nats a latent value, a scalar.
         """
-        posterior = self.vae.encode(images).latent_dist
-        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        posterior = self.vae.encode(images, return_dict=False)[0]
+        decoded = decode(self.vae, posterior.mean + posterior.std * noise)
         return decoded, posterior.kl().mean() / noise[0].numel()
 
 
 @torch.no_grad()
 def set_latent_statistics(vae: AutoencoderKL, images: torch.Tensor) -> None:
-    """Write each latent channel's mean and deviation over uint8 images [N, 3, H, W] into the config."""
+    """Write each latent channel's mean and deviation over images into the config.
+
+    Args:
+        vae: its config is changed.
+        images: uint8 [N, 3, H, W].
+    """
     latents = torch.cat([encode(vae, to_float(batch)).float() for batch in images.split(250)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
@@ -73,12 +78,12 @@ class Vae(Stage[VaeOptions]):
         encoder = load_component(ImageEncoder, options.perceptual)
         self.trainer = Trainer(options, self.limits, len(dataset))
         device = self.trainer.device
-        self.perceptual = PerceptualLoss(encoder).to(device, memory_format=torch.channels_last)
+        self.perceptual = PerceptualLoss(encoder).to(device).to(memory_format=torch.channels_last)
         self.vae = AutoencoderKL(**options.network)
         self.module = self.trainer.add("vae", Autoencoding(self.vae))
         self.images, self.test_images = dataset.images.to(device), test.images[:1000].to(device)
-        size = dataset.images.shape[-1] // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.latent_shape = (self.vae.config.latent_channels, size, size)
+        size = dataset.images.shape[-1] // 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        self.latent_shape = (self.vae.config["latent_channels"], size, size)
 
     def batch(self, draws: Draws) -> torch.Tensor:
         """Draw the step's images, some mirrored, float [B, 3, H, W] in [-1, 1]."""

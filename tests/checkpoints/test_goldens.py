@@ -15,6 +15,8 @@ from PIL import Image
 from eval.protocol import folder_sha256
 from mobilediff.checkpoints import load_pipeline
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path for path in (ROOT / "checkpoints").iterdir() if path.is_dir())
 PROMPT, SEED = "a tabby", 0

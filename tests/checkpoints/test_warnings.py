@@ -11,6 +11,8 @@ import pytest
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.export import export_pipeline
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path for path in (ROOT / "checkpoints").iterdir() if path.is_dir())
 

@@ -1,19 +1,15 @@
-"""Stand-ins for the evaluation's tests: a pipeline without networks, a tiny judge, and reference statistics of it."""
+"""Stand-ins for the evaluation's tests: a pipeline without networks, random images, and a tiny judge."""
 
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-import eval.extractors.judge
-import eval.extractors.statistics
 from eval.protocol import tensor_sha256
 from eval.samples.images import ImageSet
 from eval.samples.settings import CheckpointSettings
 from mobilediff.captions import CLASS_NAMES
-from mobilediff.data import DATA_VARIABLE
 from mobilediff.models.image_encoder import ImageEncoder
 
 FEATURES = 8
@@ -76,22 +72,3 @@ def tiny_judge() -> ImageEncoder:
     for parameter in encoder.levels.parameters():  # untrained convolutions would shrink every feature to about 0.001
         parameter.data *= 3
     return encoder
-
-
-@pytest.fixture
-def judge(tmp_path, monkeypatch):
-    """A tiny judge in the place of the bundled one, with reference statistics of random images."""
-    monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    folder, reference = tmp_path / "judge", tmp_path / "reference"
-    tiny_judge().save_pretrained(folder)
-    monkeypatch.setattr(eval.extractors.judge, "JUDGE_FOLDER", folder)
-    monkeypatch.setattr(eval.extractors.statistics, "SHIPPED", reference)
-    monkeypatch.setattr(eval.extractors.statistics, "CACHE", tmp_path / "cache")
-    extractor = eval.extractors.judge.judge_extractor()
-    for split, seed in (("train", 1), ("test", 2)):
-        images = random_images(200, seed)
-        hashed = ImageSet(images.images, protocol={"images_sha256": "0" * 64})
-        eval.extractors.statistics.save_reference(
-            eval.extractors.statistics.compute_reference(extractor, hashed), reference / f"{split}.safetensors"
-        )
-    return extractor

@@ -37,11 +37,11 @@ from eval.protocol import tensor_sha256
 from eval.samples.images import ImageSet, read_images, resized
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.models.image_encoder import ImageEncoder
-from tests.eval.stand_ins import FEATURES, judge, random_images, write_png_folder  # noqa: F401
+from tests.eval.stand_ins import FEATURES, random_images, write_png_folder
 from tests.tiny import PROJECTION_DIM, tiny_text_encoder, tiny_tokenizer
 
 
-def test_distance_of_a_set_to_itself_is_zero(judge):  # noqa: F811
+def test_distance_of_a_set_to_itself_is_zero(judge):
     features = extract_features(judge, random_images(300).images, ("features",))["features"]
     assert features.dtype == torch.float64
     statistics = feature_statistics(features)
@@ -59,7 +59,7 @@ def test_distance_of_two_gaussians_is_the_closed_form():
     assert frechet_distance(*statistics) == pytest.approx(expected, rel=1e-10)
 
 
-def test_distance_equals_torch_fidelity_on_the_same_folders(judge, tmp_path):  # noqa: F811
+def test_distance_equals_torch_fidelity_on_the_same_folders(judge, tmp_path):
     sets = [random_images(60, 3), ImageSet(random_images(70, 4).images // 2)]
     folders = [write_png_folder(tmp_path / str(index), one.images) for index, one in enumerate(sets)]
     options = {"feature_extractor": judge.name, "feature_extractor_weights_path": str(judge.weights), "cuda": False}
@@ -71,7 +71,7 @@ def test_distance_equals_torch_fidelity_on_the_same_folders(judge, tmp_path):  #
     assert theirs > 0.01 and ours == pytest.approx(theirs, rel=1e-6)
 
 
-def test_the_command_gives_the_distance_of_torch_fidelitys_command(judge, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_the_command_gives_the_distance_of_torch_fidelitys_command(judge, tmp_path, monkeypatch, capsys):
     sets = [random_images(60, 3), ImageSet(random_images(70, 4).images // 2)]
     folders = [str(write_png_folder(tmp_path / str(index), one.images)) for index, one in enumerate(sets)]
     fid(["--images", folders[0], "--reference", folders[1], "--extractor", "judge", "--json", str(tmp_path / "ours")])
@@ -86,7 +86,7 @@ def test_the_command_gives_the_distance_of_torch_fidelitys_command(judge, tmp_pa
     assert theirs > 0.01 and ours == pytest.approx(theirs, rel=1e-6)
 
 
-def test_result_states_its_protocol_floor_and_accuracy(judge):  # noqa: F811
+def test_result_states_its_protocol_floor_and_accuracy(judge):
     images = random_images(100, 5)
     result = measure_frechet_distance(FeatureSet(images), judge, "test")
     assert set(result) >= {"frechet_distance_judge", "floor", "n", "class_accuracy", "protocol", "samples"}
@@ -104,7 +104,7 @@ def test_result_states_its_protocol_floor_and_accuracy(judge):  # noqa: F811
     assert result["class_accuracy"] == pytest.approx(hits.double().mean().item())
 
 
-def test_darker_images_are_farther_away(judge):  # noqa: F811
+def test_darker_images_are_farther_away(judge):
     images = random_images(200, 6).images
     distances = [
         measure_frechet_distance(FeatureSet(ImageSet(images // factor)), judge)["frechet_distance_judge"]
@@ -114,12 +114,12 @@ def test_darker_images_are_farther_away(judge):  # noqa: F811
 
 
 @pytest.mark.parametrize("n", [1, 2, FEATURES])
-def test_too_few_images_are_refused(judge, n):  # noqa: F811
+def test_too_few_images_are_refused(judge, n):
     with pytest.raises(ValueError, match=f"{n} images are too few: the covariance of 8 features needs at least 9"):
         measure_frechet_distance(FeatureSet(random_images(n)), judge)
 
 
-def test_stale_reference_statistics_are_an_error(judge):  # noqa: F811
+def test_stale_reference_statistics_are_an_error(judge):
     other = Extractor(judge.name, judge.weights, "f" * 64, judge.layer, judge.result_key, judge.resize)
     with pytest.raises(ValueError, match="is stale.*python -m eval.reference"):
         load_reference(reference_file(judge, "train"), other)
@@ -156,7 +156,7 @@ def test_names_of_distances():
     )
 
 
-def test_without_inception_weights_one_line_says_what_is_used(judge, monkeypatch, capsys, tmp_path):  # noqa: F811
+def test_without_inception_weights_one_line_says_what_is_used(judge, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(
         eval.extractors.inception, "URL_INCEPTION_V3", "http://127.0.0.1:9/weights-inception-2015-12-05-6726825d.pth"
@@ -170,7 +170,7 @@ def test_without_inception_weights_one_line_says_what_is_used(judge, monkeypatch
         choose_extractor("auto", tmp_path / "missing.pth")
 
 
-def test_a_download_of_something_else_is_no_inception(judge, monkeypatch, tmp_path, capsys):  # noqa: F811
+def test_a_download_of_something_else_is_no_inception(judge, monkeypatch, tmp_path, capsys):
     def download(url, target, hash_prefix):
         raise RuntimeError('invalid hash value (expected "6726825d", got "0")')
 
@@ -181,7 +181,7 @@ def test_a_download_of_something_else_is_no_inception(judge, monkeypatch, tmp_pa
         choose_extractor("inception")
 
 
-def test_cached_statistics_of_other_images_are_an_error(judge, monkeypatch, tmp_path):  # noqa: F811
+def test_cached_statistics_of_other_images_are_an_error(judge, monkeypatch, tmp_path):
     other = Extractor("other", judge.weights, judge.sha256, judge.layer, judge.result_key, judge.resize)
     cached = eval.extractors.statistics.reference_file(other, "train")
     statistics = load_reference(reference_file(judge, "train"), judge)
@@ -194,7 +194,7 @@ def test_cached_statistics_of_other_images_are_an_error(judge, monkeypatch, tmp_
         eval.extractors.statistics.reference_statistics(other, "train", "elsewhere")
 
 
-def test_damaged_weights_of_judge_and_clip_are_named(judge, tmp_path):  # noqa: F811
+def test_damaged_weights_of_judge_and_clip_are_named(judge, tmp_path):
     folder = tmp_path / "clip"
     tokenizer = tiny_tokenizer()
     ImageEncoder(block_out_channels=(8,), num_classes=None, projection_dim=PROJECTION_DIM).save_pretrained(
@@ -374,7 +374,7 @@ def test_floats_are_rounded_to_8_bits_and_refused_out_of_range(tmp_path, value, 
 
 
 @pytest.mark.parametrize("command", [fid, accuracy, clip_score_command])
-def test_a_single_image_is_refused_by_every_metric_before_any_work(judge, tmp_path, command, monkeypatch):  # noqa: F811
+def test_a_single_image_is_refused_by_every_metric_before_any_work(judge, tmp_path, command, monkeypatch):
     monkeypatch.setattr(eval.clip_score, "shipped_real_score", lambda clip: None)
     monkeypatch.setattr(eval.cli.extractors, "bundled_clip", lambda folder, device: None)
     monkeypatch.setattr(eval.cli.inputs, "sampler_from_arguments", lambda args: pytest.fail("loaded"))
@@ -400,6 +400,6 @@ def test_images_are_resized_by_lanczos_and_say_so():
         resized(images, 0)
 
 
-def test_images_of_another_size_are_refused_by_the_judge(judge):  # noqa: F811
+def test_images_of_another_size_are_refused_by_the_judge(judge):
     with pytest.raises(ValueError, match=r"accepted is \[N, 3, 32, 32\]"):
         measure_frechet_distance(FeatureSet(ImageSet(torch.zeros(20, 3, 64, 64, dtype=torch.uint8))), judge)

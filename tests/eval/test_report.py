@@ -1,6 +1,7 @@
 """Sizes, the report and the grid on tiny checkpoints: counts add up, nothing is measured twice, tables land."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -41,17 +42,17 @@ from mobilediff.checkpoints import load_pipeline
 from mobilediff.export import export_pipeline
 from mobilediff.model_card import RESULTS_END, RESULTS_START, model_card
 from mobilediff.models.image_encoder import ImageEncoder
-from tests.eval.stand_ins import judge, random_images, write_png_folder  # noqa: F401
+from tests.eval.stand_ins import random_images, write_png_folder
 from tests.tiny import PROJECTION_DIM, tiny_checkpoint, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
 
 KINDS = ("student-8step", "student-1step")
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
+def checkpoints(checkpoints, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     for kind in KINDS:
-        tiny_checkpoint(folder / kind, kind)
+        shutil.copytree(checkpoints / kind, folder / kind)
         card = model_card(kind, tiny_pipeline(kind))
         (folder / kind / "README.md").write_text(card, encoding="utf-8")
     return folder
@@ -139,7 +140,7 @@ def test_macs_and_parameters_add_up(tmp_path):
     assert size["weights_bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
 
 
-def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp_path, monkeypatch, capsys):
     readme, results = tmp_path / "README.md", tmp_path / "results.json"
     readme.write_text(f"# Title\n{RESULTS_START}\nold\n{RESULTS_END}\nrest\n")
     monkeypatch.setattr(eval.reporting.records, "real_images", lambda data, split: random_images(40))
@@ -225,7 +226,7 @@ def test_counts_and_sections_are_checked(checkpoints):
         report(["--checkpoints", str(checkpoints), "--only", "speed"])
 
 
-def test_a_model_outside_the_checkpoints_is_a_row_that_says_so(checkpoints, judge, tmp_path, monkeypatch):  # noqa: F811
+def test_a_model_outside_the_checkpoints_is_a_row_that_says_so(checkpoints, judge, tmp_path, monkeypatch):
     folder = tiny_checkpoint(tmp_path / "run" / "export", "student-1step")
     monkeypatch.setattr(eval.reporting.records, "real_images", lambda data, split: random_images(40))
     results = tmp_path / "results.json"
@@ -252,7 +253,7 @@ def test_damaged_images_keep_their_labels_and_differ():
     assert 10 < (other.images.float() - images.images.float()).abs().mean() < 30
 
 
-def test_fid_command_draws_and_says_that_it_is_no_fid(checkpoints, judge, tmp_path, capsys):  # noqa: F811
+def test_fid_command_draws_and_says_that_it_is_no_fid(checkpoints, judge, tmp_path, capsys):
     arguments = ["--model", str(checkpoints / "student-1step"), "--n", "20", "--samples", str(tmp_path)]
     fid([*arguments, "--extractor", "judge", "--json", str(tmp_path / "result.json")])
     printed = capsys.readouterr().out
@@ -261,7 +262,7 @@ def test_fid_command_draws_and_says_that_it_is_no_fid(checkpoints, judge, tmp_pa
     assert result["samples"]["model"] == "student-1step" and result["n"] == 20
 
 
-def test_bad_counts_are_refused_before_anything_is_drawn(checkpoints, judge, tmp_path, monkeypatch):  # noqa: F811
+def test_bad_counts_are_refused_before_anything_is_drawn(checkpoints, judge, tmp_path, monkeypatch):
     monkeypatch.setattr(eval.samples.store, "generate", lambda *args: pytest.fail("drawn"))
     model = ["--model", str(checkpoints / "student-1step"), "--samples", str(tmp_path)]
     for n in ("0", "-5", "5"):
@@ -273,7 +274,7 @@ def test_bad_counts_are_refused_before_anything_is_drawn(checkpoints, judge, tmp
             fid(["--images", str(folder), "--extractor", "judge", "--n", n])
 
 
-def test_the_other_commands_write_what_they_measure(checkpoints, judge, clip, tmp_path, monkeypatch):  # noqa: F811
+def test_the_other_commands_write_what_they_measure(checkpoints, judge, clip, tmp_path, monkeypatch):
     monkeypatch.setattr(eval.measures.clip_score, "real_images", lambda data, split: random_images(20))
     samples = ["--model", str(checkpoints / "student-1step"), "--n", "20", "--samples", str(tmp_path / "samples")]
     result = tmp_path / "result.json"
@@ -321,7 +322,7 @@ def test_the_grid_repeats_every_pixel(checkpoints, tmp_path):
         grid(["--model", "any", "--output", "grid.png", "--scale", "0"])
 
 
-def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, judge, monkeypatch):  # noqa: F811
+def test_the_row_through_the_vae_is_measured_again_for_another_vae(tmp_path, judge, monkeypatch):
     folder = tiny_checkpoint(tmp_path / "checkpoints" / "student-1step", "student-1step")
     monkeypatch.setattr(eval.reporting.records, "real_images", lambda data, split: random_images(40))
     results = tmp_path / "results.json"
@@ -351,7 +352,7 @@ def with_nouns(images):
     return replace(images, noun_ids=torch.arange(len(images)) * 7 % 396)
 
 
-def test_nouns_are_a_section_of_their_own_and_measured_once(tmp_path, judge, monkeypatch):  # noqa: F811
+def test_nouns_are_a_section_of_their_own_and_measured_once(tmp_path, judge, monkeypatch):
     checkpoints = tmp_path / "checkpoints"
     for kind in ("teacher", "student-1step"):
         tiny_checkpoint(checkpoints / kind, kind)
@@ -379,7 +380,7 @@ def two_steps(pipeline, folder, **options):
     return resolve_settings(pipeline, folder, num_inference_steps=2, **options)
 
 
-def test_another_extractor_has_a_column_of_its_own(checkpoints, judge, tmp_path, monkeypatch):  # noqa: F811
+def test_another_extractor_has_a_column_of_its_own(checkpoints, judge, tmp_path, monkeypatch):
     other = replace(judge, name="other", result_key="frechet_distance_other")
     monkeypatch.setattr(eval.report, "choose_extractor", lambda *args: other)
     monkeypatch.setattr(eval.reporting.records, "reference_statistics", partial(of_the_judge, judge))
@@ -394,11 +395,11 @@ def test_another_extractor_has_a_column_of_its_own(checkpoints, judge, tmp_path,
     assert records[REAL]["figures"]["quality"].keys() >= {"Fréchet distance", "Frechet distance (other, n = 40)"}
 
 
-def of_the_judge(judge, extractor, *args):  # noqa: F811
+def of_the_judge(judge, extractor, *args):
     return reference_statistics(judge, *args)
 
 
-def measured_by_the_judge(judge, images, extractor, **options):  # noqa: F811
+def measured_by_the_judge(judge, images, extractor, **options):
     measured = measure_frechet_distance(images, judge, **options)
     for part in (measured, measured["intervals"]):
         part[extractor.result_key] = part.pop(judge.result_key)

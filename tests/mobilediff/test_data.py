@@ -13,14 +13,9 @@ from PIL import Image
 
 from mobilediff.captions import CLASS_NAMES, TEMPLATES, CaptionBank, caption, load_nouns
 from mobilediff.data import load_cifar10
+from tests.shards import write_shard
 
 NOUNS = list(load_nouns())
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -33,12 +28,7 @@ def parquet_folder(tmp_path, pixels):
     names = ["fire_truck_s_000123.png", "ostrich_s_000001.png", "unheard_of_s_000002.png"] * 2
     for shard in range(2):
         rows = slice(3 * shard, 3 * shard + 3)
-        columns = {
-            "img": [{"bytes": png(image), "path": None} for image in pixels[rows]],
-            "label": [9, 2, 0],
-            "filename": names[rows],
-        }
-        pq.write_table(pa.table(columns), tmp_path / f"train-0000{shard}-of-00002.parquet")
+        write_shard(tmp_path / f"train-0000{shard}-of-00002.parquet", pixels[rows], [9, 2, 0], names[rows])
     return tmp_path
 
 

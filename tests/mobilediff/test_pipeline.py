@@ -9,14 +9,11 @@ import mobilediff.pipeline
 from mobilediff import captions
 from mobilediff.captions import load_nouns
 from mobilediff.pipeline import CLASS_NAMES, MobileDiffusionPipeline, encode_text, nearest_names
+from tests.generators import generators
 from tests.tiny import HIDDEN_SIZE, KINDS, MAX_TOKENS, PROJECTION_DIM, tiny_pipeline
 
 PIPELINES = {kind: tiny_pipeline(kind) for kind in KINDS}
 STEPS = {"teacher": 3, "student": 3, "student-8step": 8, "student-1step": 4, "student-1step-pruned": 2}
-
-
-def seeds(*numbers: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(number) for number in numbers]
 
 
 def count_calls(pipeline, monkeypatch) -> list[int]:
@@ -36,7 +33,7 @@ def count_calls(pipeline, monkeypatch) -> list[int]:
 def test_an_image_depends_on_its_seed_alone_not_on_its_batch(kind):
     def draw(prompts, numbers):
         return PIPELINES[kind](
-            prompts, generator=seeds(*numbers), num_inference_steps=STEPS[kind], output_type="pt"
+            prompts, generator=generators(*numbers), num_inference_steps=STEPS[kind], output_type="pt"
         ).images
 
     prompts = ["a photo of a dog", "a photo of a fire truck", "a photo of a cat"]
@@ -48,7 +45,7 @@ def test_an_image_depends_on_its_seed_alone_not_on_its_batch(kind):
 
 
 def test_the_prompt_matters():
-    noise = torch.randn(1, 4, 16, 16, generator=seeds(0)[0])
+    noise = torch.randn(1, 4, 16, 16, generator=generators(0)[0])
     draw = [PIPELINES["student-1step"](p, latents=noise, output_type="pt").images for p in ("a dog", "a cat")]
     assert (draw[0] - draw[1]).abs().max() > 1e-3
 
@@ -56,16 +53,16 @@ def test_the_prompt_matters():
 def test_images_of_a_prompt_stand_side_by_side():
     pipeline = PIPELINES["student-1step"]
     images = pipeline(
-        ["a dog", "a cat"], num_images_per_prompt=2, generator=seeds(1, 2, 3, 4), output_type="pt"
+        ["a dog", "a cat"], num_images_per_prompt=2, generator=generators(1, 2, 3, 4), output_type="pt"
     ).images
-    dogs = pipeline("a dog", num_images_per_prompt=2, generator=seeds(1, 2), output_type="pt").images
+    dogs = pipeline("a dog", num_images_per_prompt=2, generator=generators(1, 2), output_type="pt").images
     torch.testing.assert_close(images[:2], dogs, rtol=0, atol=1e-4)
 
 
 def test_guidance_by_hand_and_in_one_call(monkeypatch):
     """One step at t = 999: x_0 = alpha x_t - sigma (v_null + w (v_text - v_null))."""
     pipeline = PIPELINES["teacher"]
-    noise = torch.randn(2, 4, 16, 16, generator=seeds(0)[0])
+    noise = torch.randn(2, 4, 16, 16, generator=generators(0)[0])
     alpha_bar = pipeline.scheduler.alphas_cumprod[999]
     with torch.no_grad():
         outputs = []
@@ -87,7 +84,9 @@ def test_guidance_outside_its_interval_is_none():
     pipeline, after = PIPELINES["teacher"], []
 
     def draw(**arguments):
-        return pipeline("a dog", generator=seeds(3), num_inference_steps=2, output_type="latent", **arguments).images
+        return pipeline(
+            "a dog", generator=generators(3), num_inference_steps=2, output_type="latent", **arguments
+        ).images
 
     draw(callback_on_step_end=lambda pipeline, index, timestep, tensors: after.append(tensors["latents"]))
     with torch.no_grad():
@@ -120,7 +119,7 @@ def test_nfe_is_what_the_network_is_called_for(kind, arguments, nfe, monkeypatch
 
 def test_decoding_undoes_the_normalisation_of_each_channel():
     pipeline = PIPELINES["student"]
-    z = torch.randn(1, 4, 16, 16, generator=seeds(0)[0])
+    z = torch.randn(1, 4, 16, 16, generator=generators(0)[0])
     mean, std = ([0.1, -0.2, 0.3, 0.0], [1.5, 0.5, 1.0, 2.0])
     raw = torch.stack([z[:, c] * std[c] + mean[c] for c in range(4)], dim=1)
     with torch.no_grad():
@@ -130,7 +129,8 @@ def test_decoding_undoes_the_normalisation_of_each_channel():
 def test_output_types_agree():
     pipeline = PIPELINES["student-1step"]
     draw = {
-        kind: pipeline("a dog", generator=seeds(1), output_type=kind).images for kind in ("pil", "np", "pt", "latent")
+        kind: pipeline("a dog", generator=generators(1), output_type=kind).images
+        for kind in ("pil", "np", "pt", "latent")
     }
     assert isinstance(draw["pil"][0], Image.Image) and draw["pil"][0].size == (32, 32)
     assert draw["np"].shape == (1, 32, 32, 3) and draw["latent"].shape == (1, 4, 16, 16)
@@ -164,7 +164,7 @@ def test_text_is_padded_to_the_tokenizers_length_whatever_the_batch():
 
 def test_class_labels_are_prompts_of_the_template():
     pipeline = PIPELINES["student-1step"]
-    noise = torch.randn(3, 4, 16, 16, generator=seeds(0)[0])
+    noise = torch.randn(3, 4, 16, 16, generator=generators(0)[0])
     by_name = pipeline(class_labels=["airplane", "Cat", "truck"], latents=noise, output_type="pt").images
     prompts = ["a photo of an airplane", "a photo of a cat", "a photo of a truck"]
     torch.testing.assert_close(pipeline(prompts, latents=noise, output_type="pt").images, by_name)
@@ -263,7 +263,7 @@ NOISE = torch.zeros(1, 4, 16, 16)
         ("student", {"guidance_interval": (-0.1, 0.5)}, "guidance_interval is"),
         ("student", {"guidance_interval": 0.5}, "guidance_interval is 0.5"),
         ("student-1step", {"guidance_interval": (0.2, 0.8)}, "guidance is distilled into this checkpoint"),
-        ("student", {"generator": seeds(1, 2)}, "list of 2, but 1 images"),
+        ("student", {"generator": generators(1, 2)}, "list of 2, but 1 images"),
         ("student", {"generator": 7}, "generator is 7"),
         ("student", {"generator": [7]}, r"generator is \[7\]"),
         ("student", {"latents": NOISE[:, :3]}, r"latents is \(1, 3, 16, 16\), accepted: .*\(1, 4, 16, 16\)"),
@@ -293,9 +293,9 @@ def test_nan_out_of_the_network_is_refused(monkeypatch, output_type):
 
 def test_a_half_precision_vae_decodes_in_single_precision():
     pipeline = tiny_pipeline("student-1step")
-    expected = pipeline("a dog", generator=seeds(1), output_type="pt").images
+    expected = pipeline("a dog", generator=generators(1), output_type="pt").images
     pipeline.vae.to(torch.float16)
-    images = pipeline("a dog", generator=seeds(1), output_type="pt").images
+    images = pipeline("a dog", generator=generators(1), output_type="pt").images
     assert images.dtype == torch.float32 and pipeline.vae.dtype == torch.float16
     torch.testing.assert_close(images, expected, rtol=0, atol=1e-2)
 

@@ -1,7 +1,7 @@
-"""UFOGen's sampler (arXiv 2311.09257): predict the clean sample, noise it forward to the next timestep."""
+"""Sample as UFOGen (arXiv 2311.09257): predict the clean sample, noise it to the next timestep."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import DDPMScheduler
@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 @dataclass
 class UFOGenSchedulerOutput(BaseOutput):
-    """Output of `UFOGenScheduler.step`.
+    """Hold the output of `UFOGenScheduler.step`.
 
     Attributes:
         prev_sample: the network's next input; after the last step the clean sample itself, [B, C, H, W].
@@ -25,7 +25,7 @@ class UFOGenSchedulerOutput(BaseOutput):
 
 
 class UFOGenScheduler(SchedulerMixin, ConfigMixin):
-    """Sampling in 1, 2 or 4 steps from a generator that was trained to predict x_0 at several noise levels.
+    """Sample in few steps from a generator that predicts x_0 at several noise levels.
 
     Unlike DDIM the noise between two steps is drawn anew from the forward kernel q(x_t | x_0), the one that the
     discriminator saw in training, and not carried over from the prediction.
@@ -35,13 +35,14 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
         beta_start: first beta of the "linear" and "scaled_linear" schedules.
         beta_end: last beta of these two.
         beta_schedule: "squaredcos_cap_v2", "linear" or "scaled_linear", as diffusers names them.
-        prediction_type: what the network returns: "sample" (x_0), "v_prediction" or "epsilon".
+        prediction_type: output of the network: "sample" (x_0), "v_prediction" or "epsilon".
         distilled_num_inference_steps: the step counts that `set_timesteps` accepts.
 
     Raises:
         ValueError: for an unknown `prediction_type`, or step counts outside 1..`num_train_timesteps`.
     """
 
+    config: Any  # a FrozenDict, whose keys are attributes too
     order = 1
 
     @register_to_config
@@ -50,7 +51,7 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
-        beta_schedule: str = "squaredcos_cap_v2",
+        beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2",
         prediction_type: Literal["sample", "v_prediction", "epsilon"] = "v_prediction",
         distilled_num_inference_steps: list[int] | tuple[int, ...] = (1, 2, 4),
     ):
@@ -63,7 +64,7 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
                 f"distilled_num_inference_steps is {distilled_num_inference_steps}, "
                 f"accepted: counts from 1 to {num_train_timesteps}"
             )
-        # q(x_t | x_0) is that of DDPM, whatever the sampler.
+        # q(x_t | x_0) is that of DDPM for every sampler.
         self._forward_process = DDPMScheduler(
             num_train_timesteps, beta_start=beta_start, beta_end=beta_end, beta_schedule=beta_schedule
         )
@@ -73,7 +74,9 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
         self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1)
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        """Space the timesteps evenly from the last one downwards ("trailing"), so that one step starts at pure noise.
+        """Space the timesteps evenly from the last one downwards ("trailing").
+
+        So one step starts at pure noise.
 
         Raises:
             ValueError: if the generator was not made for this count.
@@ -86,7 +89,7 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
         self.timesteps = ((remaining * self.config.num_train_timesteps).round().long() - 1).to(device)
 
     def scale_model_input(self, sample: torch.Tensor, timestep: int | torch.Tensor | None = None) -> torch.Tensor:
-        """The network takes x_t as it is."""
+        """Return x_t, [B, C, H, W], as it is: the network takes it unscaled."""
         return sample
 
     def step(
@@ -97,7 +100,7 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
     ) -> UFOGenSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
-        """From x_t and the network's output to x_s at the next timestep s < t, or to x_0 after the last one.
+        """Step from x_t to x_s at the next timestep s, or finally to x_0.
 
         Args:
             model_output: the network's prediction at `timestep`, [B, C, H, W].
@@ -135,7 +138,8 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
             # Drawn in float32 so that a seed means the same noise in every precision.
             noise = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=torch.float32)
             prev_timestep = self.timesteps[next_index].expand(len(sample))
-            prev_sample = self.add_noise(pred_original_sample, noise.to(sample.dtype), prev_timestep)
+            noise = noise.to(sample.dtype)
+            prev_sample = self.add_noise(pred_original_sample, noise, prev_timestep)  # pyright: ignore[reportArgumentType]
 
         if not return_dict:
             return prev_sample, pred_original_sample
@@ -144,11 +148,27 @@ class UFOGenScheduler(SchedulerMixin, ConfigMixin):
     def add_noise(
         self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.IntTensor
     ) -> torch.Tensor:
-        """A draw from q(x_t | x_0): sqrt(abar_t) `original_samples` + sqrt(1 - abar_t) `noise`, timesteps [B]."""
+        """Draw from q(x_t | x_0): sqrt(abar_t) `original_samples` + sqrt(1 - abar_t) `noise`.
+
+        Args:
+            original_samples, noise: x_0 and eps, [B, C, H, W].
+            timesteps: t, int64 [B].
+
+        Returns:
+            x_t, [B, C, H, W].
+        """
         return self._forward_process.add_noise(original_samples, noise, timesteps)
 
     def get_velocity(self, sample: torch.Tensor, noise: torch.Tensor, timesteps: torch.IntTensor) -> torch.Tensor:
-        """The target of v-prediction (arXiv 2202.00512): sqrt(abar_t) `noise` - sqrt(1 - abar_t) `sample`."""
+        """Compute v = sqrt(abar_t) `noise` - sqrt(1 - abar_t) `sample` (arXiv 2202.00512).
+
+        Args:
+            sample, noise: x_0 and eps, [B, C, H, W].
+            timesteps: t, int64 [B].
+
+        Returns:
+            v, the target of v-prediction, [B, C, H, W].
+        """
         return self._forward_process.get_velocity(sample, noise, timesteps)
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
-"""Deterministic DDIM for progressively distilled students (arXiv 2202.00512)."""
+"""Sample progressively distilled students (arXiv 2202.00512) by deterministic DDIM."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler
@@ -12,9 +12,10 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
 
 class DistilledDDIMScheduler(DDIMScheduler):
-    """DDIM (arXiv 2010.02502) with eta = 0 on trailing timesteps, for the step counts of a distilled student only.
+    """Sample by DDIM in the step counts of a distilled student only.
 
-    A student learns to land on given timesteps and not on those in between, so other counts are refused.
+    It is DDIM (arXiv 2010.02502) with eta = 0 on trailing timesteps. A student learns to land on given timesteps and
+    not on those in between, so other counts are refused.
     Two things differ from diffusers' class: that refusal, and that a step leads exactly to the next timestep where
     the count does not divide `num_train_timesteps` (diffusers' own can be one timestep off).
 
@@ -23,12 +24,14 @@ class DistilledDDIMScheduler(DDIMScheduler):
         beta_start: first beta of the "linear" and "scaled_linear" schedules.
         beta_end: last beta of these two.
         beta_schedule: "squaredcos_cap_v2", "linear" or "scaled_linear", as diffusers names them.
-        prediction_type: what the network returns: "v_prediction", "sample" (x_0) or "epsilon".
+        prediction_type: output of the network: "v_prediction", "sample" (x_0) or "epsilon".
         distilled_num_inference_steps: the step counts that `set_timesteps` accepts.
 
     Raises:
         ValueError: for an unknown `prediction_type`, or step counts outside 1..`num_train_timesteps`.
     """
+
+    config: Any  # a FrozenDict, whose keys are attributes too
 
     @register_to_config
     def __init__(
@@ -61,7 +64,7 @@ class DistilledDDIMScheduler(DDIMScheduler):
         )
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        """Trailing timesteps, from `num_train_timesteps` - 1 downwards.
+        """Space the timesteps evenly from `num_train_timesteps` - 1 downwards ("trailing").
 
         Raises:
             ValueError: if the student was not distilled for this count.
@@ -69,7 +72,7 @@ class DistilledDDIMScheduler(DDIMScheduler):
         accepted = self.config.distilled_num_inference_steps
         if num_inference_steps not in accepted:
             raise ValueError(f"num_inference_steps is {num_inference_steps}, this scheduler accepts {list(accepted)}")
-        super().set_timesteps(num_inference_steps, device=device)
+        super().set_timesteps(num_inference_steps, device=device)  # pyright: ignore[reportArgumentType] - None is its default
 
     def step(
         self,
@@ -78,13 +81,16 @@ class DistilledDDIMScheduler(DDIMScheduler):
         sample: torch.Tensor,
         return_dict: bool = True,
     ) -> DDIMSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
-        """From x_t and the network's output to x_s at the next timestep s < t, or to x_0 after the last one.
+        """Step from x_t to x_s at the next timestep s, or finally to x_0.
 
         Args:
             model_output: the network's prediction at `timestep`, [B, C, H, W].
             timestep: t, one of `timesteps`.
             sample: x_t, [B, C, H, W].
             return_dict: whether to return a `DDIMSchedulerOutput` or a tuple.
+
+        Returns:
+            `prev_sample`, x_s, and `pred_original_sample`, the predicted x_0; [B, C, H, W] each.
 
         Raises:
             ValueError: if `set_timesteps` was not called, or `timestep` is not one of its timesteps.

@@ -1,10 +1,11 @@
-"""MobileUNet: the UNet of MobileDiffusion (arXiv 2311.16567) as one configurable class.
+"""Define MobileUNet, the UNet of MobileDiffusion (arXiv 2311.16567), as one configurable class.
 
 The file imports nothing but torch and diffusers, because it travels inside checkpoint folders.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,17 +23,17 @@ FF_ACTIVATIONS = {"swish": F.silu, "geglu": F.gelu}
 
 @dataclass
 class MobileUNetOutput(BaseOutput):
-    """Output of `MobileUNet`.
+    """Hold the output of `MobileUNet`.
 
     Attributes:
-        sample: The prediction, `[batch, out_channels, height, width]`.
+        sample: the prediction, `[batch, out_channels, height, width]`.
     """
 
     sample: torch.Tensor
 
 
 def relu_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attention with relu(q k / sqrt(d)) / L in place of the softmax, L being the number of keys.
+    """Attend to L keys with weights relu(q k / sqrt(d)) / L, without softmax.
 
     "Replacing softmax with ReLU in Vision Transformers" (arXiv 2309.08586): the division by the sequence length keeps
     the output's scale that of softmax attention, whose weights average 1 / L. MobileDiffusion fine-tunes a network
@@ -52,7 +53,10 @@ def relu_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) 
 
 
 class SeparableConv2d(nn.Module):
-    """A depthwise 3 x 3 convolution, then a pointwise 1 x 1 one, whose bias would absorb the first one's."""
+    """Convolve depthwise by 3 x 3, then pointwise by 1 x 1.
+
+    Only the pointwise convolution has a bias: it would absorb the other's.
+    """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -60,20 +64,21 @@ class SeparableConv2d(nn.Module):
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map `[batch, in_channels, height, width]` to `[batch, out_channels, height, width]`."""
         hidden_states = self.depthwise(hidden_states)
         return self.pointwise(hidden_states)
 
 
 class ResnetBlock(nn.Module):
-    """Two 3 x 3 convolutions, plain or separable, the time embedding added between them.
+    """Convolve twice by 3 x 3, with the time embedding added in between.
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        hidden_channels: Channels between the two convolutions; `out_channels` unless pruned.
-        temb_channels: Width of the (already activated) time embedding.
-        norm_num_groups: Groups of both normalisations.
-        separable: Depthwise and pointwise in place of full convolutions.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        hidden_channels: channels between the two convolutions; `out_channels` unless pruned.
+        temb_channels: width of the (already activated) time embedding.
+        norm_num_groups: groups of both normalisations.
+        separable: depthwise and pointwise convolutions instead of full ones.
     """
 
     def __init__(
@@ -98,6 +103,12 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, hidden_states: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
+        """Map `[batch, in_channels, height, width]` to `[batch, out_channels, height, width]`.
+
+        Args:
+            hidden_states: the feature map.
+            temb: activated time embedding, `[batch, temb_channels]`.
+        """
         residual = hidden_states
         hidden_states = F.silu(self.norm1(hidden_states))
         hidden_states = self.conv1(hidden_states)
@@ -110,14 +121,14 @@ class ResnetBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention; with `share_key_value` one projection serves as key and value (W_k = W_v).
+    """Attend with several heads.
 
     Args:
-        query_dim: Width of the queries' tokens and of the output.
-        context_dim: Width of the keys' and values' tokens.
-        heads: Number of heads.
-        head_dim: Width of a head.
-        share_key_value: One projection for key and value.
+        query_dim: width of the queries' tokens and of the output.
+        context_dim: width of the keys' and values' tokens.
+        heads: number of heads.
+        head_dim: width of a head.
+        share_key_value: one projection for key and value (W_k = W_v).
         kernel: "softmax" or "relu".
     """
 
@@ -138,6 +149,15 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(inner_dim, query_dim)
 
     def forward(self, hidden_states: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Let each token attend to the context.
+
+        Args:
+            hidden_states: queries, `[batch, queries, query_dim]`.
+            context: keys and values, `[batch, keys, context_dim]`.
+
+        Returns:
+            `[batch, queries, query_dim]`.
+        """
         # [batch, tokens, heads * head_dim] -> [batch, heads, tokens, head_dim], a view
         query = self.to_q(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         if self.share_key_value:
@@ -153,11 +173,13 @@ class Attention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """value * activation(gate) between two linear layers: Swish-gated, or GELU-gated as in Stable Diffusion.
+    """Compute value * activation(gate) between two linear layers.
+
+    The gate is Swish, or GELU as in Stable Diffusion.
 
     Args:
-        dim: Width of the tokens.
-        hidden_dim: Width of the gated product; the first layer is twice as wide.
+        dim: width of the tokens.
+        hidden_dim: width of the gated product; the first layer is twice as wide.
         activation: "swish" or "geglu".
     """
 
@@ -168,22 +190,23 @@ class GatedFeedForward(nn.Module):
         self.out = nn.Linear(hidden_dim, dim)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map tokens `[batch, tokens, dim]` to the same shape."""
         value, gate = self.proj(hidden_states).chunk(2, dim=-1)
         return self.out(value * self.activation(gate))
 
 
 class Transformer(nn.Module):
-    """A transformer over the pixels of a feature map: self-attention where placed, cross-attention, feed-forward.
+    """Transform the pixels of a feature map: self-attention, cross-attention, feed-forward.
 
-    As in Stable Diffusion 1.5: one block, each part normalised before and residual, between two linear projections
-    and around a residual.
+    As in Stable Diffusion 1.5 each of the three is normalised before and residual; two linear projections enclose
+    them, and a residual connection encloses all.
 
     Args:
-        channels: Channels of the feature map.
-        norm_num_groups: Groups of the normalisation in front.
-        attn1: Self-attention, or None for a cross-only transformer.
-        attn2: Cross-attention.
-        ff: Feed-forward.
+        channels: channels of the feature map.
+        norm_num_groups: groups of the normalisation in front.
+        attn1: self-attention; None leaves it out.
+        attn2: cross-attention.
+        ff: feed-forward.
     """
 
     def __init__(
@@ -201,12 +224,18 @@ class Transformer(nn.Module):
         self.proj_out = nn.Linear(channels, channels)
 
     def forward(self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map a feature map `[batch, channels, height, width]` to the same shape.
+
+        Args:
+            hidden_states: the feature map.
+            encoder_hidden_states: text, `[batch, tokens, cross_attention_dim]`.
+        """
         residual = hidden_states
         batch, channels, height, width = hidden_states.shape
-        # NCHW -> N(HW)C: a view where the memory is channels_last, and so is the way back
+        # NCHW -> N(HW)C, and back at the end: both are views where the memory is channels_last
         tokens = self.norm(hidden_states).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
         tokens = self.proj_in(tokens)
-        if self.attn1 is not None:
+        if self.attn1 is not None and self.norm1 is not None:
             normed = self.norm1(tokens)
             tokens = tokens + self.attn1(normed, normed)
         tokens = tokens + self.attn2(self.norm2(tokens), encoder_hidden_states)
@@ -216,7 +245,7 @@ class Transformer(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a 3 x 3 convolution.
+    """Double the resolution by nearest neighbours, then convolve by 3 x 3.
 
     diffusers' `Upsample2D` does the same but leaves channels_last from batch 64 on, which costs a copy there and back.
     """
@@ -226,19 +255,23 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map `[batch, channels, height, width]` to `[batch, channels, 2 * height, 2 * width]`."""
         hidden_states = F.interpolate(hidden_states, scale_factor=2.0, mode="nearest")
         return self.conv(hidden_states)
 
 
 class _Block(nn.Module):
-    """The layers of one level: ResNet blocks, each followed by its transformers where the level has attention."""
+    """Hold the layers of one level: ResNet blocks, each followed by its transformers if any."""
+
+    # Set by ModelMixin.enable_gradient_checkpointing, as the switch below.
+    _gradient_checkpointing_func: Callable[..., torch.Tensor]
 
     def __init__(self, resnets: Sequence[ResnetBlock], attentions: Sequence[Transformer]):
         super().__init__()
         self.resnets = nn.ModuleList(resnets)
         self.attentions = nn.ModuleList(attentions)
         self.attentions_per_resnet = len(attentions) // max(len(resnets), 1)
-        self.gradient_checkpointing = False  # switched by ModelMixin.enable_gradient_checkpointing
+        self.gradient_checkpointing = False
 
     def _call(self, layer: nn.Module, *args: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -247,7 +280,7 @@ class _Block(nn.Module):
 
 
 class MobileDownBlock(_Block):
-    """A level of the encoder; returns its output and every feature map the decoder concatenates."""
+    """Encode one level."""
 
     def __init__(self, resnets, attentions, downsamplers: Sequence[Downsample2D]):
         super().__init__(resnets, attentions)
@@ -256,6 +289,17 @@ class MobileDownBlock(_Block):
     def forward(
         self, hidden_states: torch.Tensor, temb: torch.Tensor, encoder_hidden_states: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Encode a feature map, and keep the ones that the decoder concatenates.
+
+        Args:
+            hidden_states: the feature map, `[batch, channels_in, height, width]`.
+            temb: activated time embedding, `[batch, temb_channels]`.
+            encoder_hidden_states: text, `[batch, tokens, cross_attention_dim]`.
+
+        Returns:
+            The level's output, of half the height and width if it has a downsampler, and the outputs of its ResNet
+            blocks (with their transformers) and of the downsampler, in order.
+        """
         residual_hidden_states = ()
         for index, resnet in enumerate(self.resnets):
             hidden_states = self._call(resnet, hidden_states, temb)
@@ -270,11 +314,12 @@ class MobileDownBlock(_Block):
 
 
 class MobileMidBlock(_Block):
-    """The middle: a ResNet block if it has any, the transformers, the remaining ResNet blocks."""
+    """Process the innermost map: the first ResNet block if any, transformers, further ResNet blocks."""
 
     def forward(
         self, hidden_states: torch.Tensor, temb: torch.Tensor, encoder_hidden_states: torch.Tensor
     ) -> torch.Tensor:
+        """Map a feature map `[batch, channels, height, width]` to the same shape; other inputs as in the levels."""
         if len(self.resnets) > 0:
             hidden_states = self._call(self.resnets[0], hidden_states, temb)
         for attention in self.attentions:
@@ -285,7 +330,7 @@ class MobileMidBlock(_Block):
 
 
 class MobileUpBlock(_Block):
-    """A level of the decoder; every ResNet block takes one of the encoder's feature maps beside its input."""
+    """Decode one level; every ResNet block takes one of the encoder's feature maps too."""
 
     def __init__(self, resnets, attentions, upsamplers: Sequence[Upsample]):
         super().__init__(resnets, attentions)
@@ -298,6 +343,18 @@ class MobileUpBlock(_Block):
         temb: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
     ) -> torch.Tensor:
+        """Decode a feature map.
+
+        Args:
+            hidden_states: the feature map, `[batch, channels_in, height, width]`.
+            residual_hidden_states: the encoder's feature maps of the same height and width, one for each ResNet block,
+                the last one for the first block.
+            temb: activated time embedding, `[batch, temb_channels]`.
+            encoder_hidden_states: text, `[batch, tokens, cross_attention_dim]`.
+
+        Returns:
+            The level's output, of twice the height and width if it has an upsampler.
+        """
         for index, resnet in enumerate(self.resnets):
             hidden_states = torch.cat([hidden_states, residual_hidden_states[-1 - index]], dim=1)
             hidden_states = self._call(resnet, hidden_states, temb)
@@ -310,7 +367,7 @@ class MobileUpBlock(_Block):
 
 
 def _per_level(name: str, value, levels: int) -> list:
-    """One value for every level, from a single value or a list of the right length."""
+    """List one value for every level, from a single value or a list of the right length."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return [value] * levels
     if len(value) != levels:
@@ -329,52 +386,55 @@ def _check_choice(name: str, value, accepted) -> None:
 
 
 class MobileUNet(ModelMixin, ConfigMixin):
-    """A text-conditional UNet with MobileDiffusion's choices as config fields; every variant is a config.
+    """Predict noise, velocity or sample from noisy latents and text, by a configurable UNet.
 
-    Called like diffusers' `UNet2DConditionModel`, and built of the same parts under the same names: `down_blocks`
-    return `(hidden_states, residual_hidden_states)`, `mid_block` and `up_blocks` return `hidden_states`.
+    MobileDiffusion's choices (arXiv 2311.16567) are config fields, so every variant is a config. The network is called
+    like diffusers' `UNet2DConditionModel` and has the same parts under the same names: `down_blocks` return
+    `(hidden_states, residual_hidden_states)`, `mid_block` and `up_blocks` return `hidden_states`.
+
     A level has `layers_per_block` ResNet blocks on the way down and one more on the way up, which takes the level's
-    last skip connection; in a level with attention each of them is followed by transformers.
+    last skip connection. In a level with attention, transformers follow each of these blocks.
 
     Args:
-        sample_size: Height and width of the latents the network is made for; other multiples of
+        sample_size: height and width of the latents the network is made for; other multiples of
             `2 ** (levels - 1)` work too.
-        in_channels: Channels of the input.
-        out_channels: Channels of the prediction.
-        block_out_channels: Channels of each level, outermost first; multiples of `norm_num_groups`.
+        in_channels: channels of the input.
+        out_channels: channels of the prediction.
+        block_out_channels: channels of each level, outermost first; multiples of `norm_num_groups`.
         layers_per_block: ResNet blocks of each level on the way down, one number or one a level.
         mid_block_layers: ResNet blocks of the middle, 0 for a middle of transformers alone.
-        block_attention: Each level's attention, down and up: "none", "cross" (to the text only) or "both"
+        block_attention: each level's attention, down and up: "none", "cross" (to the text only) or "both"
             (self-attention, then cross-attention).
-        mid_block_attention: The same for the middle.
-        transformer_layers_per_block: Transformers after each ResNet block, one number or one a level.
-        mid_block_transformer_layers: Transformers of the middle.
-        attention_head_dim: Width of an attention head, one number or one a level (the middle uses the innermost
-            level's); it divides the level's channels. Here it is what it says, not the number of heads.
-        cross_attention_dim: Width of the text's hidden states.
-        share_key_value: One projection serves as key and value in self-attention (W_k = W_v).
-        ff_activation: Gate of the feed-forward, "swish" or "geglu" (GELU).
-        ff_expansion: Width of the feed-forward's first layer over its input, **the gate included**, which is the
+        mid_block_attention: the same for the middle.
+        transformer_layers_per_block: transformers after each ResNet block, one number or one a level.
+        mid_block_transformer_layers: transformers of the middle.
+        attention_head_dim: width of an attention head, one number or one a level (the middle uses the innermost
+            level's); it divides the level's channels. Unlike in diffusers it is not the number of heads.
+        cross_attention_dim: width of the text's hidden states.
+        share_key_value: one projection serves as key and value in self-attention (W_k = W_v).
+        ff_activation: gate of the feed-forward, "swish" or "geglu" (GELU).
+        ff_expansion: width of the feed-forward's first layer over its input, **the gate included**, which is the
             paper's convention (8 in Stable Diffusion, 6 in MobileDiffusion): at 6 a level of C channels is projected
             to 6 C, split into value and gate of 3 C each, and their product is projected from 3 C to C.
-        separable: Depthwise 3 x 3 and pointwise 1 x 1 in place of full convolutions in the ResNet blocks, one
+        separable: depthwise 3 x 3 and pointwise 1 x 1 instead of full convolutions in the ResNet blocks, one
             flag or one a level; the middle follows the innermost level. Resamplers, first and last layer stay full.
         attention_kernel: "softmax", or "relu" (see `relu_attention`).
-        norm_num_groups: Groups of every group normalisation.
-        time_embed_dim: Width of the time embedding; None for 4 times the outermost channels.
-        projection_class_embeddings_input_dim: Width of the pooled text given as `class_labels`, which a linear layer
+        norm_num_groups: groups of every group normalisation.
+        time_embed_dim: width of the time embedding; None for 4 times the outermost channels.
+        projection_class_embeddings_input_dim: width of the pooled text given as `class_labels`, which a linear layer
             adds to the time embedding (diffusers' `class_embed_type="simple_projection"`); None for no such input.
-        resnet_hidden_channels: Channels between the two convolutions of single ResNet blocks, by module name, such
+        resnet_hidden_channels: channels between the two convolutions of single ResNet blocks, by module name, such
             as `{"up_blocks.0.resnets.1": 96}`; multiples of `norm_num_groups`. Others keep their level's channels.
-        attention_heads: Number of heads of single attentions, by module name, such as
+        attention_heads: number of heads of single attentions, by module name, such as
             `{"mid_block.attentions.0.attn1": 2}`. Others have channels / `attention_head_dim`.
-        ff_hidden_dims: Width of the gated product of single feed-forwards, by module name, such as
+        ff_hidden_dims: width of the gated product of single feed-forwards, by module name, such as
             `{"mid_block.attentions.0.ff": 160}`. Others have channels * `ff_expansion` / 2.
 
     Raises:
-        ValueError: A field is out of its range, has the wrong length, or names a module that does not exist.
+        ValueError: a field is out of its range, has the wrong length, or names a module that does not exist.
     """
 
+    config: Any  # a FrozenDict, whose keys are attributes too
     _supports_gradient_checkpointing = True
 
     @register_to_config
@@ -487,13 +547,15 @@ class MobileUNet(ModelMixin, ConfigMixin):
         )
 
     def _make_attentions(self, name: str, level: int, placement: str, first: int, count: int) -> list[Transformer]:
-        """The transformers `name`.`first` and following, none where the placement is "none"."""
+        """Make `count` transformers from `name`.`first` on; none where the placement is "none"."""
         config = self.config
         if placement == "none":
             return []
         channels = config.block_out_channels[level]
         head_dim = _per_level("attention_head_dim", config.attention_head_dim, len(config.block_out_channels))[level]
         heads, ff_hidden_dims = config.attention_heads or {}, config.ff_hidden_dims or {}
+        default_heads: int = channels // head_dim
+        default_hidden_dim: int = round(channels * config.ff_expansion / 2)
         transformers = []
         for prefix in (f"{name}.{index}" for index in range(first, first + count)):
             attn1 = None
@@ -501,7 +563,7 @@ class MobileUNet(ModelMixin, ConfigMixin):
                 attn1 = Attention(
                     query_dim=channels,
                     context_dim=channels,
-                    heads=heads.get(f"{prefix}.attn1", channels // head_dim),
+                    heads=heads.get(f"{prefix}.attn1", default_heads),
                     head_dim=head_dim,
                     share_key_value=config.share_key_value,
                     kernel=config.attention_kernel,
@@ -509,18 +571,18 @@ class MobileUNet(ModelMixin, ConfigMixin):
             attn2 = Attention(
                 query_dim=channels,
                 context_dim=config.cross_attention_dim,
-                heads=heads.get(f"{prefix}.attn2", channels // head_dim),
+                heads=heads.get(f"{prefix}.attn2", default_heads),
                 head_dim=head_dim,
                 share_key_value=False,  # the paper shares them in self-attention only
                 kernel=config.attention_kernel,
             )
-            hidden_dim = ff_hidden_dims.get(f"{prefix}.ff", round(channels * config.ff_expansion / 2))
+            hidden_dim = ff_hidden_dims.get(f"{prefix}.ff", default_hidden_dim)
             ff = GatedFeedForward(channels, hidden_dim, config.ff_activation)
             transformers.append(Transformer(channels, config.norm_num_groups, attn1, attn2, ff))
         return transformers
 
     def _check_config(self) -> None:
-        """Refuses a field that is out of range, before any layer is made."""
+        """Refuse a field that is out of range, before any layer is made."""
         config = self.config
         channels = config.block_out_channels
         if isinstance(channels, str) or not isinstance(channels, Sequence) or len(channels) == 0:
@@ -591,7 +653,7 @@ class MobileUNet(ModelMixin, ConfigMixin):
                 )
 
     def _check_module_names(self) -> None:
-        """Refuses a per-layer width whose name no layer has: it would silently change nothing."""
+        """Refuse a per-layer width whose name no layer has: it would silently change nothing."""
         kinds = {
             "resnet_hidden_channels": ResnetBlock,
             "attention_heads": Attention,
@@ -637,20 +699,20 @@ class MobileUNet(ModelMixin, ConfigMixin):
         class_labels: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> MobileUNetOutput | tuple[torch.Tensor]:
-        """Predicts noise, velocity or sample, whatever the network was trained for.
+        """Predict noise, velocity or sample, whichever the network was trained for.
 
         Args:
-            sample: Noisy latents, `[batch, in_channels, height, width]`.
-            timestep: Time in training steps, one number or `[batch]`.
-            encoder_hidden_states: Text, `[batch, tokens, cross_attention_dim]`.
-            class_labels: Pooled text, `[batch, projection_class_embeddings_input_dim]`.
-            return_dict: A `MobileUNetOutput`, else a tuple of one.
+            sample: noisy latents, `[batch, in_channels, height, width]`.
+            timestep: timesteps of the training schedule, one number or `[batch]`.
+            encoder_hidden_states: text, `[batch, tokens, cross_attention_dim]`.
+            class_labels: pooled text, `[batch, projection_class_embeddings_input_dim]`.
+            return_dict: return a `MobileUNetOutput`, else a tuple of one.
 
         Returns:
             The prediction, `[batch, out_channels, height, width]`.
 
         Raises:
-            ValueError: An input does not have the shape stated here.
+            ValueError: an input does not have the shape stated here.
         """
         timestep = torch.as_tensor(timestep, device=sample.device)
         self._check_inputs(sample, timestep, encoder_hidden_states, class_labels)
@@ -658,7 +720,7 @@ class MobileUNet(ModelMixin, ConfigMixin):
         # 1. time and pooled text
         timestep = timestep.reshape(-1).expand(sample.shape[0])
         temb = self.time_embedding(self.time_proj(timestep).to(sample.dtype))
-        if self.class_embedding is not None:
+        if self.class_embedding is not None and class_labels is not None:
             temb = temb + self.class_embedding(class_labels.to(sample.dtype))
         temb = F.silu(temb)  # once, not in every ResNet block
 
@@ -674,7 +736,7 @@ class MobileUNet(ModelMixin, ConfigMixin):
 
         # 4. up
         for up_block in self.up_blocks:
-            count = len(up_block.resnets)
+            count = len(up_block.resnets)  # pyright: ignore[reportArgumentType] - a ModuleList
             block_residuals = residual_hidden_states[-count:]
             residual_hidden_states = residual_hidden_states[:-count]
             hidden_states = up_block(hidden_states, block_residuals, temb, encoder_hidden_states)

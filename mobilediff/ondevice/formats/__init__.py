@@ -29,7 +29,7 @@ def load_format(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"{__name__}.{name}_format")
     except ModuleNotFoundError as error:
-        if error.name.split(".")[0] == OWN:
+        if error.name is None or error.name.split(".")[0] == OWN:
             raise
         raise ValueError(
             f"format {name} needs {error.name}, which is not installed: pip install '.[ondevice]'"

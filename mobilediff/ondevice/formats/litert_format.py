@@ -1,5 +1,7 @@
 """LiteRT (.tflite): converted by litert-torch, weights narrowed by ai-edge-quantizer, run by ai-edge-litert."""
 
+# pyright: reportMissingImports=false
+
 from collections import Counter
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """ONNX, run by onnxruntime: on computers, on phones, and as WebAssembly or WebGPU in a browser."""
 
+# pyright: reportMissingImports=false
+
 from collections import Counter
 from pathlib import Path
 
@@ -42,7 +44,7 @@ def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str
         dynamo=True,
         verbose=False,
     )
-    model = exported.model_proto
+    model = exported.model_proto  # pyright: ignore[reportOptionalMemberAccess] - None only for a failed export
     _drop_origins(model)
     layer_errors = []
     if precision == "int8":

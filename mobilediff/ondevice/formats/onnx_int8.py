@@ -1,5 +1,7 @@
 """Static 8-bit quantisation of ONNX by onnxruntime, with the layers kept higher that measurement finds sensitive."""
 
+# pyright: reportMissingImports=false
+
 import math
 import tempfile
 from pathlib import Path

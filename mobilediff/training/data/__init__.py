@@ -1,1 +1,1 @@
-"""Batches of a generator's stage: latents, captions, a student's samples."""
+"""Make a generator stage's batches from latents, captions and a student's samples."""

@@ -11,18 +11,27 @@ from mobilediff.training.engine.trainer import Draws
 
 
 def mirror(images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-    """Mirror the images [N, C, H, W] where the bool tensor `which` [N] is true."""
+    """Mirror the images [N, C, H, W] where the bool tensor `which` [N] is true; returns [N, C, H, W]."""
     return torch.where(which[:, None, None, None], images.flip(-1), images)
 
 
 def random_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Mirror each image of [N, C, H, W] with probability one half."""
+    """Mirror each image of [N, C, H, W] with probability one half; returns [N, C, H, W]."""
     flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
     return mirror(images, flipped)
 
 
 def random_translate(images: torch.Tensor, pixels: int, generator: torch.Generator) -> torch.Tensor:
-    """Shift each image of [N, C, H, W] by up to `pixels` either way, with reflected borders."""
+    """Shift each image by up to `pixels` either way, with reflected borders.
+
+    Args:
+        images: [N, C, H, W].
+        pixels: largest shift along each axis.
+        generator: of the shifts, on the images' device.
+
+    Returns:
+        [N, C, H, W].
+    """
     if not pixels:
         return images
     count, _, height, width = images.shape

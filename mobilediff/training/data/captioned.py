@@ -1,4 +1,4 @@
-"""Draw captions for the data set's images in turn, and keep what is drawn for them on disk."""
+"""Draw captions for the data set's images in turn, and keep drawn tensors on disk."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def captioned_batches(
         bank: of the captions.
         labels, noun_ids: of the images, int64 [N]; after the last image the first follows.
         sizes: images of each batch, B.
-        generator: on the device of `labels`; advanced at each batch, so that more may be drawn from it in between.
+        generator: on the device of `labels`; the caller may draw from it between two batches.
         class_probability, phrasing_probability: as in `CaptionBank.draw`.
 
     Yields:
@@ -48,7 +48,15 @@ def captioned_batches(
 
 
 def cached_tensors(file: Path, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Read a safetensors file of tensors, made first where it is not there."""
+    """Read a file of tensors, which is made first if it is missing.
+
+    Args:
+        file: in safetensors' format.
+        make: the tensors by name, of any shape.
+
+    Returns:
+        The tensors by name, on the CPU.
+    """
     if not file.is_file():
         tensors = {name: tensor.contiguous() for name, tensor in make().items()}
         with atomic_path(file) as temporary:

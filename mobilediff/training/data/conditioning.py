@@ -13,7 +13,13 @@ from mobilediff.training.engine.pipelines import FrozenParts
 
 
 class Conditioning:
-    """Look up the encoded captions of a `CaptionBank` by id, as keyword arguments of a network."""
+    """Look up the encoded captions of a `CaptionBank` by id.
+
+    Args:
+        parts: tokenizer and text encoder.
+        bank: its texts are encoded once.
+        device: of the encoded captions.
+    """
 
     @torch.no_grad()
     def __init__(self, parts: FrozenParts, bank: CaptionBank, device: torch.device):
@@ -26,11 +32,15 @@ class Conditioning:
         self.pooled = torch.cat([pooled for _, pooled in encoded]).to(device)
 
     def __call__(self, caption_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Look up `encoder_hidden_states` [B, L, D] and `class_labels` [B, P] of caption ids [B]."""
+        """Look up a network's text arguments for caption ids, int64 [B].
+
+        Returns:
+            `encoder_hidden_states` [B, L, D] and `class_labels`, the pooled text, [B, P].
+        """
         return {"encoder_hidden_states": self.hidden_states[caption_ids], "class_labels": self.pooled[caption_ids]}
 
     def null_like(self, caption_ids: torch.Tensor) -> torch.Tensor:
-        """Repeat the id of the null prompt, [B]."""
+        """Repeat the id of the null prompt, int64 [B], for as many caption ids [B]."""
         return torch.full_like(caption_ids, self.bank.null_index)
 
 
@@ -38,7 +48,7 @@ class ConditionedNetwork(nn.Module):
     """Call a network with caption ids in the run's precision.
 
     Args:
-        network: called with noisy latents, timesteps and what `conditioning` gives; its output has a `sample`.
+        network: called with noisy latents, timesteps and the arguments from `conditioning`; its output has a `sample`.
         conditioning: looks up captions by id.
         autocast: makes the context of each call.
     """
@@ -53,14 +63,23 @@ class ConditionedNetwork(nn.Module):
         self.network, self.conditioning, self.autocast = network, conditioning, autocast
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, caption_ids: torch.Tensor) -> torch.Tensor:
-        """Compute the float32 output [B, C', H, W] for latents [B, C, H, W], timesteps [B] and caption ids [B]."""
+        """Call the network on noisy latents.
+
+        Args:
+            noisy: latents, [B, C, H, W].
+            timesteps: [B].
+            caption_ids: rows of the `CaptionBank`'s texts, int64 [B].
+
+        Returns:
+            The network's output, float32 [B, C', H, W].
+        """
         with self.autocast():
             return self.network(noisy, timesteps, **self.conditioning(caption_ids)).sample.float()
 
     def with_null(
         self, noisy: torch.Tensor, timesteps: torch.Tensor, caption_ids: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Outputs for the captions and for the null prompt, from one call; shapes as in `forward`."""
+        """Call the network once for the captions' and the null prompt's outputs; shapes as in `forward`."""
         both = torch.cat([caption_ids, self.conditioning.null_like(caption_ids)])
         conditional, unconditional = self(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), both).chunk(2)
         return conditional, unconditional

@@ -28,14 +28,26 @@ TRIAL_IMAGES = 256
 
 @dataclass
 class Batch:
-    """Latents [B, C, H, W] in channels_last, and `caption_ids` [B], rows of a `CaptionBank`'s texts."""
+    """Hold latents with their captions.
+
+    Attributes:
+        latents: normalised, float32 [B, C, H, W], channels_last.
+        caption_ids: rows of the `CaptionBank`'s texts, int64 [B].
+    """
 
     latents: torch.Tensor
     caption_ids: torch.Tensor
 
 
 class LatentData:
-    """The training split as normalised latents, plain and mirrored, on the trainer's device."""
+    """Draw batches of the training split, normalised latents on the trainer's device.
+
+    Args:
+        trainer: gives device and autocast.
+        options: probabilities of the captions, and folder of the latents.
+        parts: VAE, tokenizer and text encoder.
+        dataset: the images.
+    """
 
     def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
         self.options, self.device, self.autocast = options, trainer.device, trainer.autocast
@@ -46,7 +58,7 @@ class LatentData:
         self.labels, self.noun_ids = dataset.labels.to(trainer.device), dataset.noun_ids.to(trainer.device)
 
     def draw(self, draws: Draws) -> Batch:
-        """Draw the latents of the step's images, each mirrored with probability one half, and a caption each."""
+        """Draw the step's latents, each mirrored with probability one half, and a caption each."""
         mirrored = torch.randint(0, 2, draws.indices.shape, generator=draws.generator, device=self.device)
         latents = self.latents[mirrored, draws.indices].float().contiguous(memory_format=torch.channels_last)
         caption_ids = self.conditioning.bank.draw(
@@ -69,7 +81,7 @@ class LatentData:
 
 
 def content_hash(tensors: Iterable[torch.Tensor], values: list) -> str:
-    """Hash tensors and JSON values: 16 hexadecimal digits of SHA-256, a name for a cache."""
+    """Hash tensors of any shape and JSON values: 16 hexadecimal digits of SHA-256."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
@@ -79,9 +91,17 @@ def content_hash(tensors: Iterable[torch.Tensor], values: list) -> str:
 
 @torch.no_grad()
 def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tensor:
-    """Encode all images and their mirror images, or read latents encoded before; float16 [2, N, C, H, W].
+    """Encode all images and their mirror images, or read latents encoded before.
 
     The file's name is the hash of the encoder's weights and of the images, so that it can't be stale.
+
+    Args:
+        vae: the encoder.
+        dataset: its images, uint8 [N, 3, H, W].
+        folder: of the files.
+
+    Returns:
+        Normalised latents of plain and mirrored images, float16 [2, N, C, h, w], on the CPU.
     """
     statistics = [values.flatten().tolist() for values in latent_statistics(vae)]
     file = folder / f"{content_hash((*encoder_tensors(vae).values(), dataset.images), statistics)}.safetensors"
@@ -110,5 +130,5 @@ def prepare(options: GeneratorOptions, limits: RunLimits, frozen: FrozenParts) -
     dataset = training_images(options, limits)
     trainer = Trainer(options, limits, len(dataset))
     for part in (frozen.vae, frozen.text_encoder):
-        part.to(trainer.device).requires_grad_(False).eval()
+        part.to(trainer.device).requires_grad_(False).eval()  # pyright: ignore[reportArgumentType]
     return trainer, LatentData(trainer, options, frozen, dataset)

@@ -15,7 +15,7 @@ from mobilediff.training.engine.trainer import derived_seed
 
 @dataclass(frozen=True)
 class PairSettings:
-    """Settings that pairs depend on, beside the student, the captions and the images.
+    """Hold the settings that pairs depend on, beside student, captions and images.
 
     Attributes:
         student_steps: DDIM steps of the student, a multiple of `num_intervals`.
@@ -39,11 +39,11 @@ class PairSettings:
 
 @dataclass
 class Pairs:
-    """Noisy latents, the sample that they become, and its caption.
+    """Hold pairs of noisy latents and the samples that they become, with captions.
 
     Attributes:
         noisy: z_t, float16 [N, C, H, W]: pure noise at the first timestep, later a training image's noised latents.
-        latents: where the few-step student's remaining steps lead from there, float16 [N, C, H, W].
+        latents: the few-step student's samples, by its remaining steps from `noisy`, float16 [N, C, H, W].
         caption_ids: rows of the `CaptionBank`'s texts, int64 [N].
         interval: place of each timestep among those that the generator is trained at, 0 for the first, int64 [N].
     """
@@ -54,7 +54,7 @@ class Pairs:
     interval: torch.Tensor
 
     def __getitem__(self, pair_ids: torch.Tensor) -> "Pairs":
-        """The pairs of the ids, int64 [B]."""
+        """Select the pairs of ids, int64 [B]."""
         return Pairs(self.noisy[pair_ids], self.latents[pair_ids], self.caption_ids[pair_ids], self.interval[pair_ids])
 
 
@@ -75,9 +75,9 @@ def batch_sizes(intervals: torch.Tensor, largest: int) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def sample_pairs(student: ConditionedNetwork, data: LatentData, settings: PairSettings, folder: Path) -> Pairs:
-    """Draw the pairs with a distilled student, or read those that a run has drawn before.
+    """Draw pairs with a distilled student, or read those drawn before.
 
-    The file's name is the hash of all that the pairs depend on, so that it can't be stale and runs share it.
+    The file's name is the hash of everything that the pairs depend on: it can't be stale, and runs share it.
 
     Args:
         student: predicts v; distilled for `settings.student_steps` DDIM steps.
@@ -121,7 +121,16 @@ def sample_pairs(student: ConditionedNetwork, data: LatentData, settings: PairSe
 
 
 def remaining_timesteps(interval: int, student_steps: int, num_intervals: int) -> torch.Tensor:
-    """The student's timesteps from the `interval`-th trained one on, then -1 for the clean end, int64 [S + 1]."""
+    """List the student's timesteps from the `interval`-th trained one on, then -1.
+
+    Args:
+        interval: place among the trained timesteps, 0 for the first.
+        student_steps: steps of the student.
+        num_intervals: timesteps that the one-step student is trained at.
+
+    Returns:
+        int64 [S + 1] for S remaining steps; -1 is the clean end.
+    """
     return trailing_timesteps(student_steps, torch.device("cpu"))[interval * student_steps // num_intervals :]
 
 

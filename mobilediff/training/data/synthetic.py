@@ -19,7 +19,12 @@ BATCH_SIZE = 250
 
 @dataclass
 class Decoded:
-    """Normalised latents, float16 [N, C, h, w], and the full decoder's images of them, uint8 [N, 3, H, W]."""
+    """Hold latents and the full decoder's images of them.
+
+    Attributes:
+        latents: normalised, float16 [N, C, h, w].
+        images: uint8 [N, 3, H, W].
+    """
 
     latents: torch.Tensor
     images: torch.Tensor
@@ -36,7 +41,7 @@ def synthetic_latents(
     seed: int,
     autocast: Callable[[], AbstractContextManager],
 ) -> Decoded:
-    """Draw latents for captions as the data set's and decode them, or read those that were drawn before.
+    """Draw latents for the data set's captions and decode them, or read those drawn before.
 
     Args:
         pipelines: few-step students of one VAE, on their device.

@@ -1,1 +1,1 @@
-"""The loop that every stage runs in: options, trainer, saved state, monitor, export."""
+"""Run every stage by one loop: options, trainer, saved state, monitor, export."""

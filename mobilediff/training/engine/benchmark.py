@@ -20,8 +20,8 @@ COUNTED = 2  # a discriminator may be trained in every second step only
 def measure_steps(run_step: Callable[[], object], batch_size: int, device: torch.device, dtype: str) -> dict:
     """Time a training step, in turn with the matrix product of its dtype.
 
-    Convolutions and matrix products are counted, forward and backward, in eager mode: what torch.compile computes
-    again instead of keeping it is no further work.
+    Convolutions and matrix products are counted, forward and backward, in eager mode: values that torch.compile
+    computes again instead of keeping them are no further work.
 
     Args:
         run_step: trains one step.
@@ -30,7 +30,7 @@ def measure_steps(run_step: Callable[[], object], batch_size: int, device: torch
         dtype: of the product that is its peak, "fp32" or "bf16".
 
     Returns:
-        `images_per_second` at the median step, what `summary` returns of the steps, `gflops_image` (GFLOP an image),
+        `images_per_second` at the median step, the `summary` of the steps' times, `gflops_image` (GFLOP an image),
         `gflops` (GFLOP/s achieved), `peak_gflops` and `share_of_peak`.
     """
     with (

@@ -41,7 +41,7 @@ class Monitor:
         for start in range(0, self.count, self.batch_size):
             batch = range(start, min(start + self.batch_size, self.count))
             latents = pipeline(
-                prompt=[plan.prompts[index] for index in batch],
+                prompt=plan.prompts_of(batch),
                 num_inference_steps=num_inference_steps,
                 generator=[torch.Generator().manual_seed(index) for index in batch],
                 output_type="latent",

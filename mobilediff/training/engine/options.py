@@ -47,7 +47,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class YamlLoader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 does."""
+    """Read 1e-4 as a number, as YAML 1.2 does."""
 
 
 YamlLoader.add_implicit_resolver(
@@ -65,12 +65,12 @@ class RunLimits:
 
     @property
     def trial(self) -> bool:
-        """Whether the command is a trial: on little data, into a folder made anew."""
+        """Tell whether the command is a trial: on little data, into a folder made anew."""
         return self.dry_run or self.benchmark
 
 
 class TrainingOptions(BaseModel):
-    """Options of every stage.
+    """Configure a run of any stage.
 
     Attributes:
         output: the run folder; the same command on the same folder resumes.
@@ -128,16 +128,16 @@ class TrainingOptions(BaseModel):
         if not in_range or len(set(decays)) < len(decays):
             raise ValueError(
                 f"options ema_decay and further_ema_decays are {decays}; accepted are different numbers from 0 to "
-                "below 1, of which only ema_decay may be 0"
+                "below 1, and only ema_decay may be 0"
             )
         return self
 
     def trial_values(self) -> dict:
-        """Values of a trial on little data; a stage adds its own."""
+        """Return the values of a trial on little data; a stage adds its own."""
         return {}
 
     def for_trial(self, limits: RunLimits) -> Self:
-        """Copy the options for a benchmark or a dry run, which has a folder of its own.
+        """Copy the options for a benchmark or dry run, with its own folder.
 
         A dry run is a few steps on small batches; a benchmark keeps the batches, and times as many steps as it needs.
         """
@@ -165,14 +165,14 @@ def check_validation_samples(count: int) -> int:
 
 
 class GeneratorOptions(TrainingOptions):
-    """Options of the stages that train a generator.
+    """Configure a stage that trains a generator.
 
     Attributes:
         class_probability: chance that a caption names the class and not the noun.
         null_probability: chance of the null prompt, for classifier-free guidance.
-        phrasing_probability: chance that a caption is not a plain one but a phrasing.
-        default_num_inference_steps, default_guidance_scale, default_guidance_interval: what the exported pipeline
-            samples with, and so do the run's own grids and figures.
+        phrasing_probability: chance that a caption is a phrasing instead of a plain one.
+        default_num_inference_steps, default_guidance_scale, default_guidance_interval: defaults of the exported
+            pipeline, which the run's own grids and figures use too.
         sample_steps: steps of the grids drawn while training; None for the default.
         sample_batch_size: samples drawn at once.
         validation_samples: samples drawn beside each grid and measured by the `Monitor`; 0 for none.
@@ -204,7 +204,7 @@ def parse_options(options_class: type[OptionsT], arguments: list[str] | None = N
     """Read `--config FILE [key=value ...]` into `options_class`.
 
     Raises:
-        SystemExit: on an unknown key or a value that is not accepted, naming it and what is.
+        SystemExit: on an unknown key or a refused value, naming it and the accepted ones.
     """
     parser = argparse.ArgumentParser(description=f"Options: {', '.join(options_class.model_fields)}.")
     parser.add_argument("--config", type=Path, required=True, help="YAML file with the options of the run")
@@ -257,7 +257,7 @@ def plain_options(options: TrainingOptions) -> dict:
 
 
 def _sentence(error) -> str:
-    """Name the option of one of pydantic's errors, its value and what is accepted."""
+    """State the option of one of pydantic's errors, its value and the accepted ones."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     name = error["loc"][0]

@@ -37,6 +37,7 @@ class FrozenParts:
 
     @classmethod
     def of(cls, pipeline: MobileDiffusionPipeline) -> "FrozenParts":
+        """Take the parts of a loaded pipeline."""
         return cls(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer)
 
     @classmethod
@@ -53,8 +54,8 @@ def load_velocity_pipeline(folder: str) -> MobileDiffusionPipeline:
     """Load a checkpoint to distil from, which predicts v on the cosine schedule; errors as in `load_pipeline`.
 
     Raises:
-        ValueError: the network predicts something else, which the stages that distil from it would take for v, or its
-            VAE is a small one, whose encoder would give them other latents than the network was trained on.
+        ValueError: the network predicts something else, which a distilling stage would take for v; or its VAE is a
+            small one, whose encoder gives other latents than the network was trained on.
     """
     pipeline = load_pipeline(folder)
     for name, accepted in FORWARD_PROCESS.items():

@@ -1,12 +1,12 @@
 """Define a stage by its methods, and run it from a command line."""
 
-import sys
 from pathlib import Path
 from typing import Any, Generic
 
 import torch
 from accelerate import PartialState
 
+from mobilediff.command import run_command
 from mobilediff.training.engine.options import OptionsT, RunLimits, parse_options
 from mobilediff.training.engine.trainer import Draws, Trainer
 
@@ -57,8 +57,9 @@ class Stage(Generic[OptionsT]):
 def run_stage(stage_class: type[Stage], options_class: type[OptionsT]) -> None:
     """Run a stage from its command line; a refused input ends it with one line."""
     options, limits = parse_options(options_class)
-    try:
+
+    def train():
         stage_class(options, limits).run()
         PartialState().destroy_process_group()  # its threads may end a process that leaves with them by an abort
-    except (OSError, ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+
+    run_command(train)

@@ -12,11 +12,14 @@ STATE = "state"
 
 
 def save_state(folder: Path, tensors: dict[str, torch.Tensor], scalars: dict) -> None:
-    """Write `folder`/state-<step>, then drop the older ones; a crash in between leaves the older one whole.
+    """Write `folder`/state-<step>, then drop the older ones.
 
-    A state of that step that is already there is kept: a run is deterministic, so it is the same.
+    A crash in between leaves the older one whole. An existing state of that step is kept: a run is deterministic, so
+    both are the same.
 
     Args:
+        folder: of the run.
+        tensors: by name, of any shape.
         scalars: JSON values; `step` is required.
     """
     target = folder / f"{STATE}-{scalars['step']:08d}"
@@ -38,7 +41,11 @@ def save_state(folder: Path, tensors: dict[str, torch.Tensor], scalars: dict) ->
 
 
 def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
-    """Read the newest state of a run folder; None for a new run."""
+    """Read the newest state of a run folder; None for a new run.
+
+    Returns:
+        The tensors by name, of the shapes that were saved, and the scalars.
+    """
     states = saved_states(folder)
     if not states:
         return None
@@ -51,7 +58,7 @@ def saved_states(folder: Path) -> list[Path]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Collect the tensors of an optimiser's state, named <parameter index>.<key>."""
+    """Collect the tensors of an optimiser's state, of any shape, named <parameter index>.<key>."""
     states = optimizer.state_dict()["state"]
     return {
         f"{index}.{key}": torch.as_tensor(value) for index, state in states.items() for key, value in state.items()
@@ -61,7 +68,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     """Restore the tensors of `optimizer_tensors`; hyper-parameters stay as they are.
 
-    Each tensor takes the memory format of its parameter: fused kernels walk both in memory order, not by strides.
+    Each tensor takes the shape and memory format of its parameter: fused kernels walk both in memory order, not by
+    strides.
     """
     state_dict = optimizer.state_dict()
     state_dict["state"] = {}

@@ -46,7 +46,7 @@ def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
 
 @dataclass
 class Draws:
-    """Sources of a step's randomness; nothing else is random.
+    """Hold the sources of a step's randomness; nothing else is random.
 
     Attributes:
         index: the step's number, from 0.
@@ -85,6 +85,7 @@ class TrainedNetwork:
         return self.emas[decay]
 
     def tensors(self) -> dict[str, torch.Tensor]:
+        """Collect the tensors of network, optimiser and averages by name, of any shape."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
         for decay, ema in self.emas.items():
@@ -92,6 +93,7 @@ class TrainedNetwork:
         return tensors
 
     def load(self, tensors: dict[str, torch.Tensor], ema_steps: int) -> None:
+        """Restore tensors of any shape that `tensors` collected, and the averages' number of steps."""
         self.network.load_state_dict(_with_prefix(tensors, "network."))
         load_optimizer_tensors(self.optimizer, _with_prefix(tensors, "optimizer."))
         for decay, ema in self.emas.items():
@@ -145,6 +147,7 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
+        """Return the device of this process."""
         return self.accelerator.device
 
     @contextmanager
@@ -168,6 +171,7 @@ class Trainer:
 
     @property
     def images_seen(self) -> int:
+        """Count the images of all steps so far, over all processes."""
         return self.step * self.options.batch_size * self.accelerator.num_processes
 
     def add(
@@ -182,7 +186,7 @@ class Trainer:
     ) -> nn.Module:
         """Train `network`, by AdamW unless told otherwise; returns the module to call in the step function."""
         options = self.options
-        network.to(self.device, memory_format=torch.channels_last)
+        network.to(self.device).to(memory_format=torch.channels_last)
         optimizer = optimizer or torch.optim.AdamW(
             network.parameters(),
             lr=options.learning_rate if learning_rate is None else learning_rate,
@@ -197,7 +201,7 @@ class Trainer:
 
     def frozen(self, network: nn.Module) -> nn.Module:
         """Keep `network` as it is, in evaluation mode on the device; returns the module to call."""
-        network.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+        network.to(self.device).to(memory_format=torch.channels_last).requires_grad_(False).eval()
         return self.compiled(network)
 
     def compiled(self, module: nn.Module) -> nn.Module:
@@ -205,7 +209,9 @@ class Trainer:
 
         Not for dynamic shapes: after a second batch size those would compile slower kernels.
         """
-        return torch.compile(module, dynamic=False) if self.options.compile else module
+        if not self.options.compile:
+            return module
+        return torch.compile(module, dynamic=False)  # pyright: ignore[reportReturnType] - a module again
 
     def update(self, name: str, loss: torch.Tensor) -> None:
         """Take one optimiser step of the named network on `loss`, a scalar."""
@@ -229,7 +235,7 @@ class Trainer:
         return min(warmup, (options.steps - step) / decay_steps, 1.0)
 
     def fit(self, stage: Trainable) -> bool:
-        """Train; resumes from the run folder's state.
+        """Train; resumes from the run folder's state, and stops and saves at a SIGTERM.
 
         The EMA weights are exported at every saved state: to `export`, and for a further decay to
         `export-ema-<decay>`.
@@ -238,7 +244,7 @@ class Trainer:
             Whether the planned last step was reached.
 
         Raises:
-            FloatingPointError: a weight is not finite when it is to be saved; the state before stays.
+            FloatingPointError: a weight is not finite when a state is saved; the state before stays.
             ValueError: the run was begun on another number of processes, or they do not see one run folder.
         """
         if self.limits.benchmark:
@@ -246,7 +252,10 @@ class Trainer:
             return False
         self._resume()
         self.writer = self._open_logs()
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
+        with self._stop_at_sigterm():
+            return self._train(stage)
+
+    def _train(self, stage: Trainable) -> bool:
         started = saved = time.perf_counter()
         logged_at, logged_step, totals = started, self.step, {}
         bar = tqdm(
@@ -284,9 +293,19 @@ class Trainer:
         self._save(started, stage)
         return self.step >= self.options.steps
 
+    @contextmanager
+    def _stop_at_sigterm(self):
+        """Let SIGTERM end the loop in a `with` block; the handler before is back after it."""
+        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
     def log_image(self, name: str, image: torch.Tensor) -> None:
-        """Log an image [3, H, W], float in [0, 1] or uint8, of the current step to tensorboard."""
-        self.writer.add_image(name, image, self.step)
+        """Log an image of the current step to tensorboard: [3, H, W], float in [0, 1] or uint8."""
+        if self.writer is not None:
+            self.writer.add_image(name, image, self.step)
 
     def _train_step(self, stage: Trainable) -> dict[str, torch.Tensor]:
         draws = self._draws(self.step)
@@ -309,7 +328,8 @@ class Trainer:
             return False
         # all processes leave the loop at the same step, or those left behind wait for gradients for ever
         flag = torch.tensor(float(stop), device=self.device)
-        return self.accelerator.reduce(flag, reduction="sum").item() > 0
+        total = self.accelerator.reduce(flag, reduction="sum")
+        return total.item() > 0  # pyright: ignore[reportAttributeAccessIssue] - of a tensor a tensor
 
     def _draws(self, step: int) -> Draws:
         options, rank, world = self.options, self.accelerator.process_index, self.accelerator.num_processes
@@ -319,7 +339,7 @@ class Trainer:
         epochs = positions // self.data_size
         indices = torch.cat([
             epoch_order(self.data_size, options.seed, epoch)[positions[epochs == epoch] % self.data_size]
-            for epoch in epochs.unique().tolist()
+            for epoch in sorted(set(epochs.tolist()))
         ])  # fmt: skip
         generator = torch.Generator(device=self.device).manual_seed(seed)
         return Draws(step, indices.to(self.device, non_blocking=True), generator)
@@ -388,7 +408,8 @@ class Trainer:
     def _resume(self) -> None:
         state, num_processes = load_state(self.folder), self.accelerator.num_processes
         step = torch.tensor([state[1]["step"] if state else 0], device=self.device)
-        if self.accelerator.gather(step).unique().numel() > 1:
+        steps = self.accelerator.gather(step)
+        if steps.unique().numel() > 1:  # pyright: ignore[reportAttributeAccessIssue] - of a tensor a tensor
             raise ValueError(f"the processes do not see the same {self.folder}: put the run on a shared file system")
         if state is None:
             return
@@ -396,7 +417,7 @@ class Trainer:
         if scalars["num_processes"] != num_processes:
             raise ValueError(
                 f"{self.folder} was begun on {scalars['num_processes']} processes and is now on {num_processes}: each "
-                "draws its own share of the images, so take the same number"
+                "draws its own part of the images, so take the same number"
             )
         for name, network in self.networks.items():
             network.load(_with_prefix(tensors, f"{name}/"), scalars["ema_steps"].get(name, 0))

@@ -1,1 +1,1 @@
-"""Losses, one family a file, with the discriminators that they need: networks and numbers in, scalars out."""
+"""Compute losses, one family a file: networks and numbers in, scalars out."""

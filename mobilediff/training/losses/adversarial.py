@@ -1,7 +1,7 @@
-"""UFOGen's adversarial losses (arXiv 2311.09257, eq. 5, non-saturating): a discriminator of noised latents.
+"""Tell noised real latents from generated ones: UFOGen's adversarial losses.
 
-A discriminator is called with noisy latents [B, C, H, W], timesteps [B] and caption ids [B], and gives logits
-[B, 1, H, W] in float32.
+They are the non-saturating ones of arXiv 2311.09257, eq. 5. A discriminator is called with noisy latents
+[B, C, H, W], timesteps [B] and caption ids [B], and gives logits [B, 1, H, W] in float32.
 """
 
 import torch
@@ -65,7 +65,7 @@ def discriminator_loss(
     """Compute the discriminator's loss on real and fake latents noised alike.
 
     The penalty is R1 by a difference (arXiv 2501.08316) instead of a derivative, here over the deviation squared,
-    so that it estimates the squared gradient whatever the deviation.
+    so that it estimates the squared gradient for every deviation.
 
     Args:
         discriminator: with a gradient in its weights.

@@ -12,7 +12,10 @@ from torch import nn
 
 
 class PatchDiscriminator(nn.Sequential):
-    """Map images [N, 3, H, W] to a logit a patch, [N, 1, H / 4, W / 4] (PatchGAN, arXiv 1611.07004, section 3.2.2)."""
+    """Map images to a logit for each patch (PatchGAN, arXiv 1611.07004, section 3.2.2).
+
+    The images are [N, 3, H, W], the logits [N, 1, H / 4, W / 4].
+    """
 
     def __init__(self, channels: tuple[int, ...] = (32, 64, 128)):
         layers = [nn.Conv2d(3, channels[0], 3, padding=1), nn.LeakyReLU(0.2)]
@@ -22,7 +25,14 @@ class PatchDiscriminator(nn.Sequential):
 
 
 def hinge_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """Compute the discriminator's loss on real and fake logits of any shape, a scalar (arXiv 1705.02894, eq. 4)."""
+    """Compute the discriminator's hinge loss on real and fake logits (arXiv 1705.02894, eq. 4).
+
+    Args:
+        real, fake: logits of any shape.
+
+    Returns:
+        A scalar.
+    """
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
@@ -32,10 +42,20 @@ def scaled_like(gradient: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def gradient_in(image: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
-    """Compute d loss / d image of a leaf [N, 3, H, W]; adds to the gradient of every other leaf that requires one."""
+    """Compute d loss / d image of a leaf.
+
+    Adds to the gradient of every other leaf that requires one.
+
+    Args:
+        image: the leaf, [N, 3, H, W].
+        loss: a scalar.
+
+    Returns:
+        [N, 3, H, W].
+    """
     image.grad = None
     loss.backward()
-    return image.grad
+    return image.grad  # pyright: ignore[reportReturnType] - of the call above
 
 
 class DecoderLoss:

@@ -1,4 +1,4 @@
-"""Options, loss and discriminator of the two stages that train a decoder, `decoder` and `tiny_vae`."""
+"""Share options, loss and discriminator between the stages `decoder` and `tiny_vae`."""
 
 from collections.abc import Callable
 from typing import Generic, Self, TypeVar
@@ -15,7 +15,7 @@ from mobilediff.training.losses.perceptual import PerceptualLoss
 
 
 class DecoderStageOptions(TrainingOptions):
-    """Options of a stage that trains a decoder.
+    """Configure a stage that trains a decoder.
 
     Attributes:
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
@@ -49,7 +49,10 @@ DecoderStageOptionsT = TypeVar("DecoderStageOptionsT", bound=DecoderStageOptions
 
 
 class DecoderStage(Stage[DecoderStageOptionsT], Generic[DecoderStageOptionsT]):
-    """Trains a decoder and, where `lambda_adversarial` is not 0, a discriminator; `setup` calls `add_loss`."""
+    """Train a decoder and, where `lambda_adversarial` is not 0, a discriminator.
+
+    `setup` calls `add_loss`.
+    """
 
     def add_loss(
         self, encoder: ImageEncoder, pixel_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -67,7 +70,7 @@ class DecoderStage(Stage[DecoderStageOptionsT], Generic[DecoderStageOptionsT]):
                 "discriminator", network, learning_rate=options.discriminator_learning_rate, ema_decay=0.0
             )
         self.decoder_loss = DecoderLoss(
-            PerceptualLoss(encoder).to(self.trainer.device, memory_format=torch.channels_last),
+            PerceptualLoss(encoder).to(self.trainer.device).to(memory_format=torch.channels_last),
             pixel_loss,
             lambda_perceptual=options.lambda_perceptual,
             discriminator=network,
@@ -82,7 +85,7 @@ class DecoderStage(Stage[DecoderStageOptionsT], Generic[DecoderStageOptionsT]):
         return self.decoder_loss(decoded, targets, draws.index >= self.options.adversarial_start)
 
     def train_discriminator(self, decoded: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Train a step of the discriminator, if there is one, on as many real images as decoded ones.
+        """Train the discriminator, if any, on as many real images as decoded ones.
 
         Args:
             decoded, real: float images [N, 3, H, W] in [-1, 1].

@@ -1,4 +1,4 @@
-"""Losses against a teacher's samples and features."""
+"""Compare a student's samples and features with a teacher's."""
 
 # Legend, symbol -> name: that of `mobilediff.diffusion`.
 
@@ -9,7 +9,9 @@ import torch.nn.functional as F
 def truncated_snr_loss(
     prediction: torch.Tensor, target: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
 ) -> torch.Tensor:
-    """Compute max(alpha^2 / sigma^2, 1) || x - x_target ||^2, a mean over values (arXiv 2202.00512, eq. 9).
+    """Compute max(alpha^2 / sigma^2, 1) || x - x_target ||^2, averaged over values.
+
+    Source: arXiv 2202.00512, eq. 9.
 
     Args:
         prediction, target: x and x_target, [B, C, H, W].

@@ -1,4 +1,4 @@
-"""Distribution matching (DMD2, arXiv 2405.14867): samples follow the teacher's score, away from their own."""
+"""Match distributions (DMD2, arXiv 2405.14867): samples follow the teacher's score, away from their own."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mobilediff.diffusion import Diffused, any_timesteps, diffuse, sample_from_velocity
 from mobilediff.training.data.latents import Batch
 
-# Without the ends of the diffusion, where one of the two predictions says nothing (arXiv 2405.14867, appendix).
+# Without the ends of the diffusion, where one of the two predictions has no information (arXiv 2405.14867, appendix).
 MATCHED = (0.02, 0.98)
 
 # v [B, C, H, W] of noisy latents [B, C, H, W] at timesteps [B], for caption ids [B].

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +28,15 @@ class PerceptualLoss(nn.Module):
         """Compare float images [N, 3, H, W] in [-1, 1]; returns a scalar."""
         with torch.no_grad():
             expected = self.encoder(targets).feature_maps
-        return sum(
+        distances = (
             (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
             for a, b in zip(self.encoder(images).feature_maps, expected, strict=True)
         )
+        return reduce(torch.add, distances)
 
 
 class LatentPerceptualLoss:
-    """Compare what latents decode to with images of targets, decoded once.
+    """Compare decoded latents with the images of targets, which are decoded once.
 
     Args:
         perceptual: loss of float images and targets, each [N, 3, H, W].

@@ -1,6 +1,6 @@
-"""The graph of stages that trains the family: its commands, its inputs, and how long it is planned to take.
+"""Read the graph of stages that trains the family: commands, inputs and planned times.
 
-    snakemake --cores all                       # train what is missing or out of date
+    snakemake --cores all                       # train all runs that are missing or out of date
     snakemake --cores all --dry-run             # print the plan
     snakemake --cores all --config trial=true   # three steps of every stage
 
@@ -15,18 +15,18 @@ import yaml
 
 TRAINING = Path(__file__).resolve().parents[1]
 GRAPH_FILE = TRAINING / "graph.yaml"
-TRIAL_SUFFIX = "-dry-run"  # that `--dry-run` adds to a run's folder
+TRIAL_SUFFIX = "-dry-run"  # `--dry-run` adds it to a run's folder
 
 
 @dataclass(frozen=True)
 class Node:
-    """A run of a stage.
+    """Describe a run of a stage.
 
     Attributes:
         name: of its folder among the runs.
         stage: module of `mobilediff.training`.
         config: name of its YAML file.
-        inputs: option -> what other runs export, a path from the runs' folder, or a list of such.
+        inputs: option -> export of another run, a path from the runs' folder, or a list of such.
         options: values that replace the config's.
         images_per_second: measured on the machine that graph.yaml names; None where it was not.
     """
@@ -40,11 +40,12 @@ class Node:
 
     @property
     def config_file(self) -> Path:
+        """Return the path of the YAML file."""
         return TRAINING / "configs" / f"{self.config}.yaml"
 
     @property
     def parents(self) -> list[str]:
-        """Names of the runs whose exports it reads, each once."""
+        """List the names of the runs whose exports it reads, each once."""
         return list(dict.fromkeys(path.split("/")[0] for path in self._paths()))
 
     def _paths(self) -> list[str]:
@@ -52,11 +53,11 @@ class Node:
         return [path for value in values for path in (value if isinstance(value, list) else [value])]
 
     def values(self) -> dict:
-        """The config's entries, with this run's own in their place."""
+        """Read the config's entries, replaced by the run's own options."""
         return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) | self.options
 
     def command(self, runs: str, suffix: str = "") -> str:
-        """The stage's command line, without what starts Python.
+        """Write the stage's command line, Python's arguments alone.
 
         Args:
             runs: folder of the runs.
@@ -68,8 +69,8 @@ class Node:
             return f"{runs}/{run}{suffix}/{rest}"
 
         words = ["-m", f"mobilediff.training.{self.stage}", "--config", str(self.config_file)]
-        if suffix:  # compiling takes longer than a trial's three steps
-            words += ["--dry-run", "compile=false"]
+        if suffix:  # compiling takes longer than three steps, and so does bf16 on processors that emulate it
+            words += ["--dry-run", "compile=false", "dtype=fp32"]
         words.append(f"output={runs}/{self.name}")
         for option, value in self.inputs.items():
             paths = f"[{','.join(map(located, value))}]" if isinstance(value, list) else located(value)
@@ -78,7 +79,7 @@ class Node:
         return shlex.join(words)
 
     def plan(self) -> str:
-        """Steps, images and minutes in one line."""
+        """State steps, images and minutes in one line."""
         values = self.values()
         images = values["steps"] * values["batch_size"]
         line = f"{self.name}: {values['steps']:,} steps of {values['batch_size']:,}, {images:,} images"
@@ -89,7 +90,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that is exported: the run of its network, the run of its VAE (None: the network's), its options."""
+    """Describe a checkpoint to export.
+
+    Attributes:
+        name: of its folder.
+        run: that trains its network.
+        vae: run that trains its VAE; None for the network's own.
+        options: of the export's command line.
+    """
 
     name: str
     run: str
@@ -97,7 +105,13 @@ class Checkpoint:
     options: str = ""
 
     def command(self, runs: str, output: str, suffix: str = "") -> str:
-        """The export's command line, without what starts Python."""
+        """Write the export's command line, Python's arguments alone.
+
+        Args:
+            runs: folder of the runs.
+            output: folder of the checkpoints.
+            suffix: of every run's folder, `TRIAL_SUFFIX` in a trial.
+        """
         words = ["-m", "mobilediff.export", "--model", f"{runs}/{self.run}{suffix}/export"]
         words += ["--output", f"{output}/{self.name}"]
         if self.vae:
@@ -106,14 +120,15 @@ class Checkpoint:
 
     @property
     def parents(self) -> list[str]:
+        """List the names of the runs whose exports it reads."""
         return [self.run, self.vae] if self.vae else [self.run]
 
 
 def load_graph(file: Path = GRAPH_FILE) -> tuple[dict[str, Node], dict[str, Checkpoint]]:
-    """Read the runs and the checkpoints by name, runs in an order in which inputs come first.
+    """Read the runs, inputs first, and the checkpoints of a graph, both by name.
 
     Raises:
-        ValueError: a run reads what no run before it makes, or a checkpoint is of no run.
+        ValueError: a run reads an export of no run before it, or a checkpoint is of no run.
     """
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     nodes = {name: Node(name, **entry) for name, entry in content["stages"].items()}

@@ -1,10 +1,13 @@
-"""Curves of runs from `stats.jsonl`: `python -m mobilediff.training.tools.plot runs/teacher --output teacher.png`."""
+"""Plot the curves of runs from their `stats.jsonl`.
+
+python -m mobilediff.training.tools.plot runs/teacher --output teacher.png
+"""
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
+from mobilediff.command import run_command
 from mobilediff.files import atomic_path, check_png
 
 COLUMNS = 4
@@ -12,7 +15,10 @@ HIDDEN = ("step", "images", "images_per_second")
 
 
 def read_stats(run: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Each logged value of a run against images seen.
+    """Read each logged value of a run against images seen.
+
+    Returns:
+        By name, the images seen and the values, in the order of the log.
 
     Raises:
         FileNotFoundError: the folder holds no `stats.jsonl`.
@@ -32,7 +38,7 @@ def read_stats(run: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def plot(runs: list[Path], output: Path) -> None:
-    """One panel a logged value, one line a run, written as PNG."""
+    """Plot each logged value in a panel, a line for each run, as PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -56,8 +62,8 @@ def plot(runs: list[Path], output: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Plot the runs of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     arguments = parser.parse_args()
@@ -66,7 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

@@ -1,23 +1,28 @@
-"""The same eight seeds at every evaluation of a run: whether training sharpens samples or makes them alike.
+"""Draw the same eight seeds at every evaluation of a run.
+
+The picture shows whether training sharpens samples or makes them alike.
 
 python -m mobilediff.training.tools.seeds runs/one-step --classes horse ship --output seeds.png
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mobilediff.captions import CLASS_NAMES
+from mobilediff.command import run_command
 from mobilediff.files import atomic_path, check_png
 
 PADDING = 2  # of torchvision's make_grid, which drew the run's grids
 
 
 def read_rows(run: Path, class_name: str) -> dict[int, np.ndarray]:
-    """The row of a class in each of the run's grids, uint8 [H, W, 3], by step.
+    """Cut the row of a class out of each of the run's grids.
+
+    Returns:
+        By step, uint8 [H, W, 3].
 
     Raises:
         FileNotFoundError: the run has drawn no grid.
@@ -40,7 +45,7 @@ def read_rows(run: Path, class_name: str) -> dict[int, np.ndarray]:
 
 
 def draw(run: Path, class_names: list[str], output: Path) -> None:
-    """One panel a class, one row an evaluation, written as PNG."""
+    """Draw each class in a panel, each evaluation as a row, into a PNG file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,9 +64,9 @@ def draw(run: Path, class_names: list[str], output: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Draw the run of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m mobilediff.training.tools.seeds", description=__doc__.splitlines()[0]
+        prog="python -m mobilediff.training.tools.seeds", description=__doc__ and __doc__.splitlines()[0]
     )
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--classes", nargs="+", default=["horse", "ship"], help="rows to show")
@@ -72,7 +77,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

@@ -17,7 +17,7 @@ from eval.benchmark.size import network_inputs
 from eval.latency import main, named_models
 from mobilediff.models.macs import count_params_and_macs
 from mobilediff.timing import summary
-from tests.tiny import tiny_checkpoint, tiny_pipeline
+from tests.tiny import tiny_pipeline
 
 CPU = torch.device("cpu")
 MEGABYTE = 2**20
@@ -198,13 +198,13 @@ def test_speed_ups_leave_out_what_makes_no_image():
             speed_ups(models, bad)
 
 
-def test_the_command_measures_models_and_peers_at_every_batch_size(tiny_peers, tmp_path, capsys):
-    checkpoint, base, file = tmp_path / "student", "ddpm-cifar10-ddim-100", tmp_path / "result.json"
-    tiny_checkpoint(checkpoint, "student-1step")
+@pytest.mark.slow
+def test_the_command_measures_models_and_peers_at_every_batch_size(tiny_peers, checkpoints, tmp_path, capsys):
+    checkpoint, base, file = checkpoints / "student-1step", "ddpm-cifar10-ddim-100", tmp_path / "result.json"
     arguments = ["--model", str(checkpoint), "--peers", "--baseline", base, "--batch-sizes", "2", "1", "2"]
     main([*arguments, "--rounds", "3", "--threads", "1", "--json", str(file)])
     result = json.loads(file.read_text())
-    names = ["student", *PEERS]
+    names = ["student-1step", *PEERS]
     assert list(result["models"]) == names and result["baseline"] == base
     for name, size in result["models"].items():
         assert size["weights"] == ("random" if name in PEERS else "checkpoint")
@@ -269,8 +269,8 @@ def test_nothing_to_measure_is_refused(capsys):
     assert "invalid choice: 'sdxl' (choose from 'ddpm-cifar10-ddim-50'" in capsys.readouterr().err
 
 
-def test_the_report_keeps_its_latency_until_the_run_is_another(tmp_path, monkeypatch):
-    folder = tiny_checkpoint(tmp_path / "student-1step", "student-1step")
+def test_the_report_keeps_its_latency_until_the_run_is_another(checkpoints, tmp_path, monkeypatch):
+    folder = checkpoints / "student-1step"
     monkeypatch.setattr(eval.reporting.records, "measure_latency", partial(measure_latency, rounds=3))
     report = eval.reporting.records.Report(tmp_path / "results.json", tmp_path, {"student-1step": folder}, {})
     report.latency(threads=1)

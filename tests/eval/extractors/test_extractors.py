@@ -18,7 +18,7 @@ from eval.extractors.features import FeatureSet
 from eval.extractors.open_clip import load_open_clip
 from eval.measures.frechet import distance_label, measure_frechet_distance
 from eval.protocol import file_sha256
-from tests.eval.stand_ins import judge, random_images, write_png_folder  # noqa: F401
+from tests.eval.stand_ins import random_images, write_png_folder
 
 TINY_CLIP = {
     "embed_dim": 6,
@@ -58,7 +58,7 @@ def test_dinov2_gets_what_pillow_would_make_of_the_image(size):
     assert difference.max() < 2.1 and difference.mean() < 0.01  # Pillow's weights are of fixed point
 
 
-def test_dinov2_gives_its_class_token_and_a_distance_of_its_own_name(dinov2, judge, tmp_path):  # noqa: F811
+def test_dinov2_gives_its_class_token_and_a_distance_of_its_own_name(dinov2, judge, tmp_path):
     extractor = choose_extractor("dinov2", dinov2)
     images = random_images(12)
     features = extract_features(extractor, images.images, (extractor.layer,), batch_size=5)[extractor.layer]
@@ -113,7 +113,7 @@ def test_a_dinov2_that_is_pickled_cut_or_not_whole_is_refused(dinov2, tmp_path):
         choose_extractor("dinov2", tmp_path)
 
 
-def test_clip_gives_its_image_embedding_and_a_distance_of_its_own_name(clip_weights, judge, tmp_path):  # noqa: F811
+def test_clip_gives_its_image_embedding_and_a_distance_of_its_own_name(clip_weights, judge, tmp_path):
     extractor = choose_extractor("clip", clip_weights, "tiny-clip")
     images = random_images(12)
     features = extract_features(extractor, images.images, (extractor.layer,), batch_size=5)[extractor.layer]

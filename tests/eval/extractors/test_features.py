@@ -6,10 +6,10 @@ from eval.extractors.features import FeatureSet
 from eval.measures.accuracy import measure_accuracy
 from eval.measures.frechet import measure_frechet_distance
 from eval.measures.quality import measure_quality
-from tests.eval.stand_ins import judge, random_images  # noqa: F401
+from tests.eval.stand_ins import random_images
 
 
-def test_distance_quality_and_accuracy_take_one_pass(judge, monkeypatch):  # noqa: F811
+def test_distance_quality_and_accuracy_take_one_pass(judge, monkeypatch):
     passes = []
 
     def extract(*args, **options):

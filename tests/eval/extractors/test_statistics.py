@@ -26,7 +26,7 @@ from eval.reference import main as reference
 from eval.samples.images import ImageSet
 from mobilediff.captions import load_nouns
 from mobilediff.files import read_json
-from tests.eval.stand_ins import FEATURES, judge, random_images, write_png_folder  # noqa: F401
+from tests.eval.stand_ins import FEATURES, random_images, write_png_folder
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def npz(file, images: torch.Tensor):
     return file
 
 
-def test_statistics_keep_the_first_features_and_fit_all(judge, folder, tmp_path, monkeypatch):  # noqa: F811
+def test_statistics_keep_the_first_features_and_fit_all(judge, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(eval.extractors.statistics, "MAX_FEATURES", 30)
     file = tmp_path / "kept.safetensors"
     reference(["--images", str(folder), "--extractor", "judge", "--output", str(file)])
@@ -53,7 +53,7 @@ def test_statistics_keep_the_first_features_and_fit_all(judge, folder, tmp_path,
     torch.testing.assert_close(kept, features[:30].float(), rtol=1e-3, atol=1e-4)
 
 
-def test_statistics_without_features_serve_the_distance_and_nothing_else(judge, tmp_path):  # noqa: F811
+def test_statistics_without_features_serve_the_distance_and_nothing_else(judge, tmp_path):
     whole, file = load_reference(reference_file(judge, "train"), judge), tmp_path / "bare.safetensors"
     save_reference(replace(whole, features=None), file)
     statistics = load_reference(file, judge)
@@ -62,7 +62,7 @@ def test_statistics_without_features_serve_the_distance_and_nothing_else(judge, 
         statistics.kept_features()
 
 
-def test_features_that_float16_cannot_hold_are_refused(judge, monkeypatch):  # noqa: F811
+def test_features_that_float16_cannot_hold_are_refused(judge, monkeypatch):
     huge = {"features": torch.randn(20, FEATURES).double() * 1e5}
     monkeypatch.setattr(eval.extractors.statistics, "extract_features", lambda *args, **kwargs: huge)
     images = replace(random_images(20), protocol={"images_sha256": "0"})
@@ -70,7 +70,7 @@ def test_features_that_float16_cannot_hold_are_refused(judge, monkeypatch):  # n
         compute_reference(judge, images)
 
 
-def test_folder_npz_and_statistics_of_the_same_images_are_one_reference(judge, folder, tmp_path):  # noqa: F811
+def test_folder_npz_and_statistics_of_the_same_images_are_one_reference(judge, folder, tmp_path):
     images = random_images(20, 9)
     statistics = tmp_path / "real.safetensors"
     reference(["--images", str(folder), "--output", str(statistics)])
@@ -87,7 +87,7 @@ def test_folder_npz_and_statistics_of_the_same_images_are_one_reference(judge, f
     assert all(result["protocol"]["reference_n"] == 40 and "floor" not in result for result in results)
 
 
-def test_images_are_cached_by_the_hash_of_their_pixels_and_of_the_extractor(judge, folder, monkeypatch):  # noqa: F811
+def test_images_are_cached_by_the_hash_of_their_pixels_and_of_the_extractor(judge, folder, monkeypatch):
     first = reference_statistics(judge, str(folder))
     (cached,) = eval.extractors.statistics.CACHE.iterdir()
     assert judge.sha256[:12] in cached.name and first.metadata["images_sha256"][:12] in cached.name
@@ -104,7 +104,7 @@ def test_images_are_cached_by_the_hash_of_their_pixels_and_of_the_extractor(judg
         reference_statistics(judge, str(folder.with_name("again")))
 
 
-def test_statistics_of_another_extractor_or_of_nothing_are_refused(judge, folder, tmp_path):  # noqa: F811
+def test_statistics_of_another_extractor_or_of_nothing_are_refused(judge, folder, tmp_path):
     file = tmp_path / "real.safetensors"
     reference(["--images", str(folder), "--output", str(file)])
     other = Extractor("other", judge.weights, judge.sha256, judge.layer, "", judge.resize)
@@ -118,7 +118,7 @@ def test_statistics_of_another_extractor_or_of_nothing_are_refused(judge, folder
         load_reference(weights, judge)
 
 
-def test_a_reference_that_is_nowhere_is_refused_before_samples_are_drawn(judge, tmp_path):  # noqa: F811
+def test_a_reference_that_is_nowhere_is_refused_before_samples_are_drawn(judge, tmp_path):
     images = str(write_png_folder(tmp_path / "images", random_images(20).images))
     with pytest.raises(FileNotFoundError, match="there is no validation: accepted are train, test, a folder"):
         fid(["--images", images, "--extractor", "judge", "--reference", "validation"])
@@ -126,14 +126,14 @@ def test_a_reference_that_is_nowhere_is_refused_before_samples_are_drawn(judge, 
         fid(["--images", images, "--extractor", "judge", "--reference", str(tmp_path / "none.safetensors")])
 
 
-def test_the_command_prints_no_floor_for_another_reference(judge, folder, tmp_path, capsys):  # noqa: F811
+def test_the_command_prints_no_floor_for_another_reference(judge, folder, tmp_path, capsys):
     images = str(write_png_folder(tmp_path / "images", random_images(20).images))
     fid(["--images", images, "--extractor", "judge", "--reference", str(folder)])
     printed = capsys.readouterr().out
     assert "Frechet distance (mobilediff-judge, n = 20) to real:" in printed and "floor" not in printed
 
 
-def test_references_of_another_size_are_made_once_resized(judge, tmp_path):  # noqa: F811
+def test_references_of_another_size_are_made_once_resized(judge, tmp_path):
     large = torch.randint(0, 256, (12, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     folder, file = write_png_folder(tmp_path / "large", large), tmp_path / "large.safetensors"
     with pytest.raises(ValueError, match="--resize 32"):
@@ -142,7 +142,7 @@ def test_references_of_another_size_are_made_once_resized(judge, tmp_path):  # n
     assert load_reference(file, judge).n == 12
 
 
-def test_the_command_without_images_makes_what_is_shipped(judge, monkeypatch, tmp_path):  # noqa: F811
+def test_the_command_without_images_makes_what_is_shipped(judge, monkeypatch, tmp_path):
     sets = {"train": random_images(30, 1), "test": random_images(20, 2)}
     nouns = {"train": None, "test": torch.tensor([-1, 7] * 10)}
     sets = {
@@ -172,12 +172,12 @@ def test_the_command_without_images_makes_what_is_shipped(judge, monkeypatch, tm
         (["--images", "train", "--output", "a.npz"], "ends in .safetensors"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(judge, options, message):  # noqa: F811
+def test_options_that_do_not_go_together_are_refused(judge, options, message):
     with pytest.raises(ValueError, match=message):
         reference(options)
 
 
-def test_the_result_is_json(judge, folder, tmp_path):  # noqa: F811
+def test_the_result_is_json(judge, folder, tmp_path):
     images = str(write_png_folder(tmp_path / "images", random_images(20).images))
     result = tmp_path / "result.json"
     fid(["--images", images, "--extractor", "judge", "--reference", str(folder), "--json", str(result)])

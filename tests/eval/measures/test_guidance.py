@@ -9,13 +9,11 @@ import eval.guidance
 from eval.measures.guidance import measure_guidance, sweep_points
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import resolve_settings
-from tests.eval.stand_ins import judge  # noqa: F401
-from tests.tiny import tiny_checkpoint
 
 
 @pytest.fixture
-def teacher(tmp_path):
-    folder = tiny_checkpoint(tmp_path / "teacher", "teacher")
+def teacher(checkpoints):
+    folder = checkpoints / "teacher"
     pipeline = load_sampler(folder)
     return folder, pipeline, resolve_settings(pipeline, folder, num_inference_steps=4)
 
@@ -36,7 +34,7 @@ def test_every_combination_is_a_point_and_without_guidance_one(teacher):
     assert type(pipeline.scheduler).__name__ == "DDIMScheduler"  # as it was
 
 
-def test_points_are_measured_on_samples_of_their_own(teacher, judge, tmp_path):  # noqa: F811
+def test_points_are_measured_on_samples_of_their_own(teacher, judge, tmp_path):
     _, pipeline, settings = teacher
     points = sweep_points(pipeline, settings, [3], schedulers=["DDIMScheduler", "DPMSolverMultistepScheduler"])
     measured = measure_guidance(pipeline, points, judge, 12, samples=tmp_path / "samples")["points"]
@@ -45,7 +43,7 @@ def test_points_are_measured_on_samples_of_their_own(teacher, judge, tmp_path): 
     assert len(hashes) == 2 and type(pipeline.scheduler).__name__ == "DDIMScheduler"
 
 
-def test_the_command_states_each_point_and_writes_them(teacher, judge, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_the_command_states_each_point_and_writes_them(teacher, judge, tmp_path, monkeypatch, capsys):
     folder, _, _ = teacher
     monkeypatch.setattr(eval.guidance, "judge_extractor", lambda: judge)
     arguments = ["--model", str(folder), "--scales", "2", "--n", "12", "--samples", str(tmp_path / "samples")]
@@ -66,6 +64,6 @@ def test_the_command_states_each_point_and_writes_them(teacher, judge, tmp_path,
         eval.guidance.main([*arguments, "--intervals", "0.8,0.3"])
     with pytest.raises(ValueError, match="a scale is 0.5"):
         eval.guidance.main([*arguments, "--scales", "0.5"])
-    student = tiny_checkpoint(tmp_path / "student-8step", "student-8step")
+    student = folder.parent / "student-8step"
     with pytest.raises(ValueError, match="guidance is distilled into this checkpoint"):
         eval.guidance.main(["--model", str(student), "--n", "12"])

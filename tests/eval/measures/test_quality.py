@@ -9,11 +9,11 @@ from eval.extractors.statistics import compute_reference, save_reference
 from eval.measures.quality import TrainingFeatures, measure_quality
 from eval.metrics.frechet import feature_statistics
 from eval.samples.images import ImageSet
-from tests.eval.stand_ins import judge, random_images  # noqa: F401
+from tests.eval.stand_ins import random_images
 
 
 @pytest.fixture
-def reference(judge, tmp_path):  # noqa: F811
+def reference(judge, tmp_path):
     """Statistics with features of 200 images that no test measures."""
     images = random_images(200, 1)
     file = tmp_path / "reference.safetensors"
@@ -22,7 +22,7 @@ def reference(judge, tmp_path):  # noqa: F811
     return str(file)
 
 
-def test_all_figures_of_samples_with_labels(judge, reference):  # noqa: F811
+def test_all_figures_of_samples_with_labels(judge, reference):
     result = measure_quality(FeatureSet(random_images(100, 5)), judge, reference)
     assert result["n"] == 100 and result["subset_size"] == 100 and result["neighbours"] == 3
     darker = measure_quality(FeatureSet(ImageSet(random_images(100, 5).images // 2)), judge, reference)
@@ -33,11 +33,11 @@ def test_all_figures_of_samples_with_labels(judge, reference):  # noqa: F811
     assert result["protocol"]["reference_sha256"] == "1" and result["protocol"]["reference_n"] == 100
 
 
-def test_images_without_labels_have_no_distance_between_seeds(judge, reference):  # noqa: F811
+def test_images_without_labels_have_no_distance_between_seeds(judge, reference):
     assert "seed_distance" not in measure_quality(FeatureSet(random_images(50, 5, labels=False)), judge, reference)
 
 
-def test_one_image_over_and_over_keeps_its_precision_and_loses_recall_and_diversity(judge, reference):  # noqa: F811
+def test_one_image_over_and_over_keeps_its_precision_and_loses_recall_and_diversity(judge, reference):
     images = random_images(100, 5)
     same = ImageSet(images.images[:1].expand(100, -1, -1, -1), images.class_labels)
     varied, collapsed = (measure_quality(FeatureSet(one), judge, reference) for one in (images, same))
@@ -47,7 +47,7 @@ def test_one_image_over_and_over_keeps_its_precision_and_loses_recall_and_divers
     assert collapsed["kernel_distance_mean"] > varied["kernel_distance_mean"]
 
 
-def test_planted_copies_are_counted(judge, reference, monkeypatch):  # noqa: F811
+def test_planted_copies_are_counted(judge, reference, monkeypatch):
     splits = {"train": random_images(150, 7), "test": random_images(120, 8)}
     monkeypatch.setattr("eval.measures.quality.real_images", lambda data, split: splits[split])
     training = TrainingFeatures(judge, None)
@@ -60,7 +60,7 @@ def test_planted_copies_are_counted(judge, reference, monkeypatch):  # noqa: F81
     assert clean["copy_fraction"] <= 0.05
 
 
-def test_a_reference_without_features_is_refused(judge, tmp_path):  # noqa: F811
+def test_a_reference_without_features_is_refused(judge, tmp_path):
     features = extract_features(judge, random_images(50, 1).images, (judge.layer,))[judge.layer]
     file = tmp_path / "no-features.safetensors"
     save_reference(feature_statistics(features, images_sha256="1", n="50", **judge.protocol()), file)
@@ -68,7 +68,7 @@ def test_a_reference_without_features_is_refused(judge, tmp_path):  # noqa: F811
         measure_quality(FeatureSet(random_images(50, 5)), judge, str(file))
 
 
-def test_figures_do_not_depend_on_the_order_of_the_images(judge, reference):  # noqa: F811
+def test_figures_do_not_depend_on_the_order_of_the_images(judge, reference):
     images = random_images(60, 5, labels=False)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     first = measure_quality(FeatureSet(images), judge, reference)

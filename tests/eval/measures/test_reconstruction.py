@@ -1,4 +1,4 @@
-"""What a VAE loses, against closed forms."""
+"""Check reconstruction figures against closed forms."""
 
 import math
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import torch
 from eval.measures.reconstruction import measure_reconstruction
 from eval.reconstruction import main
 from mobilediff.models.autoencoder import psnr, reconstruct
-from tests.eval.stand_ins import judge, random_images  # noqa: F401
+from tests.eval.stand_ins import random_images
 from tests.tiny import tiny_vae
 
 
@@ -17,13 +17,13 @@ class LosslessVAE(torch.nn.Module):
     """Latents are the images."""
 
     device = torch.device("cpu")
-    config = SimpleNamespace(latent_channels=3)
+    config = {"latent_channels": 3}
 
-    def encode(self, images):
-        return SimpleNamespace(latent_dist=SimpleNamespace(mean=images))
+    def encode(self, images, return_dict):
+        return (SimpleNamespace(mean=images),)
 
-    def decode(self, latents):
-        return SimpleNamespace(sample=latents)
+    def decode(self, latents, return_dict):
+        return (latents,)
 
 
 def test_psnr_is_the_closed_form_and_a_mean_over_images():
@@ -34,6 +34,9 @@ def test_psnr_is_the_closed_form_and_a_mean_over_images():
     expected = [10 * math.log10(255**2 / error**2) for error in (1, 5)]
     assert psnr(images, off) == pytest.approx(sum(expected) / 2)
     assert psnr(images, images) == 100
+    for pair in ((images[:0], images[:0]), (images, images[:1])):
+        with pytest.raises(ValueError, match=r"images are \(.*\) and \(.*\); accepted are two of one"):
+            psnr(*pair)
 
 
 def test_a_lossless_vae_gives_back_every_byte_in_any_batch_size():
@@ -41,7 +44,7 @@ def test_a_lossless_vae_gives_back_every_byte_in_any_batch_size():
     assert torch.equal(reconstruct(LosslessVAE(), images, batch_size=3), images)
 
 
-def test_reconstructions_of_a_vae_that_loses_are_farther_from_the_training_set(judge):  # noqa: F811
+def test_reconstructions_of_a_vae_that_loses_are_farther_from_the_training_set(judge):
     images = random_images(200, 2)  # the stand-in's test split
     lossless, lossy = (measure_reconstruction(vae, images) for vae in (LosslessVAE(), tiny_vae()))
     assert lossless["psnr"] == 100 and lossless["frechet_distance_judge"] == pytest.approx(lossless["floor"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from eval.metrics.accuracy import top_k_accuracy
 from eval.metrics.bootstrap import (
     bootstrap_interval,
     frechet_interval,
@@ -322,6 +323,7 @@ def test_frechet_interval_holds_the_true_distance_where_percentiles_do_not():
 
 UNIT = Statistics(np.zeros(4), np.eye(4), 0, {})
 FEATURES = gaussian(12, 4)
+LABELS = torch.arange(12) % 4
 
 
 @pytest.mark.parametrize(
@@ -365,6 +367,17 @@ FEATURES = gaussian(12, 4)
         (lambda: frechet_interval(FEATURES[:, :3], UNIT), "3 features against 4: not of the same extractor"),
         (lambda: frechet_interval(with_a_nan(FEATURES), UNIT), "sample row 1 is not finite"),
         (lambda: frechet_interval(FEATURES, UNIT, resamples=1), "resamples is 1; accepted is 40 or more"),
+        (lambda: manifold_intervals(FEATURES, FEATURES, 0), "k is 0; accepted is 1 or more"),
+        (lambda: feature_statistics(FEATURES[0]), r"feature rows are torch.float64 \(4,\)"),
+        (lambda: Statistics(np.full(4, np.inf), np.eye(4), 9, {}), "the mean of 4 features holds a value that is not"),
+        (lambda: Statistics(np.zeros(4), np.full((4, 4), np.nan), 9, {}), "the covariance of 4 features holds a"),
+        (lambda: top_k_accuracy(with_a_nan(FEATURES), LABELS), "logit row 1 is not finite"),
+        (lambda: top_k_accuracy(FEATURES[:0], LABELS[:0]), "0 logit rows are too few"),
+        (lambda: top_k_accuracy(FEATURES, LABELS[:11]), r"labels are \(11,\); accepted is one a logit row, \[12\]"),
+        (lambda: top_k_accuracy(FEATURES, LABELS + 1), "labels reach from 1 to 4; accepted is 0 to 3"),
+        (lambda: top_k_accuracy(FEATURES, LABELS - 1), "labels reach from -1 to 2; accepted is 0 to 3"),
+        (lambda: top_k_accuracy(FEATURES, LABELS, 0), "k is 0; accepted is 1 to 4"),
+        (lambda: top_k_accuracy(FEATURES, LABELS, 5), "k is 5; accepted is 1 to 4"),
     ],
 )
 def test_bad_values_are_refused_by_name(call, message):

@@ -1,4 +1,4 @@
-"""What counts as moved between two result files."""
+"""Decide which figures moved between two result files."""
 
 import json
 from pathlib import Path

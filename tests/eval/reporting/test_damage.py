@@ -50,6 +50,7 @@ def compressed(picture: Image.Image) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
+@pytest.mark.slow
 def test_damage_moves_pictures_away_and_more_of_it_farther(pictures, real):
     whole = distance(real, pictures)
     assert distance(real, [noised(picture, index) for index, picture in enumerate(pictures)]) > 1.5 * whole
@@ -60,6 +61,7 @@ def test_damage_moves_pictures_away_and_more_of_it_farther(pictures, real):
     assert whole < little < much
 
 
+@pytest.mark.slow
 def test_dropping_all_prompts_but_one_costs_coverage_and_distance(pictures, real):
     one_kind = pictures[:20] * 6
     assert distance(real, one_kind) > 1.5 * distance(real, pictures)

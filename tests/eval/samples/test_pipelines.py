@@ -35,8 +35,8 @@ from eval.samples.pipelines import (
     takes_generators,
 )
 from eval.samples.prompts import DEFAULT_TEMPLATE, plan_samples
-from tests.eval.stand_ins import judge, noise_settings  # noqa: F401
-from tests.tiny import tiny_checkpoint, tiny_vae
+from tests.eval.stand_ins import noise_settings
+from tests.tiny import tiny_vae
 
 SIZE = 8
 
@@ -100,8 +100,8 @@ def test_the_protocol_of_a_pipeline_states_class_call_hash_and_counted_evaluatio
         drawn(tmp_path, "set", "--pipeline", str(ddpm), "--call", '{"num_inference_steps": 4}')
 
 
-def test_a_pipeline_with_prompts_gets_the_plan_and_code_only_where_it_is_trusted(tmp_path):
-    folder = tiny_checkpoint(tmp_path / "student", "student")
+def test_a_pipeline_with_prompts_gets_the_plan_and_code_only_where_it_is_trusted(tmp_path, checkpoints):
+    folder = checkpoints / "student"
     with pytest.raises(ValueError, match="--trust-remote-code"):
         drawn(tmp_path, "refused", "--pipeline", str(folder))
     call = json.dumps({"num_inference_steps": 2, "guidance_scale": 3.0})
@@ -284,7 +284,7 @@ def test_samples_that_are_no_rgb_images_are_refused_by_name(images, message):
         next(draw_samples(pipeline, noise_settings(), plan_samples(10, "class", "{}"), [8, 9], 2))
 
 
-def test_samples_of_another_size_are_measured_once_resized(ddpm, judge, tmp_path):  # noqa: F811
+def test_samples_of_another_size_are_measured_once_resized(ddpm, judge, tmp_path):
     command = ["--pipeline", str(ddpm), "--call", '{"num_inference_steps": 2}', "--n", "20"]
     command += [
         "--samples",
@@ -302,7 +302,7 @@ def test_samples_of_another_size_are_measured_once_resized(ddpm, judge, tmp_path
     assert result["protocol"]["image_size"] == "32x32" and "class_accuracy" not in result
 
 
-def test_repeats_are_further_sets_of_seeds_and_show_their_spread(ddpm, judge, tmp_path, capsys):  # noqa: F811
+def test_repeats_are_further_sets_of_seeds_and_show_their_spread(ddpm, judge, tmp_path, capsys):
     command = ["--pipeline", str(ddpm), "--call", '{"num_inference_steps": 2}', "--n", "20", "--resize", "32"]
     command += ["--samples", str(tmp_path / "samples"), "--extractor", "judge"]
     single = []
@@ -317,7 +317,7 @@ def test_repeats_are_further_sets_of_seeds_and_show_their_spread(ddpm, judge, tm
     assert result["frechet_distance_judge"] == single[0] and "2 sets: mean, std" in capsys.readouterr().out
 
 
-def test_bad_repeats_and_sizes_are_refused_before_samples_are_drawn(ddpm, judge, tmp_path, monkeypatch):  # noqa: F811
+def test_bad_repeats_and_sizes_are_refused_before_samples_are_drawn(ddpm, judge, tmp_path, monkeypatch):
     monkeypatch.setattr(eval.samples.store, "generate", lambda *args: pytest.fail("drawn"))
     command = ["--pipeline", str(ddpm), "--n", "20", "--samples", str(tmp_path), "--extractor", "judge"]
     for option, value in (("--repeats", "0"), ("--resize", "0"), ("--resize", "4000")):
@@ -327,7 +327,7 @@ def test_bad_repeats_and_sizes_are_refused_before_samples_are_drawn(ddpm, judge,
         fid(["--images", "images", "--repeats", "2", "--extractor", "judge"])
 
 
-def test_samples_without_labels_are_refused_before_they_are_drawn(ddpm, judge, tmp_path, monkeypatch):  # noqa: F811
+def test_samples_without_labels_are_refused_before_they_are_drawn(ddpm, judge, tmp_path, monkeypatch):
     monkeypatch.setattr(eval.samples.store, "generate", lambda *args: pytest.fail("drawn"))
     with pytest.raises(ValueError, match="ddpm takes no prompts"):
         accuracy(["--pipeline", str(ddpm), "--samples", str(tmp_path)])

@@ -20,7 +20,6 @@ from eval.samples.store import generate, kept_samples, open_store
 from mobilediff.captions import CLASS_NAMES, load_nouns
 from mobilediff.files import read_json
 from tests.eval.stand_ins import NoisePipeline, noise_settings, random_images
-from tests.tiny import tiny_checkpoint
 
 
 def test_class_plan_is_balanced_and_noun_plan_names_nouns_of_the_class():
@@ -158,8 +157,8 @@ def sharded_command(folder, output) -> list[str]:
 
 
 @pytest.mark.parametrize("output", ["set", "set.npz"])
-def test_two_interrupted_and_resumed_processes_write_the_images_of_one(tmp_path, output):
-    folder, output = tiny_checkpoint(tmp_path / "student", "student"), tmp_path / output
+def test_two_interrupted_and_resumed_processes_write_the_images_of_one(checkpoints, tmp_path, output):
+    folder, output = checkpoints / "student", tmp_path / output
     batches = output if output.suffix != ".npz" else tmp_path / "set.npz.parts"
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
 
@@ -191,8 +190,8 @@ def test_two_interrupted_and_resumed_processes_write_the_images_of_one(tmp_path,
     assert sharded.protocol["complete"] and sharded.protocol["nfe"] == 40
 
 
-def test_samples_in_other_words_with_another_scheduler_and_guidance_in_an_interval(tmp_path, capsys):
-    folder = tiny_checkpoint(tmp_path / "teacher", "teacher")
+def test_samples_in_other_words_with_another_scheduler_and_guidance_in_an_interval(checkpoints, tmp_path, capsys):
+    folder = checkpoints / "teacher"
     options = ["--model", str(folder), "--n", "10", "--steps", "4", "--prompts", "noun"]
     command(
         [*options, "--output", str(tmp_path / "set"), "--template", "AN OLD {noun}!!"]

@@ -75,6 +75,7 @@ def predict(network: MobileUNet, **kwargs) -> torch.Tensor:
 # The sizes the configs are made for
 
 
+@pytest.mark.slow
 def test_md_config_lands_on_the_papers_size():
     params, macs = on_meta(MobileUNet, read("mobilediffusion_md"), tokens=77)
     _, macs_sd15 = on_meta(UNet2DConditionModel, SD15, tokens=77)
@@ -90,6 +91,7 @@ def test_md_config_has_the_papers_layers():
     assert sum(name.endswith("attn2") for name in modules) == 18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [12, 16])
 def test_student_config_is_within_its_share_of_the_teacher(tokens):
     params, macs = on_meta(MobileUNet, read("student"), tokens)
@@ -140,6 +142,7 @@ def test_macs_of_a_convolution_and_of_a_wrong_device():
         count_params_and_macs(convolution, {"input": torch.zeros(2, 4, 5, 5, device="meta")})
 
 
+@pytest.mark.slow
 def test_macs_do_not_depend_on_the_attention_kernel_or_the_device():
     counts = {
         (kernel, device): count_params_and_macs(
@@ -162,6 +165,7 @@ def test_config_round_trip():
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_pruned_network_reloads_from_its_config_with_the_same_output(tmp_path):
     pruned = tiny(
         resnet_hidden_channels={"down_blocks.2.resnets.1": 32, "up_blocks.2.resnets.0": 8},
@@ -190,6 +194,7 @@ def test_share_key_value_removes_one_projection_of_every_self_attention():
     assert separate.num_parameters() - shared.num_parameters() == len(self_attentions) * 48 * 48
 
 
+@pytest.mark.slow
 def test_separable_replaces_the_convolutions_of_its_level_alone():
     full, separable = tiny(separable=False), tiny(separable=(False, True, False))
     levels = {"down_blocks.1", "up_blocks.1"}

@@ -31,6 +31,7 @@ def test_names_that_see_one_batch_of_images_find_them():
     assert last < first / 4
 
 
+@pytest.mark.slow
 def test_the_export_holds_both_towers(tmp_path, data_folder):
     values = tiny_options(
         tmp_path / "clip",
@@ -56,6 +57,7 @@ def test_naming_is_by_cosine_among_all_names():
     assert unknown.item() == pytest.approx(loss.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_text_tower_learns_phrasings_and_keeps_what_it_says_of_captions(tmp_path, data_folder):
     values = tiny_options(tmp_path / "first", data_folder, image_encoder=TINY_IMAGES, text_encoder=TINY_TEXT)
     assert run(Clip, ClipOptions, values)

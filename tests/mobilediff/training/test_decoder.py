@@ -11,6 +11,7 @@ from tests.mobilediff.training.runs import read_records, run, tiny_encoder, tiny
 from tests.tiny import tiny_vae
 
 
+@pytest.mark.slow
 def test_the_decoder_alone_is_trained_on(tmp_path, data_folder):
     tiny_vae().save_pretrained(tmp_path / "vae")
     start = AutoencoderKL.from_pretrained(tmp_path / "vae")

@@ -18,13 +18,13 @@ WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, data_folder):
+def start(tmp_path_factory, data_folder, checkpoints):
     """Options of a run with reconstruction and adversarial terms, whose inputs are shared by the tests."""
     folder = tmp_path_factory.mktemp("inputs")
     return tiny_options(
         "",
         data_folder,
-        student=str(tiny_checkpoint(folder / "eight", "student-8step")),
+        student=str(checkpoints / "student-8step"),
         num_pairs=6,
         reconstruction_steps=1,
         lambda_perceptual=0.0,
@@ -55,6 +55,7 @@ def test_bad_options_are_named(changes, named):
         build_options(OneStepOptions, {"output": "a", "student": "b", "lambda_perceptual": 0.0, **changes})
 
 
+@pytest.mark.slow
 def test_an_adversarial_run_resumes_and_starts_another(tmp_path, start):
     options = start | {"output": str(tmp_path / "one"), "lambda_r1": 1.0, "discriminator_timesteps": "next"}
     options |= {"sample_every": 2, "validation_samples": 260, "validation_steps": [2]}
@@ -87,6 +88,7 @@ def test_an_adversarial_run_resumes_and_starts_another(tmp_path, start):
     assert len(list(Path(start["pair_cache"]).glob("*.safetensors"))) == 1  # all of them had the same
 
 
+@pytest.mark.slow
 def test_feature_maps_and_any_timestep_are_terms_of_their_own(tmp_path, start):
     options = start | {"output": str(tmp_path / "run"), "lambda_perceptual": 1.0, "discriminator_every": 2}
     assert run(OneStep, OneStepOptions, options | {"perceptual": tiny_encoder(tmp_path / "image_encoder")})
@@ -96,8 +98,9 @@ def test_feature_maps_and_any_timestep_are_terms_of_their_own(tmp_path, start):
     assert ["loss_adversarial" in record for record in records] == [False, True, True]
 
 
-def test_distributions_are_matched_with_a_teacher(tmp_path, start):
-    student = str(tiny_checkpoint(tmp_path / "student", "student"))
+@pytest.mark.slow
+def test_distributions_are_matched_with_a_teacher(tmp_path, start, checkpoints):
+    student = str(checkpoints / "student")
     options = start | {"output": str(tmp_path / "run"), "lambda_distribution": 1.0, "lambda_adversarial": 0.0}
     options |= {"teacher": student, "fake_score": student, "fake_score_updates": 2}
     assert run(OneStep, OneStepOptions, options)
@@ -110,6 +113,7 @@ def test_distributions_are_matched_with_a_teacher(tmp_path, start):
     assert state["fake_score/optimizer.0.step"] == 2 * 2  # two in each step but the first
 
 
+@pytest.mark.slow
 def test_a_trial_draws_few_pairs(tmp_path, start):
     options = start | {"output": str(tmp_path / "run"), "num_pairs": 60000, "pair_cache": str(tmp_path / "pairs")}
     assert run(OneStep, OneStepOptions, options, RunLimits(dry_run=True))
@@ -118,8 +122,8 @@ def test_a_trial_draws_few_pairs(tmp_path, start):
     assert (tmp_path / "run-dry-run" / "stats.jsonl").is_file()
 
 
-def test_bad_inputs_are_refused(tmp_path, start):
-    student = tiny_checkpoint(tmp_path / "student", "student")
+def test_bad_inputs_are_refused(tmp_path, start, checkpoints):
+    student = checkpoints / "student"
     guided = tiny_checkpoint(tmp_path / "guided", "student-8step")
     index = json.loads((guided / "model_index.json").read_text())
     (guided / "model_index.json").write_text(json.dumps(index | {"guidance_distilled": False}))

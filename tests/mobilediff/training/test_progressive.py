@@ -10,13 +10,6 @@ from mobilediff.training.engine.options import build_options
 from mobilediff.training.progressive import Progressive, ProgressiveOptions, distillation_target
 from tests.mobilediff.training.denoisers import SaysSample, velocity_to
 from tests.mobilediff.training.runs import run, tiny_options
-from tests.tiny import tiny_checkpoint
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return {kind: str(tiny_checkpoint(folder / kind, kind)) for kind in ("teacher", "student")}
 
 
 def options(tmp_path, data_folder, checkpoints, name, **changes) -> dict:
@@ -25,7 +18,7 @@ def options(tmp_path, data_folder, checkpoints, name, **changes) -> dict:
         data_folder,
         latent_cache=str(tmp_path / "latents"),
         null_probability=0.0,
-        student=checkpoints["student"],
+        student=str(checkpoints / "student"),
         **changes,
     )
 
@@ -54,6 +47,7 @@ def test_the_student_is_an_option_without_a_default():
         build_options(ProgressiveOptions, {"output": "a"})
 
 
+@pytest.mark.slow
 def test_halving_the_steps_makes_a_checkpoint_of_so_many_steps(tmp_path, data_folder, checkpoints):
     assert run(Progressive, ProgressiveOptions, options(tmp_path, data_folder, checkpoints, "eight"))
     pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "eight" / "export")
@@ -62,13 +56,15 @@ def test_halving_the_steps_makes_a_checkpoint_of_so_many_steps(tmp_path, data_fo
         pipeline.nfe(guidance_scale=2.0)
 
 
+@pytest.mark.slow
 def test_a_teacher_may_have_its_guidance_folded_in_alone(tmp_path, data_folder, checkpoints):
     changes = {"target_steps": 1, "num_steps": 32, "default_num_inference_steps": 32}
-    changes["teacher"] = checkpoints["teacher"]
+    changes["teacher"] = str(checkpoints / "teacher")
     assert run(Progressive, ProgressiveOptions, options(tmp_path, data_folder, checkpoints, "folded", **changes))
     assert MobileDiffusionPipeline.from_pretrained(tmp_path / "folded" / "export").nfe() == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("probability", "expected"), [(0.0, {4.0}), (1.0, {3.0})])
 def test_cfg_aware_steps_guide_teacher_and_student_alike(
     tmp_path, data_folder, checkpoints, monkeypatch, probability, expected

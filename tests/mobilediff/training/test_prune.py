@@ -7,7 +7,6 @@ from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.engine.options import build_options
 from mobilediff.training.prune import Prune, PruneOptions
 from tests.mobilediff.training.runs import run, tiny_options
-from tests.tiny import tiny_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -23,8 +22,9 @@ def test_bad_options_are_named(changes, named):
         build_options(PruneOptions, {"output": "a", "student": "b", **changes})
 
 
-def test_channels_go_and_weights_stay_zero(tmp_path, data_folder):
-    start, sizes = str(tiny_checkpoint(tmp_path / "one", "student-1step")), {}
+@pytest.mark.slow
+def test_channels_go_and_weights_stay_zero(tmp_path, data_folder, checkpoints):
+    start, sizes = str(checkpoints / "student-1step"), {}
     for method in ("structured", "unstructured"):
         values = tiny_options(
             tmp_path / method,

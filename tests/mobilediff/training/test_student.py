@@ -8,16 +8,17 @@ import torch
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.student import Student, StudentOptions, inherit_weights, match_stages
 from tests.mobilediff.training.runs import read_records, run, tiny_options
-from tests.tiny import tiny_checkpoint, tiny_unet
+from tests.tiny import tiny_unet
 
 
-def test_the_student_learns_from_the_teachers_output_and_features(tmp_path, data_folder):
+@pytest.mark.slow
+def test_the_student_learns_from_the_teachers_output_and_features(tmp_path, data_folder, checkpoints):
     network = tmp_path / "student.json"
     network.write_text(json.dumps({**tiny_unet("student").config, "_class_name": "MobileUNet"}))
     values = tiny_options(
         tmp_path / "student",
         data_folder,
-        teacher=str(tiny_checkpoint(tmp_path / "teacher", "teacher")),
+        teacher=str(checkpoints / "teacher"),
         network=str(network),
         latent_cache=str(tmp_path / "latents"),
     )

@@ -28,6 +28,7 @@ def values(tmp_path, data_folder):
     )
 
 
+@pytest.mark.slow
 def test_the_export_is_a_pipeline(tmp_path, values):
     assert run(Teacher, TeacherOptions, values, RunLimits(dry_run=True))
     assert run(Teacher, TeacherOptions, values)
@@ -37,6 +38,7 @@ def test_the_export_is_a_pipeline(tmp_path, values):
     assert (tmp_path / "teacher" / "samples" / "00000003.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_straight_path_has_schedulers_of_its_own_and_is_not_distilled(tmp_path, values):
     straight = values | {"output": str(tmp_path / "straight"), "flow_matching": True}
     assert run(Teacher, TeacherOptions, straight)

@@ -18,13 +18,13 @@ WIDTHS = {"encoder_block_out_channels": [8, 8], "decoder_block_out_channels": [8
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, data_folder):
+def start(tmp_path_factory, data_folder, checkpoints):
     """Options of a run whose inputs are shared by the tests."""
     folder = tmp_path_factory.mktemp("inputs")
     return tiny_options(
         "",
         data_folder,
-        students=[str(tiny_checkpoint(folder / name, name)) for name in ("student-1step", "student-8step")],
+        students=[str(checkpoints / name) for name in ("student-1step", "student-8step")],
         num_latents=510,
         num_real=1,
         perceptual=tiny_encoder(folder / "image_encoder"),

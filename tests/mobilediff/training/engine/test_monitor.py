@@ -7,6 +7,7 @@ from mobilediff.training.engine.monitor import Monitor
 from tests.tiny import tiny_pipeline
 
 
+@pytest.mark.slow
 def test_the_monitor_measures_the_same_samples_every_time():
     pipeline = tiny_pipeline("student-1step")
     monitor = Monitor(260, torch.device("cpu"))

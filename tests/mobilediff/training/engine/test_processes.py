@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 import yaml
 
 from mobilediff.pipeline import MobileDiffusionPipeline
 from tests.mobilediff.training.runs import TINY_VAE, read_records, tiny_encoder, tiny_options
-from tests.tiny import tiny_checkpoint
 
 
 def train_on_two_processes(stage: str, options: dict, folder) -> list[dict]:
@@ -23,7 +23,8 @@ def train_on_two_processes(stage: str, options: dict, folder) -> list[dict]:
     return read_records(folder / stage)
 
 
-def test_two_processes_share_the_work(tmp_path, data_folder):
+@pytest.mark.slow
+def test_two_processes_share_the_work(tmp_path, data_folder, checkpoints):
     perceptual = tiny_encoder(tmp_path / "image_encoder")
     options = tiny_options(tmp_path / "vae", data_folder, sample_every=1, perceptual=perceptual, network=TINY_VAE)
     records = train_on_two_processes("vae", options, tmp_path)
@@ -34,7 +35,7 @@ def test_two_processes_share_the_work(tmp_path, data_folder):
     records = train_on_two_processes("decoder", options, tmp_path)
     assert records[-1]["images"] == 3 * 4 * 2 and "loss_discriminator" in records[-1]
 
-    start = str(tiny_checkpoint(tmp_path / "eight", "student-8step"))
+    start = str(checkpoints / "student-8step")
     options = tiny_options(
         tmp_path / "one_step",
         data_folder,

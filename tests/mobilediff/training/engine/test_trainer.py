@@ -1,6 +1,8 @@
 """The loop: resuming, refusing, logging, averaging, limits."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -138,3 +140,29 @@ def test_averages_of_several_lengths_are_exported_and_resumed(tmp_path):
 def test_a_time_limit_stops_and_saves(tmp_path):
     assert not Regression(tmp_path, limits=RunLimits(max_minutes=0.0)).fit()
     assert load_state(tmp_path)[1]["step"] == 0
+
+
+def test_a_sigterm_stops_and_saves_and_the_handler_before_is_back(tmp_path):
+    class Terminated(Regression):
+        def step(self, batch, draws):
+            values = super().step(batch, draws)
+            if draws.index == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return values
+
+    class Failing(Regression):
+        def step(self, batch, draws):
+            raise RuntimeError("halfway")
+
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append("before"))
+    try:
+        handler = signal.getsignal(signal.SIGTERM)
+        assert not Terminated(tmp_path / "terminated").fit()
+        assert load_state(tmp_path / "terminated")[1]["step"] == 3
+        assert signal.getsignal(signal.SIGTERM) is handler and not received
+        with pytest.raises(RuntimeError, match="halfway"):
+            Failing(tmp_path / "failing").fit()
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -7,14 +7,11 @@ from torch import nn
 from mobilediff.training.data.conditioning import ConditionedNetwork
 from mobilediff.training.data.latents import Batch
 from mobilediff.training.losses.adversarial import discriminator_loss, generator_loss, make_discriminator, noised
+from tests.generators import generator
 from tests.mobilediff.training.losses.overfit import overfit
 from tests.tiny import HIDDEN_SIZE, PROJECTION_DIM, tiny_unet
 
 NO_PENALTY = {"lambda_r1": 0.0, "r1_deviation": 0.05}
-
-
-def draws() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 class Sum(nn.Module):
@@ -47,10 +44,10 @@ def test_a_discriminator_that_sees_one_batch_tells_it_apart():
     discriminator, (real, fake), timesteps = Convolutions(), batches(), torch.full((8,), 100)
     first, last = overfit(
         discriminator.parameters(),
-        lambda: discriminator_loss(discriminator, real, fake, timesteps, draws(), **NO_PENALTY)[0],
+        lambda: discriminator_loss(discriminator, real, fake, timesteps, generator(), **NO_PENALTY)[0],
     )
     assert last < first / 4
-    figures = discriminator_loss(discriminator, real, fake, timesteps, draws(), **NO_PENALTY)[1]
+    figures = discriminator_loss(discriminator, real, fake, timesteps, generator(), **NO_PENALTY)[1]
     assert figures["real_fraction"] > 0.9 and figures["fake_fraction"] > 0.9
 
 
@@ -59,14 +56,14 @@ def test_samples_that_see_one_discriminator_fool_it():
     discriminator, (_, fake), timesteps = Convolutions(), batches(), torch.full((8,), 100)
     fake.latents.requires_grad_()
     first, last = overfit(
-        [fake.latents], lambda: generator_loss(discriminator, fake, timesteps, draws()), learning_rate=0.2
+        [fake.latents], lambda: generator_loss(discriminator, fake, timesteps, generator()), learning_rate=0.2
     )
     assert last < first / 4
 
 
 def test_a_step_along_the_generators_gradient_raises_the_logits():
     fake = Batch(torch.zeros(3, 2, 4, 4, requires_grad=True), torch.arange(3))
-    generator_loss(Sum(), fake, torch.tensor([100, 500, 900]), draws()).backward()
+    generator_loss(Sum(), fake, torch.tensor([100, 500, 900]), generator()).backward()
     assert (fake.latents.grad < 0).all()
 
 
@@ -76,13 +73,13 @@ def test_a_step_along_the_discriminators_gradient_parts_real_from_fake():
 
     def gap() -> float:
         logits = [
-            discriminator(noised(batch.latents, timesteps, draws()), timesteps, batch.caption_ids).mean()
+            discriminator(noised(batch.latents, timesteps, generator()), timesteps, batch.caption_ids).mean()
             for batch in (real, fake)
         ]
         return (logits[0] - logits[1]).item()
 
     before = gap()
-    discriminator_loss(discriminator, real, fake, timesteps, draws(), **NO_PENALTY)[0].backward()
+    discriminator_loss(discriminator, real, fake, timesteps, generator(), **NO_PENALTY)[0].backward()
     with torch.no_grad():
         for parameter in discriminator.parameters():
             parameter -= 0.1 * parameter.grad
@@ -108,7 +105,7 @@ def test_the_students_network_is_trained_by_one_loss_and_left_alone_by_the_other
     discriminator = ConditionedNetwork(network, conditioning)
     times, caption_ids = torch.tensor([-1, 249, 749]), torch.arange(3)
     real, fake = (Batch(torch.randn(3, 4, 16, 16), caption_ids) for _ in range(2))
-    loss, figures = discriminator_loss(discriminator, real, fake, times, draws(), lambda_r1=0.5, r1_deviation=0.05)
+    loss, figures = discriminator_loss(discriminator, real, fake, times, generator(), lambda_r1=0.5, r1_deviation=0.05)
     assert loss.item() == pytest.approx(figures["loss_discriminator"].item() + 0.5 * figures["loss_r1"].item())
     assert 0 <= figures["real_fraction"] <= 1 and 0 <= figures["fake_fraction"] <= 1
     loss.backward()
@@ -119,12 +116,12 @@ def test_the_students_network_is_trained_by_one_loss_and_left_alone_by_the_other
         network.conv_out.weight.zero_()
         network.conv_out.bias.fill_(10.0)
     fake.latents.requires_grad_()
-    fooled = generator_loss(discriminator, fake, times, draws())
+    fooled = generator_loss(discriminator, fake, times, generator())
     assert fooled.item() == pytest.approx(0, abs=1e-3)
     assert all(parameter.requires_grad for parameter in network.parameters())
     fooled.backward()
     assert all(parameter.grad is None for parameter in network.parameters())
-    figures = discriminator_loss(discriminator, real, fake, times, draws(), **NO_PENALTY)[1]
+    figures = discriminator_loss(discriminator, real, fake, times, generator(), **NO_PENALTY)[1]
     assert figures["real_fraction"] == 1 and figures["fake_fraction"] == 0
 
 
@@ -133,7 +130,7 @@ def test_the_penalty_estimates_the_squared_gradient_whatever_the_deviation():
     real, fake = (Batch(torch.randn(4000, 2, 4, 4), caption_ids) for _ in range(2))
     for deviation in (0.05, 0.5):
         figures = discriminator_loss(
-            Sum(), real, fake, torch.full_like(caption_ids, 500), draws(), lambda_r1=1.0, r1_deviation=deviation
+            Sum(), real, fake, torch.full_like(caption_ids, 500), generator(), lambda_r1=1.0, r1_deviation=deviation
         )[1]
         # the mean of 16 logits has the gradient 1 / 16 in each of 32 values
         assert figures["loss_r1"].item() == pytest.approx(32 / 16**2, rel=0.1)
@@ -142,6 +139,6 @@ def test_the_penalty_estimates_the_squared_gradient_whatever_the_deviation():
 def test_without_a_weight_there_is_no_penalty():
     caption_ids = torch.arange(3)
     real, fake = (Batch(torch.full((3, 2, 4, 4), value), caption_ids) for value in (9.0, -9.0))
-    loss, figures = discriminator_loss(Sum(), real, fake, torch.full_like(caption_ids, 500), draws(), **NO_PENALTY)
+    loss, figures = discriminator_loss(Sum(), real, fake, torch.full_like(caption_ids, 500), generator(), **NO_PENALTY)
     assert "loss_r1" not in figures and loss is figures["loss_discriminator"]
     assert figures["real_fraction"] == 1 and figures["fake_fraction"] == 1

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.losses.decoder import (
     DecoderLoss,
     PatchDiscriminator,
@@ -14,15 +13,11 @@ from mobilediff.training.losses.decoder import (
     patch_discriminator_loss,
     scaled_like,
 )
-from mobilediff.training.losses.perceptual import PerceptualLoss
 from tests.mobilediff.training.losses.overfit import overfit
 
 
-def perceptual_loss() -> PerceptualLoss:
-    return PerceptualLoss(ImageEncoder(block_out_channels=[8, 8], projection_dim=6))
-
-
-def test_a_decoder_that_sees_one_batch_learns_its_pixels_and_features():
+@pytest.mark.slow
+def test_a_decoder_that_sees_one_batch_learns_its_pixels_and_features(perceptual_loss):
     torch.manual_seed(0)
     decoder = nn.Sequential(
         nn.Conv2d(4, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 12, 3, padding=1), nn.PixelShuffle(2)
@@ -30,7 +25,7 @@ def test_a_decoder_that_sees_one_batch_learns_its_pixels_and_features():
     latents = torch.randn(1, 4, 16, 16)
     with torch.no_grad():
         targets = torch.tanh(F.interpolate(latents[:, :3], scale_factor=2))
-    loss, logged = DecoderLoss(perceptual_loss(), F.l1_loss, lambda_perceptual=0.5), []
+    loss, logged = DecoderLoss(perceptual_loss, F.l1_loss, lambda_perceptual=0.5), []
 
     def surrogate() -> torch.Tensor:
         value, terms = loss(decoder(latents), targets, adversarial_on=False)
@@ -42,23 +37,24 @@ def test_a_decoder_that_sees_one_batch_learns_its_pixels_and_features():
     assert all(logged[-1][name] < logged[0][name] / 4 for name in logged[0]), logged[:: len(logged) - 1]
 
 
-def test_the_surrogates_gradient_is_that_of_the_weighted_terms():
+def test_the_surrogates_gradient_is_that_of_the_weighted_terms(perceptual_loss):
     torch.manual_seed(0)
-    perceptual = perceptual_loss()
     decoded, targets = torch.randn(2, 3, 16, 16, requires_grad=True), torch.randn(2, 3, 16, 16)
-    surrogate, _ = DecoderLoss(perceptual, F.mse_loss, lambda_perceptual=0.3)(decoded, targets, adversarial_on=True)
+    surrogate, _ = DecoderLoss(perceptual_loss, F.mse_loss, lambda_perceptual=0.3)(
+        decoded, targets, adversarial_on=True
+    )
     surrogate.backward()
     gradient, decoded.grad = decoded.grad, None
-    (F.mse_loss(decoded, targets) + 0.3 * perceptual(decoded, targets)).backward()
+    (F.mse_loss(decoded, targets) + 0.3 * perceptual_loss(decoded, targets)).backward()
     torch.testing.assert_close(gradient, decoded.grad)
 
 
-def test_the_adversarial_gradient_has_its_fraction_of_the_norm_and_raises_the_logits():
+def test_the_adversarial_gradient_has_its_fraction_of_the_norm_and_raises_the_logits(perceptual_loss):
     torch.manual_seed(0)
-    discriminator, perceptual = PatchDiscriminator((8, 16)), perceptual_loss()
+    discriminator = PatchDiscriminator((8, 16))
     decoded, targets = torch.randn(2, 3, 16, 16, requires_grad=True), torch.randn(2, 3, 16, 16)
     loss = DecoderLoss(
-        perceptual, F.mse_loss, lambda_perceptual=0.3, discriminator=discriminator, lambda_adversarial=0.5
+        perceptual_loss, F.mse_loss, lambda_perceptual=0.3, discriminator=discriminator, lambda_adversarial=0.5
     )
     gradients = []
     for adversarial_on in (False, True):

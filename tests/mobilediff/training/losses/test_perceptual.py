@@ -3,18 +3,12 @@
 import torch
 
 from mobilediff.images import to_float
-from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.training.losses.perceptual import LatentPerceptualLoss, PerceptualLoss
+from mobilediff.training.losses.perceptual import LatentPerceptualLoss
 from tests.mobilediff.training.losses.overfit import overfit
 
 
-def perceptual_loss() -> PerceptualLoss:
-    torch.manual_seed(0)
-    return PerceptualLoss(ImageEncoder(block_out_channels=[8, 8], projection_dim=6))
-
-
-def test_images_that_see_one_target_come_to_look_like_it():
-    loss, targets = perceptual_loss(), torch.rand(2, 3, 32, 32) * 2 - 1
+def test_images_that_see_one_target_come_to_look_like_it(perceptual_loss):
+    loss, targets = perceptual_loss, torch.rand(2, 3, 32, 32) * 2 - 1
     assert loss(targets, targets).item() == 0
     images = torch.zeros_like(targets).requires_grad_()
     first, last = overfit([images], lambda: loss(images, targets))
@@ -22,8 +16,8 @@ def test_images_that_see_one_target_come_to_look_like_it():
     assert all(parameter.grad is None for parameter in loss.parameters())
 
 
-def test_latents_are_compared_with_the_target_of_their_number():
-    loss, targets = perceptual_loss(), torch.rand(3, 3, 16, 16) - 0.5
+def test_latents_are_compared_with_the_target_of_their_number(perceptual_loss):
+    loss, targets = perceptual_loss, torch.rand(3, 3, 16, 16) - 0.5
 
     def decode(latents):
         return latents.repeat_interleave(2, -1).repeat_interleave(2, -2)
