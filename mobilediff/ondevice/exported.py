@@ -35,6 +35,7 @@ class ExportedPipeline:
     """
 
     device = torch.device("cpu")
+    components: dict[str, object] = {}  # none is a network of PyTorch
 
     def __init__(self, folder: Path, plan: Plan, threads: int):
         session = load_format(plan.format).Session
@@ -70,7 +71,8 @@ class ExportedPipeline:
     def latent_shape(self) -> tuple[int, int, int]:
         """Return the shape of one latent, [C, H, W]."""
         entry = self.plan.graph("image" if self.plan.fused else "network")
-        return tuple(entry.inputs[0].shape[1:])
+        _, channels, height, width = entry.inputs[0].shape
+        return channels, height, width
 
     def draw(self, noise: np.ndarray, hidden_states: np.ndarray, pooled: np.ndarray) -> np.ndarray:
         """Draw pictures in [-1, 1], float32 [N, 3, H', W'], in batches of the folder's size, the last one filled up.
@@ -116,7 +118,7 @@ class ExportedPipeline:
         pictures = self.draw(self.draw_noise(len(prompts), generator), hidden_states, pooled)
         pictures = (pictures / 2 + 0.5).clip(0, 1)
         images = torch.from_numpy(pictures) if output_type == "pt" else pictures.transpose(0, 2, 3, 1)
-        return ImagePipelineOutput(images=images)
+        return ImagePipelineOutput(images=images)  # pyright: ignore[reportArgumentType] - a tensor for "pt"
 
 
 def load_exported(folder: str | Path, threads: int) -> ExportedPipeline:

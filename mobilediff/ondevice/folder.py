@@ -10,14 +10,25 @@ from mobilediff.ondevice.difference import measure_parity
 from mobilediff.ondevice.exported import TOKENIZER, ExportedPipeline, is_exported
 from mobilediff.ondevice.formats import check_precision, load_format
 from mobilediff.ondevice.graphs import Graph, build_graphs, check_exportable, is_fused, schedule
-from mobilediff.ondevice.manifest import MANIFEST, GraphEntry, Manifest, Nouns, Plan, Tensor, describe_file
+from mobilediff.ondevice.manifest import (
+    MANIFEST,
+    Format,
+    GraphEntry,
+    Manifest,
+    Nouns,
+    Plan,
+    Precision,
+    TableDtype,
+    Tensor,
+    describe_file,
+)
 from mobilediff.ondevice.nouns import NOUN_TABLE, write_noun_table
 from mobilediff.ondevice.readme import readme
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 PARITY_IMAGES = 8
 # Rounding the table to 8 bits moves a picture less than fp16 may.
-TABLE_DTYPE = {"fp32": "float32", "fp16": "int8", "int8": "int8"}
+TABLE_DTYPE: dict[Precision, TableDtype] = {"fp32": "float32", "fp16": "int8", "int8": "int8"}
 
 
 def check_output(folder: str | Path) -> None:
@@ -36,8 +47,8 @@ def write_exported(
     name: str,
     sha256: str,
     folder: str | Path,
-    format: str,
-    precision: str,
+    format: Format,
+    precision: Precision,
     batch_size: int = 1,
     num_inference_steps: int | None = None,
     threads: int = 2,
@@ -120,7 +131,9 @@ def _entry(graph: Graph, path: str, operators: dict[str, int]) -> GraphEntry:
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     named = [*graph.inputs.items(), *zip(graph.outputs, outputs, strict=True)]
     tensors = [
-        Tensor(name=name, dtype=str(value.dtype).removeprefix("torch."), shape=list(value.shape))
+        Tensor.model_validate(
+            {"name": name, "dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape)}
+        )
         for name, value in named
     ]
     count = len(graph.inputs)

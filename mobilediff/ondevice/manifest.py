@@ -12,6 +12,7 @@ MANIFEST = "manifest.json"
 VERSION = 1  # of the folder's layout; raised when what is written before no longer reads
 Format = Literal["onnx", "litert"]
 Precision = Literal["fp32", "fp16", "int8"]
+TableDtype = Literal["float32", "int8"]
 GraphName = Literal["text_encoder", "image", "network", "decoder"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -62,7 +63,7 @@ class Nouns(Model):
 
     path: str
     template: str
-    dtype: Literal["float32", "int8"]
+    dtype: TableDtype
     names: list[str]
 
 

@@ -2,7 +2,8 @@
 
 A format's module has
 
-    SUFFIX, PRECISIONS, LIBRARIES                              of its files, and of its protocol
+    SUFFIX, PRECISIONS                                         of its files
+    LIBRARIES, RUNTIME                                         distributions of its protocol, and the one that runs it
     convert(graph, file, precision, calibration) -> [LayerError]     write a graph
     Session(file, threads).run(inputs) -> outputs              run it
     operators(file) -> {operator: nodes}                       count its nodes

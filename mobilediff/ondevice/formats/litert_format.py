@@ -17,7 +17,8 @@ from mobilediff.ondevice.manifest import LayerError
 
 SUFFIX = ".tflite"
 PRECISIONS = ("fp32", "fp16")
-LIBRARIES = ("torch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer")
+RUNTIME = "ai-edge-litert"
+LIBRARIES = ("torch", "litert-torch", RUNTIME, "ai-edge-quantizer")
 
 
 def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str, np.ndarray]]) -> list[LayerError]:

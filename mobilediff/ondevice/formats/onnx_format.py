@@ -17,7 +17,8 @@ from mobilediff.ondevice.manifest import LayerError
 
 SUFFIX = ".onnx"
 PRECISIONS = ("fp32", "fp16", "int8")
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
+RUNTIME = "onnxruntime"
+LIBRARIES = ("torch", "onnx", "onnxscript", RUNTIME)
 OPSET = 20
 # A smaller constant would not make up for the node that widens it.
 LEAST_HALVED = 128
