@@ -57,15 +57,23 @@ class ExportedPipeline:
             ValueError: it has more tokens than the text encoder reads.
         """
         if prompt not in self._embeddings:
-            ids, most = self.tokenizer(prompt).input_ids, self.plan.max_tokens
-            if len(ids) > most:
-                raise ValueError(
-                    f"the prompt {prompt!r} has {len(ids)} tokens; accepted are {most}, start and end included"
-                )
-            padded = self.tokenizer(prompt, padding="max_length", max_length=most, return_tensors="np").input_ids
-            hidden_states, pooled = self.run("text_encoder", {"input_ids": padded.astype(np.int32)})
-            self._embeddings[prompt] = hidden_states[0], pooled[0]
+            self._embeddings[prompt] = self.encode_anew(prompt)
         return self._embeddings[prompt]
+
+    def encode_anew(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+        """Encode a prompt whether its embeddings are kept or not; as `encode`."""
+        ids, most = self.tokenizer(prompt).input_ids, self.plan.max_tokens
+        if len(ids) > most:
+            raise ValueError(
+                f"the prompt {prompt!r} has {len(ids)} tokens; accepted are {most}, start and end included"
+            )
+        padded = self.tokenizer(prompt, padding="max_length", max_length=most, return_tensors="np").input_ids
+        hidden_states, pooled = self.run("text_encoder", {"input_ids": padded.astype(np.int32)})
+        return hidden_states[0], pooled[0]
+
+    def example_inputs(self, name: str) -> dict[str, np.ndarray]:
+        """Make inputs of zeros for a graph, of its shapes."""
+        return {one.name: np.zeros(one.shape, one.dtype) for one in self.plan.graph(name).inputs}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

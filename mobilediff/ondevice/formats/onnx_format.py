@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from mobilediff.ondevice.formats.onnx_int8 import quantize
+from mobilediff.ondevice.formats.onnx_int8 import quantize, quantize_weights
 from mobilediff.ondevice.graphs import Graph
 from mobilediff.ondevice.manifest import LayerError
 
@@ -31,7 +31,7 @@ def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str
     already, so nothing is lost, no norm can overflow, and CPU and WebAssembly, which have no 16-bit kernels, are not
     slowed down.
 
-    In int8 what is not quantised is stored like that as well.
+    In int8 what is not quantised is stored like that as well; of the text encoder the weights alone are quantised.
 
     Returns:
         In int8 the error of each layer, see `quantize`.
@@ -48,22 +48,39 @@ def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str
     model = exported.model_proto  # pyright: ignore[reportOptionalMemberAccess] - None only for a failed export
     _drop_origins(model)
     layer_errors = []
-    if precision == "int8":
+    if precision == "int8" and graph.name == "text_encoder":
+        model = quantize_weights(model)
+    elif precision == "int8":
         model, layer_errors = quantize(graph.name, model, calibration)
     if precision != "fp32":
         _halve_weights(model)
+    _shorten_names(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
     return layer_errors
 
 
 def _drop_origins(model: onnx.ModelProto) -> None:
-    """Drop what the exporter notes of each node's Python source, a tenth of the file, and the intermediate shapes."""
+    """Drop what the exporter notes of each node's Python source, a tenth of the file."""
     for annotated in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         del annotated.metadata_props[:]
         annotated.doc_string = ""
     for initializer in model.graph.initializer:
         del initializer.metadata_props[:]
+
+
+def _shorten_names(model: onnx.ModelProto) -> None:
+    """Number the tensors between inputs and outputs, and drop their shapes and the nodes' names."""
+    names = {value.name: value.name for value in (*model.graph.input, *model.graph.output)} | {"": ""}
+
+    def short(name: str) -> str:
+        return names.setdefault(name, format(len(names), "x"))
+
+    for initializer in model.graph.initializer:
+        initializer.name = short(initializer.name)
+    for node in model.graph.node:
+        node.name = ""
+        node.input[:], node.output[:] = map(short, node.input), map(short, node.output)
     del model.graph.value_info[:]
 
 

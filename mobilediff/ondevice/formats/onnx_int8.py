@@ -1,4 +1,4 @@
-"""Static 8-bit quantisation of ONNX by onnxruntime, with the layers kept higher that measurement finds sensitive."""
+"""8-bit ONNX by onnxruntime: weights and activations with sensitive layers kept higher, or weights alone."""
 
 # pyright: reportMissingImports=false
 
@@ -9,11 +9,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mobilediff.ondevice.manifest import LayerError
 
-QUANTIZED = ("Conv", "Gemm", "MatMul", "Gather")
+QUANTIZED = ("Conv", "Gemm", "MatMul")
+# Weights of a MatMul that share a scale.
+BLOCK_SIZE = 128
 # Inputs that a layer's error is measured over, of those that calibrate.
 MEASURED = 8
 # Layers stay in 16 bits, those of the largest error a weight first, until these had this fraction of all errors.
@@ -49,10 +59,12 @@ def quantize(
     Returns:
         The quantised model, and each layer's error: that of the graph's first output with this layer alone in int8.
     """
-    layers = {node.name: node.op_type for node in model.graph.node if _is_layer(node, model)}
     with tempfile.TemporaryDirectory() as scratch:
         source, ranges, file = Path(scratch, "source.onnx"), Path(scratch, "ranges.json"), Path(scratch, "int8.onnx")
         onnx.save(model, source)
+        quant_pre_process(source, source, skip_symbolic_shape=True)  # shapes are fixed, so ONNX infers them
+        model = onnx.load(source)
+        layers = {node.name: node.op_type for node in model.graph.node if _is_layer(node, model)}
 
         def with_layers(names: list[str]) -> Path:
             quantize_static(
@@ -83,6 +95,21 @@ def quantize(
         LayerError(graph=name, layer=layer, operator=layers[layer], error=errors[layer], kept=layer in kept)
         for layer in layers
     ]
+
+
+def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Quantise the weights of a graph's MatMul and Gather layers to 8 bits, and leave its activations in float32.
+
+    Of a text encoder, which runs once a prompt, so that its size matters and its time does not.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        source, file = Path(scratch, "source.onnx"), Path(scratch, "gather.onnx")
+        onnx.save(model, source)
+        quant_pre_process(source, source, skip_symbolic_shape=True)
+        quantize_dynamic(source, file, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
+        quantizer = MatMulNBitsQuantizer(onnx.load(file), bits=8, block_size=BLOCK_SIZE, is_symmetric=True)
+    quantizer.process()
+    return quantizer.model.model
 
 
 def _is_layer(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
