@@ -47,8 +47,8 @@ def load_model(
     """
     if is_exported(folder):
         check_no_sampling_options(folder, {"--steps": num_inference_steps, "--guidance-scale": guidance_scale})
-        pipeline, settings = load_exported_sampler(folder)
-        return pipeline, settings.template, {}
+        pipeline, _ = load_exported_sampler(folder)
+        return pipeline, pipeline.plan.nouns.template, {}
     pipeline = load_sampler(folder, default_device())
     call = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     return pipeline, pipeline.config.class_template, call
