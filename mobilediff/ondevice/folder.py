@@ -60,7 +60,7 @@ def write_exported(
         name: of the checkpoint.
         sha256: of its files.
         folder: an export there is replaced.
-        format: "onnx" or "litert".
+        format: "onnx", "litert" or "executorch".
         precision: of that format.
         batch_size: that the graphs are fixed to.
         num_inference_steps: defaults to the checkpoint's own.

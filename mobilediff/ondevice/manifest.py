@@ -10,7 +10,7 @@ from mobilediff.files import read_json
 
 MANIFEST = "manifest.json"
 VERSION = 1  # of the folder's layout; raised when what is written before no longer reads
-Format = Literal["onnx", "litert"]
+Format = Literal["onnx", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8"]
 TableDtype = Literal["float32", "int8"]
 GraphName = Literal["text_encoder", "image", "network", "decoder"]
