@@ -18,11 +18,13 @@ from PIL import Image, ImageDraw, ImageFont
 from eval.cli.output import check_picture_output
 from eval.protocol import default_device
 from eval.samples.draw import draw
+from eval.samples.exported import check_no_sampling_options, load_exported_sampler
 from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.command import command_parser, run_command
 from mobilediff.files import atomic_path
+from mobilediff.ondevice.exported import ExportedPipeline, is_exported
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 MARGIN = 4  # pixels
@@ -30,17 +32,28 @@ FONT_FILE, FONT_SIZE = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuS
 
 
 def draw_grid(
-    pipeline: MobileDiffusionPipeline,
-    name: str,
-    prompts: list[str],
-    seeds: list[int],
-    num_inference_steps: int | None = None,
-    guidance_scale: float | None = None,
+    pipeline: MobileDiffusionPipeline | ExportedPipeline, name: str, prompts: list[str], seeds: list[int], **call
 ) -> list[list[Image.Image]]:
     """Draw a row of images for each prompt; a seed is the same noise in every row."""
-    call = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     rows = [draw(pipeline, name, seeds, prompt=[prompt] * len(seeds), **call) for prompt in prompts]
     return [[Image.fromarray(image) for image in row.permute(0, 2, 3, 1).contiguous().numpy()] for row in rows]
+
+
+def load_model(
+    folder: str, num_inference_steps: int | None, guidance_scale: float | None
+) -> tuple[MobileDiffusionPipeline | ExportedPipeline, str, dict]:
+    """Load a checkpoint or an export of one, with its template and the arguments of its call.
+
+    Raises:
+        ValueError: steps or guidance of an export, or as in the functions that load.
+    """
+    if is_exported(folder):
+        check_no_sampling_options(folder, {"--steps": num_inference_steps, "--guidance-scale": guidance_scale})
+        pipeline, _ = load_exported_sampler(folder)
+        return pipeline, pipeline.plan.nouns.template, {}
+    pipeline = load_sampler(folder, default_device())
+    call = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    return pipeline, pipeline.config.class_template, call
 
 
 def check_scale(scale: int) -> None:
@@ -101,7 +114,9 @@ def side_by_side(blocks: list[Image.Image]) -> Image.Image:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     parser = command_parser("python -m eval.grid", __doc__)
-    parser.add_argument("--model", nargs="+", required=True, help="checkpoint folders, one row each for every prompt")
+    parser.add_argument(
+        "--model", nargs="+", required=True, help="checkpoints or exports, a row each for every prompt"
+    )
     parser.add_argument("--output", required=True, help="a PNG file")
     parser.add_argument("--prompts", nargs="+", help="one row each (default: the ten classes)")
     parser.add_argument("--nouns", type=int, default=0, help="further rows, the commonest nouns of each class in turn")
@@ -119,11 +134,11 @@ def main(argv: list[str] | None = None) -> None:
     count = len(names) + len(args.prompts or [])
     if not 1 <= args.blocks <= count:
         raise ValueError(f"--blocks is {args.blocks}; accepted are 1 to the number of prompts, {count}")
+    loaded = [load_model(folder, args.steps, args.guidance_scale) for folder in args.model]
     grids = []
-    pipelines = [load_sampler(folder, default_device()) for folder in args.model]
-    for model, pipeline in zip(args.model, pipelines, strict=True):
-        prompts = [*(args.prompts or []), *(caption(name, pipeline.config.class_template) for name in names)]
-        grids.append(draw_grid(pipeline, model, prompts, args.seeds, args.steps, args.guidance_scale))
+    for model, (pipeline, template, call) in zip(args.model, loaded, strict=True):
+        prompts = [*(args.prompts or []), *(caption(name, template) for name in names)]
+        grids.append(draw_grid(pipeline, model, prompts, args.seeds, **call))
     rows = [row for rows_of_prompt in zip(*grids, strict=True) for row in rows_of_prompt]
     shown = [*(args.prompts or []), *names]
     if len(args.model) > 1:

@@ -15,14 +15,15 @@ from pathlib import Path
 
 from eval.benchmark.latency import MAX_BATCH_SIZE, check_options, measure_latency, speed_ups
 from eval.benchmark.peers import PEERS, load_peers
-from eval.benchmark.size import measure_size
+from eval.benchmark.size import exported_size, measure_size
 from eval.cli.output import add_json_argument
 from eval.cli.show import checked_result, keep_result
 from eval.cli.table import aligned
 from eval.protocol import default_device, folder_sha256
 from eval.samples.pipelines import load_sampler
-from eval.schema import LatencyResult
+from eval.schema import LatencyResult, MeasuredSize
 from mobilediff.command import command_parser, run_command
+from mobilediff.ondevice.exported import is_exported, load_exported
 
 FP32_BYTES = 4
 
@@ -35,12 +36,15 @@ def table(result: LatencyResult) -> str:
         for name, parts in batch.models.items():
             times = {part: f"{timing.median_ms:.2f} / {timing.p90_ms:.2f}" for part, timing in parts if timing}
             network, image = parts.network_call, parts.image
-            row = [name, str(batch.protocol.batch_size), times.get("text_encoder", ""), times["network_call"]]
-            row += [f"{network.fraction_of_peak:.1%}", times.get("vae_decoder", ""), times.get("image", "")]
+            row = [name, str(batch.protocol.batch_size)]
+            row += [times.get("text_encoder", ""), times.get("network_call", "")]
+            row += [f"{network.fraction_of_peak:.1%}" if network and network.fraction_of_peak else ""]
+            row += [times.get("vae_decoder", ""), times.get("image", "")]
             row += [f"{image.images_per_second:.2f}" if image else ""]
-            memory = (image or network).peak_memory_bytes
-            row += [f"{memory / 1e6:.1f}" if memory is not None else ""]
-            row += [f"{result.models[name].weights_memory_bytes / 1e6:.1f}"]
+            memory = [part.peak_memory_bytes for part in (image, network) if part]
+            row += [f"{memory[0] / 1e6:.1f}" if memory[0] is not None else ""]
+            size = result.models[name]
+            row += [f"{size.weights_memory_bytes / 1e6:.1f}" if isinstance(size, MeasuredSize) else ""]
             if result.baseline:
                 row += [f"{batch.times_faster[name]:.2f}" if image else ""]
             rows.append(row)
@@ -92,7 +96,7 @@ def named_models(models: list[str], peers: list[str], baseline: str | None) -> t
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = command_parser("python -m eval.latency", __doc__)
-    parser.add_argument("--model", nargs="+", default=[], help="checkpoint folders")
+    parser.add_argument("--model", nargs="+", default=[], help="folders of checkpoints or of their exports")
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), help="peers by name (default of --peers: all)")
     parser.add_argument("--baseline", help="compare speeds with this model: a folder, or the name of a measured one")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], help=f"images a call, to {MAX_BATCH_SIZE}")
@@ -113,20 +117,36 @@ def measure_all(args: argparse.Namespace) -> dict:
     """Measure sizes and timings of the models of the command line.
 
     Returns:
-        `models`: by name, `weights` ("checkpoint" or "random"), the counts of `measure_size` or `Peer.size`, and
-        `weights_memory_bytes` in fp32; `batches`: for each batch size the result of `measure_latency` and, with a
-        baseline, `times_faster`; `baseline`.
+        `models`: by name, `weights` ("checkpoint", "exported" or "random"), the counts of `measure_size`,
+        `exported_size` or `Peer.size`, and but for exports `weights_memory_bytes` in fp32; `batches`: for each batch
+        size the result of `measure_latency` and, with a baseline, `times_faster`; `baseline`.
+
+    Raises:
+        ValueError: an export and a device other than the CPU, or as in the functions that load.
     """
     device = default_device()
-    pipelines = {name: load_sampler(folder, device) for name, folder in args.folders.items()}
+    exported = {name: folder for name, folder in args.folders.items() if is_exported(folder)}
+    if exported and device.type != "cpu":
+        raise ValueError(
+            f"the device is {device.type}, but {', '.join(exported)} run on the CPU: ACCELERATE_USE_CPU=1"
+        )
+    pipelines = {
+        name: load_exported(folder, args.threads) if name in exported else load_sampler(folder, device)
+        for name, folder in args.folders.items()
+    }
     peers, sizes = load_peers(args.peers, device), {}
     for name, pipeline in pipelines.items():
         folder = args.folders[name]
-        sizes[name] = {"weights": "checkpoint", "model_sha256": folder_sha256(folder)} | measure_size(pipeline, folder)
+        sha256 = {"model_sha256": folder_sha256(folder)}
+        if name in exported:
+            sizes[name] = {"weights": "exported"} | sha256 | exported_size(folder)
+        else:
+            sizes[name] = {"weights": "checkpoint"} | sha256 | measure_size(pipeline, folder)
     for name, peer in peers.items():
         sizes[name] = {"weights": "random"} | peer.size()
     for size in sizes.values():
-        size["weights_memory_bytes"] = FP32_BYTES * size["params_total"]
+        if size["weights"] != "exported":
+            size["weights_memory_bytes"] = FP32_BYTES * size["params_total"]
     batches = []
     for batch_size in args.batch_sizes:
         batch = measure_latency(

@@ -276,10 +276,13 @@ class TimingProtocol(Machine):
 
 
 class Parts(Model):
-    """Hold the timings of one model's parts; a peer may have its network call alone."""
+    """Hold the timings of one model's parts.
+
+    A peer may have its network call alone, and an export in one graph has no network call apart.
+    """
 
     text_encoder: Timing | None = None
-    network_call: Timing
+    network_call: Timing | None = None
     vae_decoder: Timing | None = None
     image: Timing | None = None
 
@@ -287,6 +290,7 @@ class Parts(Model):
 class Latency(Parts):
     """Hold one model's timings at one batch size, and its speed-up over the baseline."""
 
+    network_call: Timing  # pyright: ignore[reportGeneralTypeIssues] - required again
     times_faster: PositiveFloat | None = None
     baseline: str | None = None
     protocol: TimingProtocol
@@ -482,6 +486,19 @@ class MeasuredSize(Size):
     weights_memory_bytes: PositiveInt
 
 
+class ExportedSize(Model):
+    """Count the bytes of an export in eval.latency, and name the checkpoint that was exported."""
+
+    weights: Literal["exported"]
+    model_sha256: Sha256
+    checkpoint: str
+    checkpoint_sha256: Sha256
+    format: str
+    precision: str
+    num_inference_steps: PositiveInt
+    download_bytes: PositiveInt
+
+
 class LatencyBatch(Model):
     """Hold the timings of all models at one batch size."""
 
@@ -495,7 +512,7 @@ class LatencyResult(Model):
 
     schema_number: Literal[5] = Field(alias="schema")
     command: Literal["eval.latency"]
-    models: dict[str, MeasuredSize]
+    models: dict[str, MeasuredSize | ExportedSize]
     batches: Annotated[list[LatencyBatch], Field(min_length=1)]
     baseline: str | None = None
 

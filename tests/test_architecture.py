@@ -10,11 +10,13 @@ ROOT = Path(__file__).parents[1]
 STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune".split()
 COMMANDS = "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report"
 COMMANDS = COMMANDS.split()
+ON_DEVICE = "export parity benchmark".split()
 # From top to bottom, an import goes to a later line or, but for commands and stages, stays within its own entry.
 LAYERS = [
     ["app"],
     ["mobilediff.demo"],
     [f"eval.{command}" for command in COMMANDS],
+    [f"mobilediff.ondevice.{command}" for command in ON_DEVICE],
     ["eval.reporting"],
     ["eval.cli"],
     ["eval.measures", "eval.benchmark"],
@@ -28,6 +30,7 @@ LAYERS = [
     ["eval.schema"],
     ["eval.protocol"],
     ["eval"],
+    ["mobilediff.ondevice"],
     ["mobilediff"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

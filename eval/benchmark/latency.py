@@ -21,6 +21,7 @@ from eval.benchmark.size import PROMPT, network_inputs
 from eval.protocol import measured_with
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
+from mobilediff.ondevice.exported import ExportedPipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.sampling.prompts import encode_text
 from mobilediff.threads import wait_policy
@@ -44,6 +45,8 @@ def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
     """Build a call of each part of a pipeline or peer, ready to be timed."""
     if isinstance(model, Peer):
         return model.timed_parts(batch_size)
+    if isinstance(model, ExportedPipeline):
+        return exported_parts(model, batch_size)
     inputs, prompts = network_inputs(model, batch_size), [PROMPT] * batch_size
     decoder = LatentDecoder(model.vae)
     generator = torch.Generator("cpu")
@@ -53,6 +56,18 @@ def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
         "vae_decoder": lambda: decoder(inputs["sample"]),
         "image": lambda: model(prompt=prompts, generator=generator.manual_seed(0)),
     }
+
+
+def exported_parts(model: ExportedPipeline, batch_size: int) -> dict[str, Callable[[], object]]:
+    """Build a call of each part of an export, ready to be timed; a fused one has no network or decoder apart."""
+    generator, prompts = torch.Generator("cpu"), [PROMPT] * batch_size
+    parts: dict[str, Callable[[], object]] = {"text_encoder": lambda: [model.encode_anew(one) for one in prompts]}
+    if not model.plan.fused:
+        calls = math.ceil(batch_size / model.plan.batch_size)
+        for part, graph in (("network_call", "network"), ("vae_decoder", "decoder")):
+            inputs = model.example_inputs(graph)
+            parts[part] = lambda graph=graph, inputs=inputs: [model.run(graph, inputs) for _ in range(calls)]
+    return parts | {"image": lambda: model(prompts, generator.manual_seed(0))}
 
 
 def interleave(
@@ -129,7 +144,7 @@ def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: li
 
 @torch.no_grad()
 def measure_latency(
-    pipelines: Mapping[str, MobileDiffusionPipeline | Peer],
+    pipelines: Mapping[str, MobileDiffusionPipeline | ExportedPipeline | Peer],
     threads: int = 2,
     rounds: int = 20,
     max_seconds: float = 60,
@@ -140,7 +155,7 @@ def measure_latency(
     """Time every part of every pipeline and peer at one batch size, taking turns.
 
     Args:
-        pipelines: by name, peers among them, all on one device.
+        pipelines: by name, exports and peers among them, all on one device.
         threads: of the CPU.
         rounds: runs of each part; at least 3.
         max_seconds: a part whose timed runs have taken longer than this in all sits out, with at least 3 runs.
@@ -170,7 +185,7 @@ def measure_latency(
         for (name, part), call in calls.items():
             record = summary(times[name, part])
             record["images_per_second"] = 1000 * batch_size / record["median_ms"]
-            if memory:
+            if memory and not isinstance(pipelines[name], ExportedPipeline):  # whose runtime has its own allocator
                 record["peak_memory_bytes"] = peak_memory(call, device)
             result[name][part] = record
         peaks = {f"matrix_peak_{dtype}_gflops": matrix_gflops(min(times[dtype])) for dtype in products}
@@ -179,6 +194,8 @@ def measure_latency(
         protocol |= {"interleaved_with": list(pipelines), "wait_policy": wait_policy(), "neighbours": neighbours}
         protocol |= peaks | measured_with(device)
     for name, model in pipelines.items():
+        if isinstance(model, ExportedPipeline):
+            continue
         macs = batch_size * count_params_and_macs(model.unet, network_inputs(model))[1]
         rate = 2 * macs / result[name]["network_call"]["median_ms"] / 1e6
         result[name]["network_call"]["fraction_of_peak"] = rate / peaks["matrix_peak_fp32_gflops"]

@@ -8,6 +8,7 @@ from eval.benchmark.peers import Peer
 from mobilediff.files import files_below
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
+from mobilediff.ondevice.manifest import read_manifest
 from mobilediff.sampling.prompts import encode_text
 
 PROMPT = "a photo of a fire truck"
@@ -65,4 +66,22 @@ def measure_size(pipeline, folder: str | Path) -> dict:
         "num_inference_steps": steps,
         "guidance_scale": pipeline.config.default_guidance_scale if nfe > steps else 1.0,
         "weights_bytes": sum(file.stat().st_size for file in files_below(folder) if file.suffix == ".safetensors"),
+    }
+
+
+def exported_size(folder: str | Path) -> dict:
+    """Count the bytes of an export; errors as in `read_manifest`.
+
+    Returns:
+        `checkpoint` and `checkpoint_sha256` that was exported, `format`, `precision`, `num_inference_steps`, and
+        `download_bytes`: of graphs, noun table and tokenizer.
+    """
+    manifest = read_manifest(folder)
+    return {
+        "checkpoint": manifest.model,
+        "checkpoint_sha256": manifest.model_sha256,
+        "format": manifest.format,
+        "precision": manifest.precision,
+        "num_inference_steps": manifest.num_inference_steps,
+        "download_bytes": manifest.bytes,
     }

@@ -6,6 +6,7 @@ from dataclasses import replace
 from diffusers import DiffusionPipeline
 
 from eval.protocol import default_device
+from eval.samples.exported import check_no_sampling_options, load_exported_sampler
 from eval.samples.pipelines import (
     load_diffusers_pipeline,
     load_sampler,
@@ -16,12 +17,13 @@ from eval.samples.pipelines import (
 from eval.samples.prompts import PROMPT_KINDS
 from eval.samples.settings import DTYPES, SamplingSettings, resolve_settings
 from mobilediff.captions import caption
+from mobilediff.ondevice.exported import ExportedPipeline, is_exported
 from mobilediff.schedulers.compatible import choose_scheduler
 
 
 def add_model_arguments(group) -> None:
-    """Add --model, a checkpoint, and --pipeline, a diffusers pipeline, to an argument group."""
-    group.add_argument("--model", help="a checkpoint folder of this project")
+    """Add --model, a checkpoint or an export, and --pipeline, a diffusers pipeline, to an argument group."""
+    group.add_argument("--model", help="a checkpoint folder of this project, or an export of one")
     group.add_argument("--pipeline", help="a diffusers pipeline that makes images: a folder or a name on the hub")
 
 
@@ -65,7 +67,7 @@ def checked_template(text: str) -> str:
     return text
 
 
-def sampler_from_arguments(args: argparse.Namespace) -> tuple[DiffusionPipeline, SamplingSettings]:
+def sampler_from_arguments(args: argparse.Namespace) -> tuple[DiffusionPipeline | ExportedPipeline, SamplingSettings]:
     """Load the model of --model or --pipeline and resolve its settings.
 
     Raises:
@@ -79,11 +81,24 @@ def sampler_from_arguments(args: argparse.Namespace) -> tuple[DiffusionPipeline,
     return pipeline, settings
 
 
-def _loaded_sampler(args: argparse.Namespace) -> tuple[DiffusionPipeline, SamplingSettings]:
+def _loaded_sampler(args: argparse.Namespace) -> tuple[DiffusionPipeline | ExportedPipeline, SamplingSettings]:
     device = default_device()
     if args.model:
         if args.call or args.trust_remote_code:
             raise ValueError("--call and --trust-remote-code are options of --pipeline; --model takes --steps")
+        if is_exported(args.model):
+            check_no_sampling_options(
+                args.model,
+                {
+                    "--steps": args.steps,
+                    "--guidance-scale": args.guidance_scale,
+                    "--interval": args.interval,
+                    "--scheduler": args.scheduler,
+                    "--dtype": None if args.dtype == "fp32" else args.dtype,
+                    "--compile": args.compile,
+                },
+            )
+            return load_exported_sampler(args.model, args.seed, args.prompts)
         pipeline = load_sampler(args.model, device)
         if args.scheduler:
             choose_scheduler(pipeline, args.scheduler)

@@ -9,9 +9,12 @@ from diffusers import DiffusionPipeline
 
 from eval.samples.prompts import SamplePlan
 from eval.samples.settings import DTYPES, SamplingSettings
+from mobilediff.ondevice.exported import ExportedPipeline
 
 
-def draw(pipeline: DiffusionPipeline, name: str, seeds: list[int], dtype: str = "fp32", **arguments) -> torch.Tensor:
+def draw(
+    pipeline: DiffusionPipeline | ExportedPipeline, name: str, seeds: list[int], dtype: str = "fp32", **arguments
+) -> torch.Tensor:
     """Draw one image a seed in one call of the pipeline.
 
     Args:
@@ -38,7 +41,7 @@ def draw(pipeline: DiffusionPipeline, name: str, seeds: list[int], dtype: str = 
 
 
 def draw_samples(
-    pipeline: DiffusionPipeline,
+    pipeline: DiffusionPipeline | ExportedPipeline,
     settings: SamplingSettings,
     plan: SamplePlan,
     indices: list[int],

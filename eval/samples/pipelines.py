@@ -15,6 +15,7 @@ from eval.protocol import HASHED_SUFFIXES, SAMPLING_LIBRARIES, folder_sha256, li
 from eval.samples.prompts import DEFAULT_TEMPLATE, SamplePlan
 from eval.samples.settings import SamplingSettings
 from mobilediff.checkpoints import INDEX_NAME, load_component, load_pipeline
+from mobilediff.ondevice.exported import ExportedPipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 BATCH_ARGUMENTS = ("prompt", "batch_size", "class_labels")
@@ -196,14 +197,14 @@ def takes_generators(pipeline: DiffusionPipeline) -> bool:
     return "list" in str(inspect.signature(pipeline.__call__).parameters["generator"].annotation).lower()
 
 
-def networks_of(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
+def networks_of(pipeline: DiffusionPipeline | ExportedPipeline) -> list[torch.nn.Module]:
     """List the components that every step calls: named unet or transformer, suffix or not."""
     parts = [part for name, part in pipeline.components.items() if name.split("_")[0] in NETWORKS]
     return list(dict.fromkeys(part for part in parts if isinstance(part, torch.nn.Module)))
 
 
 @contextmanager
-def compiled_networks(pipeline: DiffusionPipeline) -> Iterator[None]:
+def compiled_networks(pipeline: DiffusionPipeline | ExportedPipeline) -> Iterator[None]:
     """Compile the networks for the block; the first call of a shape takes about a minute longer.
 
     Raises:
@@ -222,7 +223,7 @@ def compiled_networks(pipeline: DiffusionPipeline) -> Iterator[None]:
 
 
 @contextmanager
-def counted_evaluations(pipeline: DiffusionPipeline) -> Iterator[list[int]]:
+def counted_evaluations(pipeline: DiffusionPipeline | ExportedPipeline) -> Iterator[list[int]]:
     """Count the rows of each call of the pipeline's networks, in the yielded list.
 
     Its sum over the images drawn is the NFE; a guided step has two rows an image. The list stays empty where there are

@@ -15,6 +15,7 @@ from eval.protocol import file_sha256
 from eval.samples.images import ImageSet
 from mobilediff.captions import CLASS_NAMES, caption, load_nouns
 from mobilediff.files import read_json, write_json
+from mobilediff.ondevice.exported import ExportedPipeline
 from mobilediff.sampling.saving import DEFAULTS
 
 SHIPPED_NOUN_COUNTS = WEIGHTS / "reference" / "noun_counts.json"
@@ -126,7 +127,7 @@ def check_sample_count(n: int) -> None:
         raise ValueError(f"n is {n}; accepted is 1 to {MAX_IMAGES}")
 
 
-def check_prompts_are_read(pipeline: DiffusionPipeline, plan: SamplePlan, model: str) -> None:
+def check_prompts_are_read(pipeline: DiffusionPipeline | ExportedPipeline, plan: SamplePlan, model: str) -> None:
     """Refuse prompts that the model would cut off: a noun at their end would not be drawn.
 
     Raises:

@@ -26,6 +26,7 @@ from eval.samples.pipelines import compiled_networks, counted_evaluations
 from eval.samples.prompts import SamplePlan, check_prompts_are_read, plan_samples
 from eval.samples.settings import SamplingSettings
 from mobilediff.files import atomic_path, read_json, writable_file, write_json
+from mobilediff.ondevice.exported import ExportedPipeline
 
 # What reading a file of samples raises where it is cut off, overwritten or of another kind.
 DAMAGED = (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, TypeError)
@@ -180,15 +181,19 @@ def check_resume(store: PngFolder | NpzFile, settings: SamplingSettings, n: int)
 
 
 def generate(
-    pipeline: DiffusionPipeline, settings: SamplingSettings, output: str | Path, n: int, batch_size: int = 100
+    pipeline: DiffusionPipeline | ExportedPipeline,
+    settings: SamplingSettings,
+    output: str | Path,
+    n: int,
+    batch_size: int = 100,
 ) -> dict:
     """Draw the samples that `output` lacks; one command at a time, and a second one waits.
 
     Under `accelerate launch` each process draws a part of the same images.
 
     Args:
-        pipeline: from `load_sampler` or `load_diffusers_pipeline`.
-        settings: from `resolve_settings` or `resolve_pipeline_settings`.
+        pipeline: from `load_sampler`, `load_exported_sampler` or `load_diffusers_pipeline`.
+        settings: from `resolve_settings`, `load_exported_sampler` or `resolve_pipeline_settings`.
         output: a folder, or a file that ends in .npz.
         n: samples in all.
         batch_size: samples drawn at once; the noise does not depend on it.
@@ -208,7 +213,7 @@ def generate(
 
 
 def _draw_missing(
-    pipeline: DiffusionPipeline,
+    pipeline: DiffusionPipeline | ExportedPipeline,
     settings: SamplingSettings,
     plan: SamplePlan,
     store: PngFolder | NpzFile,

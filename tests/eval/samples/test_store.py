@@ -23,6 +23,7 @@ from eval.samples.store import drawing_alone, generate, kept_samples, open_store
 from mobilediff.captions import CLASS_NAMES, load_nouns
 from mobilediff.files import read_json
 from tests.eval.stand_ins import NoisePipeline, noise_settings, random_images
+from tests.tiny import MAX_TOKENS
 
 
 def test_class_plan_is_balanced_and_noun_plan_names_nouns_of_the_class():
@@ -322,7 +323,9 @@ def test_a_command_waits_for_another_process_that_draws_into_its_folder(tmp_path
 
 def test_prompts_that_the_model_cuts_off_are_refused(checkpoints, tmp_path):
     options = ["--model", str(checkpoints / "student-1step"), "--n", "10", "--output", str(tmp_path / "set")]
-    with pytest.raises(ValueError, match="the prompt '(a photo of )+airplane' has .* tokens, but .* reads 16"):
+    with pytest.raises(
+        ValueError, match=f"the prompt '(a photo of )+airplane' has .* tokens, but .* reads {MAX_TOKENS}"
+    ):
         command([*options, "--template", "a photo of " * 10 + "{noun}"])
     assert not list((tmp_path / "set").glob("*"))
     command([*options, "--template", "a photo of " * 3 + "{noun}"])

@@ -1,0 +1,1 @@
+"""Checkpoints as graphs for phones and browsers: exported, run, and compared with PyTorch."""

@@ -1,0 +1,135 @@
+"""Time exported folders beside the PyTorch pipeline, in turns, alone and with another busy process.
+
+    python -m mobilediff.ondevice.benchmark --exported DIR ... --beside checkpoints/student-1step
+
+An image is one picture of a prompt whose embeddings are there. With --busy it is timed again while another process
+multiplies matrices in as many threads.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+
+from eval.benchmark.latency import MIN_RUNS, check_options, interleave, thread_count
+from eval.benchmark.size import PROMPT
+from eval.cli.table import aligned
+from eval.protocol import folder_sha256, measured_with
+from eval.samples.pipelines import load_sampler
+from mobilediff.command import command_parser, run_command
+from mobilediff.files import write_json
+from mobilediff.ondevice.exported import load_exported
+from mobilediff.ondevice.manifest import read_manifest
+from mobilediff.timing import MATRIX_SIZE, summary
+
+BEGIN_SECONDS = 60  # that another process may take to begin
+
+
+def image_calls(exported: list[str], beside: str | None, threads: int) -> dict[str, Callable[[], object]]:
+    """Build a call for one picture of each folder, by the folder's name; the checkpoint's is called PyTorch."""
+    calls = {}
+    for folder in exported:
+        calls[Path(folder).resolve().name] = _call(load_exported(folder, threads))
+    if beside is not None:
+        calls["PyTorch"] = _call(load_sampler(beside))
+    return calls
+
+
+def _call(pipeline) -> Callable[[], object]:
+    generator = torch.Generator()
+    return lambda: pipeline(PROMPT, generator=generator.manual_seed(0), output_type="np")
+
+
+def _multiply(threads: int, begun) -> None:
+    torch.set_num_threads(threads)
+    matrix = torch.randn(MATRIX_SIZE // 4, MATRIX_SIZE // 4)
+    while True:
+        torch.mm(matrix, matrix)
+        begun.set()
+
+
+@contextmanager
+def busy_process(threads: int) -> Iterator[None]:
+    """Keep another process multiplying matrices during the block.
+
+    Raises:
+        OSError: it does not begin within `BEGIN_SECONDS`.
+    """
+    context = multiprocessing.get_context("spawn")
+    begun = context.Event()
+    process = context.Process(target=_multiply, args=(threads, begun), daemon=True)
+    process.start()
+    try:
+        if not begun.wait(BEGIN_SECONDS):
+            raise OSError(f"the busy process did not begin within {BEGIN_SECONDS} s")
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+def measure(
+    exported: list[str], beside: str | None, threads: int, rounds: int, max_seconds: float, busy: bool
+) -> dict[str, dict]:
+    """Time one picture of each folder.
+
+    Returns:
+        `quiet` and, if `busy`, `busy`: by name, median, 90th percentile and runs; and the protocol.
+    """
+    calls, results, device = image_calls(exported, beside, threads), {}, torch.device("cpu")
+    with thread_count(threads):
+        for name in ("quiet", "busy")[: 1 + busy]:
+            with busy_process(threads) if name == "busy" else nullcontext():
+                times = interleave(calls, device, rounds, max_seconds)
+            results[name] = {key: summary(values) for key, values in times.items()}
+        protocol = {"rounds": rounds, "prompt": PROMPT} | measured_with(device)
+    protocol["exported"] = {
+        Path(folder).resolve().name: read_manifest(folder).model_dump(include={"format", "precision", "versions"})
+        for folder in exported
+    }
+    if beside is not None:
+        protocol["beside"] = {"model": Path(beside).resolve().name, "model_sha256": folder_sha256(beside)}
+    return results | {"protocol": protocol}
+
+
+def table(result: dict) -> str:
+    """Tabulate the milliseconds of a picture, a line a folder."""
+    quiet, busy = result["quiet"], result.get("busy")
+    rows = [["", "median ms", "90th percentile ms"]]
+    rows[0] += ["x PyTorch"] if "PyTorch" in quiet else []
+    rows[0] += ["busy: median ms", "x quiet"] if busy else []
+    for name, times in quiet.items():
+        row = [name, f"{times['median_ms']:.2f}", f"{times['p90_ms']:.2f}"]
+        if "PyTorch" in quiet:
+            row.append(f"{quiet['PyTorch']['median_ms'] / times['median_ms']:.2f}")
+        if busy:
+            row += [f"{busy[name]['median_ms']:.2f}", f"{busy[name]['median_ms'] / times['median_ms']:.2f}"]
+        rows.append(row)
+    return aligned(rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = command_parser("python -m mobilediff.ondevice.benchmark", __doc__)
+    parser.add_argument("--exported", nargs="+", required=True, help="folders of mobilediff.ondevice.export")
+    parser.add_argument("--beside", help="a checkpoint folder, to time PyTorch's pipeline in the same run")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the CPU")
+    parser.add_argument("--rounds", type=int, default=20, help=f"runs of each, at least {MIN_RUNS}")
+    parser.add_argument("--max-seconds", type=float, default=60, help="who took longer in all sits out")
+    parser.add_argument("--busy", action="store_true", help="time again with another busy process")
+    parser.add_argument("--json", help="also write the result to this file")
+    args = parser.parse_args(argv)
+    check_options(args.threads, args.rounds, args.max_seconds, [1])
+    names = [Path(folder).resolve().name for folder in args.exported]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two of {', '.join(args.exported)} have one name; accepted are different names")
+    result = measure(args.exported, args.beside, args.threads, args.rounds, args.max_seconds, args.busy)
+    if args.json:
+        write_json(args.json, result)
+    print(table(result))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,50 @@
+"""Inputs that a quantiser sees: training captions, and noises whose seeds no measurement uses."""
+
+import random
+
+import numpy as np
+import torch
+
+from mobilediff.captions import CaptionBank
+from mobilediff.ondevice.graphs import Graph
+from mobilediff.ondevice.manifest import Step
+from mobilediff.ondevice.sampling import draw, noise_count
+from mobilediff.pipeline import MobileDiffusionPipeline
+
+SEED = 2**31  # measurements count their seeds from 0
+BATCHES = 64
+
+
+@torch.no_grad()
+def calibration_inputs(
+    pipeline: MobileDiffusionPipeline, graphs: list[Graph], steps: list[Step], fused: bool
+) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Draw `BATCHES` batches with the unconverted graphs and note what each graph is given.
+
+    Returns:
+        By graph, its inputs of every call.
+    """
+    modules = {graph.name: graph for graph in graphs}
+    noted = {graph.name: [] for graph in graphs}
+
+    def run(name: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        noted[name].append(inputs)
+        outputs = modules[name].module(*map(torch.from_numpy, inputs.values()))
+        return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    batch_size = len(next(graph for graph in graphs if "pooled" in graph.inputs).inputs["pooled"])
+    _, *latent_shape = pipeline._latent_shape(batch_size)
+    generator, choice = torch.Generator().manual_seed(SEED), random.Random(SEED)
+    captions = CaptionBank(pipeline.config.null_prompt, num_phrasings=4).texts
+    length = pipeline.tokenizer.model_max_length
+    for _ in range(BATCHES):
+        embeddings = []
+        for prompt in choice.sample(captions, batch_size):
+            ids = pipeline.tokenizer(
+                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="np"
+            ).input_ids
+            embeddings.append(run("text_encoder", {"input_ids": ids.astype(np.int32)}))
+        hidden_states, pooled = map(np.concatenate, zip(*embeddings, strict=True))
+        noise = torch.randn(noise_count(steps) * batch_size, *latent_shape, generator=generator).numpy()
+        draw(run, steps, fused, noise, hidden_states, pooled)
+    return noted

@@ -1,0 +1,138 @@
+"""An exported folder, loaded and called like the pipeline that it was made of."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import CLIPTokenizer
+
+from mobilediff.ondevice.formats import load_format
+from mobilediff.ondevice.manifest import MANIFEST, Plan, read_manifest
+from mobilediff.ondevice.nouns import read_noun_table
+from mobilediff.ondevice.sampling import draw, noise_count
+
+TOKENIZER = "tokenizer"
+
+
+def is_exported(folder: str | Path) -> bool:
+    """Return whether a folder has the manifest of an export."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+class ExportedPipeline:
+    """Prompts to pictures with the graphs of an exported folder, and the same noise as `MobileDiffusionPipeline`.
+
+    Args:
+        folder: of `python -m mobilediff.ondevice.export`.
+        plan: its manifest, or that of a folder that is still being written.
+        threads: of each graph.
+
+    Raises:
+        ValueError: as in `load_format`.
+    """
+
+    device = torch.device("cpu")
+    components: dict[str, object] = {}  # none is a network of PyTorch
+
+    def __init__(self, folder: Path, plan: Plan, threads: int):
+        session = load_format(plan.format).Session
+        self.plan = plan
+        self.sessions = {entry.name: session(folder / entry.path, threads) for entry in plan.graphs}
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / TOKENIZER)
+        embeddings = zip(*read_noun_table(folder / plan.nouns.path), strict=True)
+        self.noun_embeddings = dict(zip(plan.nouns.names, embeddings, strict=True))
+        self._embeddings: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def run(self, name: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Run one graph."""
+        return self.sessions[name].run(inputs)
+
+    def encode(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+        """Encode a prompt, and keep its embeddings: hidden states [L, D] and pooled [P].
+
+        Raises:
+            ValueError: it has more tokens than the text encoder reads.
+        """
+        if prompt not in self._embeddings:
+            self._embeddings[prompt] = self.encode_anew(prompt)
+        return self._embeddings[prompt]
+
+    def encode_anew(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+        """Encode a prompt whether its embeddings are kept or not; as `encode`."""
+        ids, most = self.tokenizer(prompt).input_ids, self.plan.max_tokens
+        if len(ids) > most:
+            raise ValueError(
+                f"the prompt {prompt!r} has {len(ids)} tokens; accepted are {most}, start and end included"
+            )
+        padded = self.tokenizer(prompt, padding="max_length", max_length=most, return_tensors="np").input_ids
+        hidden_states, pooled = self.run("text_encoder", {"input_ids": padded.astype(np.int32)})
+        return hidden_states[0], pooled[0]
+
+    def example_inputs(self, name: str) -> dict[str, np.ndarray]:
+        """Make inputs of zeros for a graph, of its shapes."""
+        return {one.name: np.zeros(one.shape, one.dtype) for one in self.plan.graph(name).inputs}
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Return the shape of one latent, [C, H, W]."""
+        entry = self.plan.graph("image" if self.plan.fused else "network")
+        _, channels, height, width = entry.inputs[0].shape
+        return channels, height, width
+
+    def draw(self, noise: np.ndarray, hidden_states: np.ndarray, pooled: np.ndarray) -> np.ndarray:
+        """Draw pictures in [-1, 1], float32 [N, 3, H', W'], in batches of the folder's size, the last one filled up.
+
+        Args:
+            noise: [S, N, C, H, W], S noises a picture, see `mobilediff.ondevice.sampling.noise_count`.
+            hidden_states: [N, L, D].
+            pooled: [N, P].
+        """
+        size, count, pictures = self.plan.batch_size, len(pooled), []
+        for start in range(0, count, size):
+            rows = np.arange(start, start + size).clip(max=count - 1)
+            batch = noise[:, rows].reshape(-1, *self.latent_shape)
+            pictures.append(draw(self.run, self.plan.steps, self.plan.fused, batch, hidden_states[rows], pooled[rows]))
+        return np.concatenate(pictures)[:count]
+
+    def draw_noise(self, count: int, generator: torch.Generator | list[torch.Generator] | None) -> np.ndarray:
+        """Draw the noise of `count` pictures in the order in which the PyTorch pipeline draws it, [S, N, C, H, W]."""
+        shape = (count, *self.latent_shape)
+        noises = [randn_tensor(shape, generator=generator) for _ in range(noise_count(self.plan.steps))]
+        return torch.stack(noises).numpy()
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "np",
+    ) -> ImagePipelineOutput:
+        """Draw a picture of each prompt.
+
+        Args:
+            prompt: one or several.
+            generator: one, or one a picture.
+            output_type: "np" (float [B, H, W, 3] in [0, 1]) or "pt" (float [B, 3, H, W] in [0, 1]).
+
+        Raises:
+            ValueError: as in `encode`, or another output type.
+        """
+        if output_type not in ("np", "pt"):
+            raise ValueError(f"output_type is {output_type!r}; accepted are np, pt")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        hidden_states, pooled = map(np.stack, zip(*map(self.encode, prompts), strict=True))
+        pictures = self.draw(self.draw_noise(len(prompts), generator), hidden_states, pooled)
+        pictures = (pictures / 2 + 0.5).clip(0, 1)
+        images = torch.from_numpy(pictures) if output_type == "pt" else pictures.transpose(0, 2, 3, 1)
+        return ImagePipelineOutput(images=images)  # pyright: ignore[reportArgumentType] - a tensor for "pt"
+
+
+def load_exported(folder: str | Path, threads: int) -> ExportedPipeline:
+    """Load an exported folder once its files are found to be those of its manifest.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `read_manifest` and `ExportedPipeline`.
+    """
+    return ExportedPipeline(Path(folder), read_manifest(folder), threads)

@@ -1,0 +1,60 @@
+"""LiteRT (.tflite): converted by litert-torch, weights narrowed by ai-edge-quantizer, run by ai-edge-litert."""
+
+# pyright: reportMissingImports=false
+
+from collections import Counter
+from pathlib import Path
+
+import litert_torch
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_quantizer.algorithm_manager import AlgorithmName
+from ai_edge_quantizer.qtyping import TFLOperationName
+from ai_edge_quantizer.quantizer import Quantizer
+
+from mobilediff.ondevice.graphs import Graph
+from mobilediff.ondevice.manifest import LayerError
+
+SUFFIX = ".tflite"
+PRECISIONS = ("fp32", "fp16")
+RUNTIME = "ai-edge-litert"
+LIBRARIES = ("torch", "litert-torch", RUNTIME, "ai-edge-quantizer")
+
+
+def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str, np.ndarray]]) -> list[LayerError]:
+    """Write a graph as LiteRT; in fp16 the weights are stored in 16 bits and widened where a processor has no such.
+
+    Its signature's inputs are args_0, args_1, ... and its outputs output_0, ..., in the graph's order.
+    """
+    litert_torch.convert(graph.module, tuple(graph.inputs.values())).export(str(file))
+    if precision == "fp16":
+        quantizer = Quantizer(str(file))
+        quantizer.add_weight_only_config(
+            ".*", TFLOperationName.ALL_SUPPORTED, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
+        )
+        quantizer.quantize().export_model(str(file), overwrite=True)
+    return []
+
+
+def operators(file: Path) -> dict[str, int]:
+    """Count the nodes of each operator, before a delegate takes them."""
+    interpreter = Interpreter(str(file), experimental_preserve_all_tensors=True)
+    return dict(sorted(Counter(details["op_name"] for details in interpreter._get_ops_details()).items()))
+
+
+class Session:
+    """A graph loaded by the interpreter with its XNNPACK delegate.
+
+    Args:
+        file: of `convert`.
+        threads: that share one run.
+    """
+
+    def __init__(self, file: Path, threads: int):
+        self.interpreter = Interpreter(str(file), num_threads=threads)
+        self.runner = self.interpreter.get_signature_runner()
+
+    def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Run the graph; outputs in their order."""
+        outputs = self.runner(**{f"args_{index}": value for index, value in enumerate(inputs.values())})
+        return [outputs[f"output_{index}"] for index in range(len(outputs))]

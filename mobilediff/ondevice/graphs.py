@@ -1,0 +1,199 @@
+"""Tensor-to-tensor modules of a checkpoint, as a converter takes them: text encoder, and noise to picture."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mobilediff.checkpoints import VAE
+from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
+from mobilediff.models.mobile_unet import MobileUNet
+from mobilediff.ondevice.manifest import GraphName, Step
+from mobilediff.ondevice.sampling import noise_count
+from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
+from mobilediff.schedulers.ufogen import UFOGenScheduler
+
+MAX_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module to convert, with its inputs by name.
+
+    Attributes:
+        name: of the graph.
+        module: takes the inputs in their order.
+        inputs: an example of each, of the shapes and dtypes that the converted graph is fixed to.
+        outputs: names.
+    """
+
+    name: GraphName
+    module: nn.Module
+    inputs: dict[str, torch.Tensor]
+    outputs: tuple[str, ...]
+
+
+def check_exportable(pipeline: MobileDiffusionPipeline, batch_size: int) -> None:
+    """Refuse a checkpoint that the graphs do not express, before any work.
+
+    Raises:
+        ValueError: guidance is not folded into it, its scheduler or prediction type is another, or `batch_size` is
+            below 1 or over `MAX_BATCH_SIZE`.
+    """
+    scheduler = pipeline.scheduler
+    if not pipeline.config.guidance_distilled:
+        raise ValueError("guidance_distilled is False; accepted are checkpoints that guidance is distilled into")
+    if not isinstance(scheduler, (UFOGenScheduler, DistilledDDIMScheduler)):
+        raise ValueError(
+            f"scheduler is {type(scheduler).__name__}; accepted are UFOGenScheduler and DistilledDDIMScheduler"
+        )
+    if scheduler.config.prediction_type != "v_prediction":
+        raise ValueError(f"prediction_type is {scheduler.config.prediction_type!r}; accepted is 'v_prediction'")
+    if not 1 <= batch_size <= MAX_BATCH_SIZE:
+        raise ValueError(f"batch_size is {batch_size}; accepted is 1 to {MAX_BATCH_SIZE}")
+
+
+def schedule(pipeline: MobileDiffusionPipeline, num_inference_steps: int) -> list[Step]:
+    """Write each step of the scheduler as x_s = sample_scale x_t + velocity_scale v + noise_scale eps.
+
+    With alpha_t = sqrt(abar_t) and sigma_t = sqrt(1 - abar_t), v-prediction gives x_0 = alpha_t x_t - sigma_t v and
+    eps = sigma_t x_t + alpha_t v (arXiv 2202.00512). DDIM's step is alpha_s x_0 + sigma_s eps; UFOGen's draws fresh
+    noise instead (arXiv 2311.09257); the last one of either gives x_0.
+
+    Raises:
+        ValueError: the scheduler is not for that number of steps; names those that it is for.
+    """
+    scheduler = pipeline.scheduler.from_config(pipeline.scheduler.config)
+    scheduler.set_timesteps(num_inference_steps)
+    timesteps = scheduler.timesteps.tolist()
+    abar = scheduler.alphas_cumprod.double()
+    steps = []
+    for t, s in zip(timesteps, [*timesteps[1:], None], strict=True):
+        alpha_t, sigma_t = abar[t].sqrt().item(), (1 - abar[t]).sqrt().item()
+        alpha_s, sigma_s = (abar[s].sqrt().item(), (1 - abar[s]).sqrt().item()) if s is not None else (1.0, 0.0)
+        carried = 0.0 if isinstance(scheduler, UFOGenScheduler) else sigma_s
+        steps.append(
+            Step(
+                timestep=t,
+                sample_scale=alpha_s * alpha_t + carried * sigma_t,
+                velocity_scale=carried * alpha_t - alpha_s * sigma_t,
+                noise_scale=sigma_s - carried,
+            )
+        )
+    return steps
+
+
+class Network(nn.Module):
+    """The denoising network with its time embeddings folded: called with the number of a step, not a timestep."""
+
+    def __init__(self, unet: MobileUNet, steps: list[Step]):
+        super().__init__()
+        with torch.no_grad():
+            timesteps = torch.tensor([step.timestep for step in steps])
+            embeddings = unet.time_embedding(unet.time_proj(timesteps).to(unet.dtype))
+        self.unet = copy.copy(unet)
+        self.unet._modules = dict(unet._modules) | {
+            "time_proj": nn.Embedding.from_pretrained(embeddings),
+            "time_embedding": nn.Identity(),
+        }
+
+    def forward(
+        self, sample: torch.Tensor, step: torch.Tensor, hidden_states: torch.Tensor, pooled: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict the velocity, [B, C, H, W], from x_t [B, C, H, W], the step [1], and the text's embeddings."""
+        return self.unet(sample, step, hidden_states, pooled, return_dict=False)[0]
+
+
+class Decoder(nn.Module):
+    """Normalised latents [B, C, H, W] to images in [-1, 1], [B, 3, H', W']."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, vae: VAE):
+        super().__init__()
+        self.decoder = LatentDecoder(vae)
+        mean, std = latent_statistics(vae)
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("std", std.float())
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.decoder(latents * self.std + self.mean)
+
+
+class ImageGraph(nn.Module):
+    """All steps and the decoder in one graph, their timesteps and coefficients constants."""
+
+    def __init__(self, pipeline: MobileDiffusionPipeline, steps: list[Step]):
+        super().__init__()
+        self.network, self.decoder, self.steps = Network(pipeline.unet, steps), Decoder(pipeline.vae), steps
+
+    def forward(self, noise: torch.Tensor, hidden_states: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Draw images in [-1, 1], [B, 3, H', W'].
+
+        Args:
+            noise: [S B, C, H, W] for S steps: the initial noise of the batch, then that of each further step.
+            hidden_states: [B, L, D].
+            pooled: [B, P].
+        """
+        batch_size = len(pooled)
+        sample = noise[:batch_size]
+        for index, step in enumerate(self.steps):
+            velocity = self.network(sample, torch.tensor([index]), hidden_states, pooled)
+            sample = step.sample_scale * sample + step.velocity_scale * velocity
+            if step.noise_scale:
+                fresh = noise[(index + 1) * batch_size : (index + 2) * batch_size]
+                sample = sample + step.noise_scale * fresh
+        return self.decoder(sample)
+
+
+class TextEncoder(nn.Module):
+    """Token ids [1, L] to the text's hidden states [1, L, D] and pooled embedding [1, P]."""
+
+    def __init__(self, text_encoder: nn.Module):
+        super().__init__()
+        self.text_encoder = text_encoder
+
+    def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        output = self.text_encoder(input_ids)
+        return output.last_hidden_state, output.text_embeds
+
+
+def is_fused(pipeline: MobileDiffusionPipeline) -> bool:
+    """Return whether the steps are few enough for one graph: those of `UFOGenScheduler`."""
+    return isinstance(pipeline.scheduler, UFOGenScheduler)
+
+
+def build_graphs(pipeline: MobileDiffusionPipeline, steps: list[Step], batch_size: int) -> list[Graph]:
+    """Build the graphs of a checkpoint that `check_exportable` accepts: in float32, contiguous, without gradients.
+
+    Returns:
+        "text_encoder", then "image" where the steps are fused, else "network" and "decoder".
+    """
+    pipeline.unet.to(memory_format=torch.contiguous_format)
+    pipeline.vae.to(memory_format=torch.contiguous_format)
+    length, text = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config
+    _, channels, height, width = pipeline._latent_shape(batch_size)
+    conditioning = {
+        "hidden_states": torch.zeros(batch_size, length, text.hidden_size),
+        "pooled": torch.zeros(batch_size, text.projection_dim),
+    }
+    latents = torch.zeros(batch_size, channels, height, width)
+    input_ids = torch.ones(1, length, dtype=torch.int32)
+    graphs = [
+        Graph(
+            "text_encoder", TextEncoder(pipeline.text_encoder), {"input_ids": input_ids}, ("hidden_states", "pooled")
+        )
+    ]
+    if is_fused(pipeline):
+        noise = torch.zeros(noise_count(steps) * batch_size, channels, height, width)
+        graphs.append(Graph("image", ImageGraph(pipeline, steps), {"noise": noise} | conditioning, ("images",)))
+    else:
+        inputs = {"sample": latents, "step": torch.zeros(1, dtype=torch.int32)} | conditioning
+        graphs.append(Graph("network", Network(pipeline.unet, steps), inputs, ("velocity",)))
+        graphs.append(Graph("decoder", Decoder(pipeline.vae), {"latents": latents}, ("images",)))
+    for graph in graphs:
+        graph.module.eval().requires_grad_(False)
+    return graphs

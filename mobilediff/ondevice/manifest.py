@@ -1,0 +1,171 @@
+"""The manifest of an exported folder: its graphs, sampling coefficients, files, origin and measured parity."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+
+from mobilediff.files import read_json
+
+MANIFEST = "manifest.json"
+VERSION = 1  # of the folder's layout; raised when what is written before no longer reads
+Format = Literal["onnx", "litert", "executorch"]
+Precision = Literal["fp32", "fp16", "int8"]
+TableDtype = Literal["float32", "int8"]
+GraphName = Literal["text_encoder", "image", "network", "decoder"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Model(BaseModel):
+    """A frozen model without further keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Step(Model):
+    """A step: x_s = sample_scale x_t + velocity_scale v + noise_scale eps, with fresh noise eps."""
+
+    timestep: NonNegativeInt
+    sample_scale: float
+    velocity_scale: float
+    noise_scale: NonNegativeFloat
+
+
+class Tensor(Model):
+    """An input or output of a graph."""
+
+    name: str
+    dtype: Literal["float32", "int32"]
+    shape: list[PositiveInt]
+
+
+class File(Model):
+    """A file of the folder, by its path from there."""
+
+    path: str
+    bytes: PositiveInt
+    sha256: Sha256
+
+
+class GraphEntry(Model):
+    """A converted graph and its operators by number of nodes."""
+
+    name: GraphName
+    path: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    operators: dict[str, PositiveInt]
+
+
+class Nouns(Model):
+    """The table of the nouns' text embeddings, see `mobilediff.ondevice.nouns`."""
+
+    path: str
+    template: str
+    dtype: TableDtype
+    names: list[str]
+
+
+class Parity(Model):
+    """Largest and mean difference between the exported picture and PyTorch's, both in [-1, 1].
+
+    Attributes:
+        images: compared, with seeds 0 to `images` - 1 and captions of as many nouns.
+        largest, mean: of all values, the text encoded by the exported text encoder.
+        largest_with_noun_table: the same with the text taken from the table.
+    """
+
+    images: PositiveInt
+    largest: NonNegativeFloat
+    mean: NonNegativeFloat
+    largest_with_noun_table: NonNegativeFloat
+
+
+class LayerError(Model):
+    """Mean squared error of a graph's output with this layer alone in int8, and whether it is kept higher."""
+
+    graph: str
+    layer: str
+    operator: str
+    error: NonNegativeFloat
+    kept: bool
+
+
+class Plan(Model):
+    """All that running an exported folder needs to know."""
+
+    version: Literal[1] = VERSION
+    model: str
+    format: Format
+    precision: Precision
+    batch_size: PositiveInt
+    num_inference_steps: PositiveInt
+    steps: list[Step]
+    fused: bool
+    max_tokens: PositiveInt
+    graphs: list[GraphEntry]
+    nouns: Nouns
+
+    def graph(self, name: str) -> GraphEntry:
+        """Return the entry of a graph by its name."""
+        return next(entry for entry in self.graphs if entry.name == name)
+
+
+class Manifest(Plan):
+    """A plan, with its files, origin and measured parity."""
+
+    model_sha256: Sha256
+    files: list[File]
+    layer_errors: list[LayerError]
+    parity: Parity
+    versions: dict[str, str]
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of all files but manifest and README."""
+        return sum(file.bytes for file in self.files)
+
+
+def describe_file(folder: Path, path: str) -> File:
+    """Measure and hash a file of a folder."""
+    content = (folder / path).read_bytes()
+    return File(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read the manifest of an exported folder and hold its files to it.
+
+    Raises:
+        FileNotFoundError: there is no manifest, or a file that it names is missing.
+        ValueError: the manifest is of another version or damaged, or a file has another size or content.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(f"{folder} is no exported folder: it has no {MANIFEST}")
+    content = read_json(folder / MANIFEST)
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        found = content.get("version") if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{folder / MANIFEST} is of version {found!r}; accepted is {VERSION}: export it again")
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{folder / MANIFEST}: {at}: {first['msg']}; export it again") from error
+    listed = {file.path for file in manifest.files}
+    for path in [*(entry.path for entry in manifest.graphs), manifest.nouns.path]:
+        if path not in listed:
+            raise ValueError(f"{folder / MANIFEST} lists no size and hash of {path}; export it again")
+    for file in manifest.files:
+        if not (folder / file.path).is_file():
+            raise FileNotFoundError(f"{folder / file.path} is missing, which {MANIFEST} names; export it again")
+        found = describe_file(folder, file.path)
+        if found.bytes != file.bytes:
+            raise ValueError(
+                f"{folder / file.path} has {found.bytes} bytes, {MANIFEST} says {file.bytes}: it is truncated or of "
+                "another export; export it again"
+            )
+        if found.sha256 != file.sha256:
+            raise ValueError(f"{folder / file.path} is not the file that {MANIFEST} describes; export it again")
+    return manifest

@@ -1,0 +1,87 @@
+"""The README of an exported folder, with the lines that run it in Python, JavaScript and Kotlin."""
+
+from mobilediff.ondevice.manifest import Manifest
+
+PYTHON = """```python
+import torch
+from PIL import Image
+from mobilediff.ondevice.exported import load_exported
+
+pipeline = load_exported(".", threads=2)  # checks the files against manifest.json
+seed = torch.Generator().manual_seed(7)
+picture = pipeline("a photo of a fire truck", seed).images[0]  # [H, W, 3] in [0, 1]
+Image.fromarray((picture * 255).round().astype("uint8")).save("fire-truck.png")
+```"""
+
+
+def _shape(manifest: Manifest, graph: str, tensor: str) -> list[int]:
+    entry = manifest.graph(graph)
+    return next(one.shape for one in [*entry.inputs, *entry.outputs] if one.name == tensor)
+
+
+def _javascript(manifest: Manifest) -> str:
+    hidden, pooled = (_shape(manifest, "image", name) for name in ("hidden_states", "pooled"))
+    noise, images = _shape(manifest, "image", "noise"), _shape(manifest, "image", "images")
+    return f"""```javascript
+import * as ort from "onnxruntime-web";
+
+const image = await ort.InferenceSession.create("image.onnx");
+const text = await ort.InferenceSession.create("text_encoder.onnx");
+const ids = new ort.Tensor("int32", tokenIds, [1, {manifest.max_tokens}]);  // Int32Array of tokenizer/
+const {{ hidden_states, pooled }} = await text.run({{ input_ids: ids }});  // {hidden} and {pooled}
+const noise = new ort.Tensor("float32", normalNoise, {noise});  // Float32Array, standard normal
+const {{ images }} = await image.run({{ noise, hidden_states, pooled }});
+const pixels = images.data.map((value) => 255 * Math.min(Math.max(value / 2 + 0.5, 0), 1));  // {images}
+```"""
+
+
+def _kotlin_onnx(manifest: Manifest) -> str:
+    return f"""```kotlin
+val environment = OrtEnvironment.getEnvironment()  // com.microsoft.onnxruntime:onnxruntime-android
+val text = environment.createSession(assets.open("text_encoder.onnx").readBytes())
+val image = environment.createSession(assets.open("image.onnx").readBytes())
+val ids = OnnxTensor.createTensor(environment, IntBuffer.wrap(tokenIds), longArrayOf(1, {manifest.max_tokens}))
+val embeddings = text.run(mapOf("input_ids" to ids))
+val shape = longArrayOf({", ".join(map(str, _shape(manifest, "image", "noise")))})
+val noise = OnnxTensor.createTensor(environment, FloatBuffer.wrap(normalNoise), shape)
+val names = listOf("hidden_states", "pooled")
+val inputs = names.associateWith {{ embeddings[it].get() as OnnxTensor }} + ("noise" to noise)
+val pixels = (image.run(inputs)[0] as OnnxTensor).floatBuffer  // in [-1, 1]
+```"""
+
+
+def _loop(manifest: Manifest) -> str:
+    return """The network is called once a step, and the decoder at the end:
+
+    sample = noise
+    for index, step in enumerate(manifest["steps"]):
+        velocity = network(sample, [index], hidden_states, pooled)
+        sample = step["sample_scale"] * sample + step["velocity_scale"] * velocity
+    images = decoder(sample)"""
+
+
+def readme(manifest: Manifest) -> str:
+    """Write the README of an exported folder by its manifest."""
+    rows = [f"| {file.path} | {file.bytes:,} |" for file in manifest.files]
+    steps = "step" if manifest.num_inference_steps == 1 else "steps"
+    parts = [
+        f"# {manifest.model}: {manifest.format}, {manifest.precision}",
+        f"{manifest.model} in {manifest.num_inference_steps} {steps}, for batches of {manifest.batch_size}. "
+        f"`manifest.json` has the inputs and outputs of each graph, the coefficients of each step, and the size and "
+        "hash of each file.",
+        "\n".join(["| file | bytes |", "|---|---:|", *rows, f"| all | {manifest.bytes:,} |"]),
+        f"Largest difference of {manifest.parity.images} pictures to PyTorch's, in [-1, 1]: "
+        f"{manifest.parity.largest:.2g}; with the text taken from the noun table: "
+        f"{manifest.parity.largest_with_noun_table:.2g}.",
+        PYTHON,
+    ]
+    if not manifest.fused:
+        parts.append(_loop(manifest))
+    elif manifest.format == "onnx":
+        parts += [_javascript(manifest), _kotlin_onnx(manifest)]
+    parts.append(
+        "`nouns.safetensors` holds the text embeddings of the nouns in `manifest.json`, each in the sentence "
+        f"`{manifest.nouns.template}`: noun i has the hidden states `rows[index[i]]` and `pooled[i]`, times "
+        "`rows_scale` and `pooled_scale` where these are there."
+    )
+    return "\n\n".join(parts) + "\n"

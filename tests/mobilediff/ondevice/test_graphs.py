@@ -1,0 +1,81 @@
+"""The graphs, run by PyTorch, against the pipeline and its schedulers."""
+
+import numpy as np
+import pytest
+import torch
+
+from mobilediff.ondevice.graphs import build_graphs, check_exportable, is_fused, schedule
+from mobilediff.ondevice.sampling import draw, noise_count
+from mobilediff.sampling.prompts import encode_text
+from tests.tiny import tiny_pipeline
+
+PROMPTS = ["a photo of a cat", "a photo of a ship", "a photo of a deer"]
+
+
+def generators() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"), [("student-1step", 1), ("student-1step", 2), ("student-1step-pruned", 4), ("student-8step", 8)]
+)
+@torch.no_grad()
+def test_the_graphs_draw_the_pipelines_pictures(kind, steps):
+    pipeline = tiny_pipeline(kind)
+    expected = pipeline(PROMPTS, num_inference_steps=steps, generator=generators(), output_type="pt").images
+    coefficients = schedule(pipeline, steps)
+    graphs = {graph.name: graph for graph in build_graphs(pipeline, coefficients, len(PROMPTS))}
+    # the order in which one generator an image is drawn from
+    noises = zip(
+        *([torch.randn(4, 16, 16, generator=one) for _ in range(noise_count(coefficients))] for one in generators()),
+        strict=True,
+    )
+    noise = torch.cat([torch.stack(rows) for rows in noises])
+
+    def run(name, inputs):
+        assert [list(value.shape) for value in inputs.values()] == [
+            list(example.shape) for example in graphs[name].inputs.values()
+        ]
+        return [graphs[name].module(*map(torch.from_numpy, inputs.values())).numpy()]
+
+    hidden_states, pooled = encode_text(pipeline.tokenizer, pipeline.text_encoder, PROMPTS)
+    images = draw(run, coefficients, is_fused(pipeline), noise.numpy(), hidden_states.numpy(), pooled.numpy())
+    np.testing.assert_allclose((images / 2 + 0.5).clip(0, 1), expected.numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("student-1step", 4), ("student-8step", 8)])
+def test_coefficients_are_those_of_the_scheduler(kind, steps):
+    scheduler = tiny_pipeline(kind).scheduler
+    scheduler.set_timesteps(steps)
+    sample, velocity = torch.randn(2, 1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    for step, timestep in zip(schedule(tiny_pipeline(kind), steps), scheduler.timesteps, strict=True):
+        assert step.timestep == timestep
+        arguments = {"generator": torch.Generator().manual_seed(1)} if kind == "student-1step" else {}
+        expected = scheduler.step(velocity, timestep, sample, return_dict=False, **arguments)[0]
+        noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+        found = step.sample_scale * sample + step.velocity_scale * velocity + step.noise_scale * noise
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_with_guidance_is_refused():
+    with pytest.raises(ValueError, match="guidance_distilled is False"):
+        check_exportable(tiny_pipeline("teacher"), 1)
+
+
+@pytest.mark.parametrize("batch_size", [0, 65])
+def test_a_batch_size_out_of_range_is_refused(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}; accepted is 1 to 64"):
+        check_exportable(tiny_pipeline("student-1step"), batch_size)
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("student-1step", 3), ("student-8step", 4)])
+def test_steps_that_the_checkpoint_is_not_for_are_refused(kind, steps):
+    with pytest.raises(ValueError, match=f"num_inference_steps is {steps}"):
+        schedule(tiny_pipeline(kind), steps)
+
+
+def test_another_prediction_type_is_refused():
+    pipeline = tiny_pipeline("student-1step")
+    pipeline.scheduler.register_to_config(prediction_type="sample")
+    with pytest.raises(ValueError, match="prediction_type is 'sample'"):
+        check_exportable(pipeline, 1)

@@ -1,0 +1,88 @@
+"""Quantisation to 8 bits: which layers stay higher, and small graphs before and after."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="the extra ondevice is not installed: pip install '.[ondevice]'")
+onnxruntime = pytest.importorskip(
+    "onnxruntime", reason="the extra ondevice is not installed: pip install '.[ondevice]'"
+)
+from onnx import helper, numpy_helper  # noqa: E402
+
+from mobilediff.ondevice.formats.onnx_int8 import most_sensitive, quantize, quantize_weights  # noqa: E402
+
+
+def model_of(nodes, inputs, output, **weights):
+    """A float32 model of these nodes and weights."""
+    tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "graph", inputs, [output], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def run(model, inputs):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0]
+
+
+def value(name, kind, *shape):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "kept"),
+    [(0.0, set()), (0.5, {"small"}), (0.7, {"small", "middle"}), (1.0, {"small", "middle", "large"})],
+)
+def test_the_largest_errors_a_weight_are_kept_until_the_fraction(fraction, kept):
+    errors, weights = {"large": 3.0, "small": 5.0, "middle": 2.0}, {"large": 1000, "small": 10, "middle": 100}
+    assert most_sensitive(errors, weights, fraction) == kept
+
+
+def test_weights_alone_are_quantised_with_small_error():
+    rows = np.random.default_rng(0)
+    table, weight = (rows.normal(size=(256, 128)).astype(np.float32) for _ in range(2))
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"], name="gather"),
+        helper.make_node("MatMul", ["rows", "weight"], ["out"], name="matmul"),
+    ]
+    inputs = [value("ids", onnx.TensorProto.INT32, 8)]
+    model = model_of(nodes, inputs, value("out", onnx.TensorProto.FLOAT, 8, 256), table=table, weight=weight.T.copy())
+    expected = run(model, {"ids": np.arange(8, dtype=np.int32)})
+    quantized = quantize_weights(model)
+    assert Counter(node.op_type for node in quantized.graph.node)["MatMulNBits"] == 1
+    assert quantized.ByteSize() < 0.3 * (table.nbytes + weight.nbytes)
+    error = run(quantized, {"ids": np.arange(8, dtype=np.int32)}) - expected
+    assert 0 < np.square(error).mean() < (0.02 * expected.std()) ** 2
+
+
+def test_the_layer_of_the_large_error_stays_in_float():
+    rows = np.random.default_rng(0)
+    first, second = (rows.normal(size=(4, 4, 1, 1)).astype(np.float32) for _ in range(2))
+    nodes = [
+        helper.make_node("Conv", ["in", "first"], ["between"], name="first"),
+        helper.make_node("Mul", ["between", "scale"], ["scaled"], name="mul"),
+        helper.make_node("Conv", ["scaled", "second"], ["out"], name="second"),
+    ]
+    # the first input channel is so wide that 8 bits of it lose the others, which its weight then hides
+    first[:, 0] = 1e-3
+    scale = np.float32([[[[1]]]])
+    model = model_of(
+        nodes,
+        [value("in", onnx.TensorProto.FLOAT, 1, 4, 8, 8)],
+        value("out", onnx.TensorProto.FLOAT, 1, 4, 8, 8),
+        first=first,
+        second=second,
+        scale=scale,
+    )
+    inputs = [{"in": rows.normal(size=(1, 4, 8, 8)).astype(np.float32)} for _ in range(8)]
+    for one in inputs:
+        one["in"][:, 0] *= 300
+    quantized, errors = quantize("image", model, inputs)
+    found = {one.layer: one for one in errors}
+    assert found["first"].error > 10 * found["second"].error > 0
+    assert found["first"].kept and not found["second"].kept
+    expected, images = run(model, inputs[0]), run(quantized, inputs[0])
+    assert np.square(images - expected).mean() < 2 * found["second"].error

@@ -1,0 +1,158 @@
+"""Folders exported to ONNX: equal to PyTorch, whole or refused."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eval.samples.pipelines import load_sampler
+from mobilediff.files import read_json, write_json
+from mobilediff.ondevice import export, parity
+from mobilediff.ondevice.difference import ACCEPTED
+from mobilediff.ondevice.exported import load_exported
+from mobilediff.ondevice.manifest import read_manifest
+from tests.tiny import tiny_checkpoint
+
+onnx = pytest.importorskip("onnx", reason="the extra ondevice is not installed: pip install '.[ondevice]'")
+pytest.importorskip("onnxruntime", reason="the extra ondevice is not installed: pip install '.[ondevice]'")
+pytest.importorskip("onnxscript", reason="the extra ondevice is not installed: pip install '.[ondevice]'")
+
+FORMS = {"one-step": ("student-1step", "fp16"), "loop": ("student-8step", "fp32")}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Checkpoints, and their exports by the names of `FORMS`."""
+    root = tmp_path_factory.mktemp("ondevice")
+    for kind in ("student-1step", "student-8step"):
+        tiny_checkpoint(root / kind, kind)
+    for name, (kind, precision) in FORMS.items():
+        options = ["--format", "onnx", "--precision", precision, "--output", str(root / name)]
+        batch = ["--batch-size", "2"] if name == "loop" else []
+        export.main(["--model", str(root / kind), *options, *batch])
+    return root
+
+
+@pytest.fixture
+def folder(root, tmp_path) -> Path:
+    """An export that the test may damage."""
+    return Path(shutil.copytree(root / "one-step", tmp_path / "one-step"))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_pictures_are_the_pipelines(root, name):
+    kind, precision = FORMS[name]
+    prompts = ["a photo of a cat", "a ship", "a deer"]  # more than a batch, and not a multiple of it
+    generators = [[torch.Generator().manual_seed(seed) for seed in range(3)] for _ in range(2)]
+    expected = load_sampler(root / kind)(prompts, generator=generators[0], output_type="np").images
+    images = load_exported(root / name, threads=1)(prompts, generators[1]).images
+    np.testing.assert_allclose(images, expected, atol=ACCEPTED[precision] / 2)
+
+
+def test_parity_passes_on_equal_pictures_and_states_the_difference(root, capsys):
+    parity.main(["--model", str(root / "student-8step"), "--exported", str(root / "loop"), "--images", "4"])
+    assert "largest with noun table" in capsys.readouterr().out
+
+
+def test_the_manifest_states_shapes_parity_and_every_file(root):
+    manifest = read_manifest(root / "loop")
+    assert [entry.name for entry in manifest.graphs] == ["text_encoder", "network", "decoder"]
+    assert manifest.graph("decoder").outputs[0].shape == [2, 3, 32, 32]
+    assert manifest.parity.largest < 1e-4 and manifest.parity.images == 8
+    there = {path.relative_to(root / "loop").as_posix() for path in (root / "loop").rglob("*") if path.is_file()}
+    assert {file.path for file in manifest.files} | {"manifest.json", "README.md"} == there
+    assert len(manifest.nouns.names) == 396
+
+
+def test_half_precision_halves_the_weights(root):
+    file = root / "one-step" / "image.onnx"
+    checkpoint = load_sampler(root / "student-1step")
+    parameters = [*checkpoint.unet.parameters(), *checkpoint.vae.decoder.parameters()]
+    types = Counter(onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in onnx.load(file).graph.initializer)
+    assert types["FLOAT16"] > 50
+    assert file.stat().st_size < 3 * sum(parameter.numel() for parameter in parameters)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("loop", 1e-5), ("one-step", 0.5 / 127)])
+def test_nouns_of_the_table_are_encoded_as_the_text_encoder_does(root, name, tolerance):
+    exported = load_exported(root / name, threads=1)
+    for noun, prompt in (("airbus", "a photo of an airbus"), ("trailer truck", "a photo of a trailer truck")):
+        by_table, by_encoder = exported.noun_embeddings[noun], exported.encode(prompt)
+        for found, expected in zip(by_table, by_encoder, strict=True):
+            largest = np.abs(expected).max(axis=-1, keepdims=True)
+            assert (np.abs(found - expected) <= 1.1 * tolerance * largest).all()
+
+
+def test_a_prompt_over_the_limit_is_refused(root):
+    with pytest.raises(ValueError, match="tokens; accepted are 16"):
+        load_exported(root / "one-step", threads=1)("a photo of " + "a cat " * 10)
+
+
+def test_a_truncated_file_is_refused(folder):
+    file = folder / "image.onnx"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="image.onnx has .* bytes"):
+        load_exported(folder, threads=1)
+
+
+def test_a_changed_file_of_the_same_size_is_refused(folder):
+    file = folder / "tokenizer" / "tokenizer.json"
+    file.write_bytes(file.read_bytes()[:-1] + b" ")
+    with pytest.raises(ValueError, match="tokenizer.json is not the file"):
+        load_exported(folder, threads=1)
+
+
+def test_a_missing_file_is_refused(folder):
+    (folder / "nouns.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="nouns.safetensors is missing"):
+        load_exported(folder, threads=1)
+
+
+def test_a_folder_of_another_version_is_refused(folder):
+    write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"version": 2})
+    with pytest.raises(ValueError, match="is of version 2; accepted is 1"):
+        load_exported(folder, threads=1)
+
+
+def test_a_manifest_without_a_field_is_refused(folder):
+    content = read_json(folder / "manifest.json")
+    del content["steps"]
+    write_json(folder / "manifest.json", content)
+    with pytest.raises(ValueError, match="manifest.json: steps: Field required"):
+        load_exported(folder, threads=1)
+
+
+def test_a_folder_without_manifest_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no exported folder"):
+        load_exported(tmp_path, threads=1)
+
+
+def test_another_checkpoint_than_the_exported_one_is_refused(root):
+    with pytest.raises(ValueError, match="accepted is the checkpoint that was exported"):
+        parity.main(["--model", str(root / "student-8step"), "--exported", str(root / "one-step")])
+
+
+def test_parity_fails_where_the_pictures_differ(root, folder):
+    # holds 8-bit text to fp32's 1e-4
+    write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"precision": "fp32"})
+    with pytest.raises(SystemExit, match="accepted in fp32 is 0.0001"):
+        parity.main(["--model", str(root / "student-1step"), "--exported", str(folder), "--images", "4"])
+
+
+def test_an_output_folder_with_other_files_stays(root, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="no exported folder"):
+        export.main(["--model", str(root / "student-1step"), "--format", "onnx", "--output", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_failed_export_leaves_the_older_one(root, folder, monkeypatch):
+    before = read_manifest(folder)
+    monkeypatch.setattr("mobilediff.ondevice.folder.measure_parity", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export.main(["--model", str(root / "student-1step"), "--format", "onnx", "--output", str(folder)])
+    assert read_manifest(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
