@@ -77,9 +77,6 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
             missing = sorted(set(component.state_dict()) - tensor_names[name])
             if missing:
                 raise ValueError(f"the weights in {folder / name} lack {missing[0]} ({len(missing)} tensors in all)")
-    known, embedded = len(pipeline.tokenizer), pipeline.text_encoder.config.vocab_size
-    if known > embedded:
-        raise ValueError(f"{folder / 'tokenizer'} has {known} tokens, but the text encoder embeds {embedded}")
     for convolutional in (pipeline.unet, pipeline.vae):  # the layout in which convolutions are the fastest
         convolutional.to(memory_format=torch.channels_last)
     return pipeline

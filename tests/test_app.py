@@ -21,6 +21,7 @@ import app
 import eval.protocol
 from mobilediff.demo import compare as comparison
 from mobilediff.demo import examples as example_files
+from tests.tiny import MAX_TOKENS
 
 pytestmark = pytest.mark.slow
 
@@ -177,7 +178,7 @@ def test_the_prompt_decides_the_picture(client):
         ({"prompt": 7}, "prompt is 7; accepted is text"),
         ({"prompt": ["a cat"]}, r"prompt is \['a cat'\]; accepted is text"),
         ({"prompt": "truck " * 50}, "has 300 characters; accepted are up to 200"),
-        ({"prompt": "truck " * 30}, "tokens; accepted are up to 16"),
+        ({"prompt": "truck " * 30}, f"tokens; accepted are up to {MAX_TOKENS}"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**32}, f"seed is {2**32}"),
         ({"seed": 10**400}, "seed is 1000+...; accepted"),

@@ -53,7 +53,7 @@ def test_a_vocabulary_beyond_the_embedding_is_refused(student):
     tokenizer = load_tokenizer(student / "tokenizer")
     tokenizer.add_tokens(["<new>"])
     tokenizer.save_pretrained(student / "tokenizer")
-    with pytest.raises(ValueError, match=f"has {len(tokenizer)} tokens, but the text encoder embeds"):
+    with pytest.raises(ValueError, match=f"the tokenizer knows {len(tokenizer)} tokens, the text encoder embeds"):
         load_pipeline(student)
 
 
