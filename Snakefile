@@ -40,7 +40,7 @@ for node in NODES.values():
         input: [done(parent) for parent in node.parents], config=str(node.config_file)
         output: touch(done(node.name))
         threads: workflow.cores
-        message: node.plan()
+        message: f"{node.name}: a trial of three steps" if TRIAL else node.plan()
         params: command=node.command(RUNS, SUFFIX)
         shell: f"{LAUNCHER} {{params.command}}"
 

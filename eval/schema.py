@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from mobilediff.command import command_parser, run_command
 from mobilediff.files import read_json, write_json
 
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
@@ -594,10 +595,11 @@ def json_schema() -> dict:
     return models_json_schema(models, title=title)[1]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Write the JSON Schema file."""
+    command_parser("python -m eval.schema", __doc__).parse_args(argv)
     write_json(SCHEMA_FILE, json_schema())
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

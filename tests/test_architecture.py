@@ -21,6 +21,7 @@ LAYERS = [
     ["eval.cli"],
     ["eval.measures", "eval.benchmark"],
     [f"mobilediff.training.{stage}" for stage in STAGES] + ["mobilediff.training.tools"],
+    ["mobilediff.training.bases"],
     ["mobilediff.training.losses"],
     ["mobilediff.training.data"],
     ["mobilediff.training.engine"],

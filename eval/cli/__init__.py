@@ -1,1 +1,1 @@
-"""Share groups of options, tables on the terminal and errors among the commands."""
+"""Share groups of options, output files and printed tables among the commands."""

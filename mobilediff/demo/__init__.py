@@ -1,1 +1,1 @@
-"""Hold the app's tabs, one file each, with their examples and settings of the process."""
+"""Build the comparison and the examples of the app, read its environment, answer its health check."""

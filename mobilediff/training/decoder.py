@@ -17,11 +17,11 @@ from mobilediff.images import to_float
 from mobilediff.models.autoencoder import psnr, reconstruct
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
+from mobilediff.training.bases.decoder_stage import DecoderStage, DecoderStageOptions
 from mobilediff.training.data.augment import mirror
 from mobilediff.training.data.latents import cached_latents, training_images
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
-from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageOptions
 
 
 class DecoderOptions(DecoderStageOptions):

@@ -22,7 +22,7 @@ from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.sampling.scheduling import checked_interval
 from mobilediff.schedulers.ufogen import UFOGenScheduler
-from mobilediff.training.data.generator_stage import GeneratorStage
+from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare
 from mobilediff.training.data.pairs import PairSettings, sample_pairs
 from mobilediff.training.engine.options import Decay, Fraction, GeneratorOptions

@@ -19,7 +19,7 @@ from mobilediff.diffusion import (
 )
 from mobilediff.sampling.scheduling import checked_interval
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
-from mobilediff.training.data.generator_stage import GeneratorStage
+from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare
 from mobilediff.training.engine.options import Fraction, GeneratorOptions
 from mobilediff.training.engine.pipelines import FrozenParts, load_velocity_pipeline

@@ -8,7 +8,7 @@ from pydantic import PositiveInt, field_validator
 from mobilediff.compression.pruning import check_pruning_ratio, prune_channels, prune_weights
 from mobilediff.diffusion import diffuse, sample_from_velocity, trailing_timesteps
 from mobilediff.models.mobile_unet import MobileUNet
-from mobilediff.training.data.generator_stage import GeneratorStage
+from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare
 from mobilediff.training.engine.options import GeneratorOptions
 from mobilediff.training.engine.pipelines import FrozenParts, load_velocity_pipeline

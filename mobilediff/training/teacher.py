@@ -12,7 +12,7 @@ from mobilediff.diffusion import (
     noise_scheduler,
 )
 from mobilediff.models.build import build_network
-from mobilediff.training.data.generator_stage import GeneratorStage
+from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare
 from mobilediff.training.engine.options import GeneratorOptions
 from mobilediff.training.engine.pipelines import FrozenParts

@@ -22,6 +22,7 @@ from mobilediff.images import to_bytes, to_float
 from mobilediff.models.autoencoder import decode, encode, encode_latents, psnr
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.training.bases.decoder_stage import DecoderStage, DecoderStageOptions
 from mobilediff.training.data.augment import mirror
 from mobilediff.training.data.latents import cached_latents, training_images
 from mobilediff.training.data.synthetic import synthetic_latents
@@ -30,7 +31,6 @@ from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, Fraction,
 from mobilediff.training.engine.pipelines import check_full_vae
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
-from mobilediff.training.losses.decoder_stage import DecoderStage, DecoderStageOptions
 
 HELD_OUT = 500  # synthetic latents to measure with
 SHOWN = 16

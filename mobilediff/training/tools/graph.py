@@ -114,7 +114,7 @@ class Checkpoint:
         """
         words = ["-m", "mobilediff.export", "--model", f"{runs}/{self.run}{suffix}/export"]
         words += ["--output", f"{output}/{self.name}"]
-        if self.vae:
+        if self.vae and not suffix:  # a decoder of three steps is refused, as one for other latents
             words += ["--vae", f"{runs}/{self.vae}{suffix}/export"]
         return shlex.join(words) + f" {self.options}".rstrip()
 

@@ -42,6 +42,8 @@ def test_shipped_checkpoints_are_exported():
         .command("runs", "out")
         .endswith("--model runs/one-step-ufogen/export --output out/student-1step --vae runs/tiny-vae/export")
     )
+    trial = CHECKPOINTS["student-1step"].command("runs", "out", "-dry-run")
+    assert trial.endswith("--model runs/one-step-ufogen-dry-run/export --output out/student-1step")
 
 
 def test_command_of_a_trial_reads_and_writes_trials():

@@ -1,0 +1,1 @@
+"""Share options, data and validation among the stages of generators and among those of decoders."""
