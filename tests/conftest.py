@@ -1,11 +1,15 @@
 """Share fixtures among all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 import mobilediff.timing
 from tests.tiny import KINDS, tiny_checkpoint
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; child processes inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
