@@ -18,6 +18,7 @@ from eval.protocol import folder_sha256
 from eval.samples.draw import draw as draw_images
 from eval.samples.pipelines import load_sampler
 from mobilediff.pipeline import MobileDiffusionPipeline
+from mobilediff.sampling.prompts import is_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -137,15 +138,6 @@ def check_inputs(models: list[Model], prompt: str, seed: float, count: float) ->
         raise ValueError(
             f"The number of images is {quoted(count)}; accepted is a whole number from 1 to {MAX_IMAGES}."
         )
-
-
-def is_unicode(text: str) -> bool:
-    """Tell whether a text can be encoded, which one with half a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def png_uri(image: Image.Image) -> str:

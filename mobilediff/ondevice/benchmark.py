@@ -1,19 +1,19 @@
-"""Time exported folders beside the PyTorch pipeline, in turns, alone and with another busy process.
+"""Time exported folders beside the PyTorch pipeline, in turns, alone and with busy processes.
 
     python -m mobilediff.ondevice.benchmark --exported DIR ... --beside checkpoints/student-1step
 
-An image is one picture of a prompt whose embeddings are there. With --busy it is timed again while another process
-multiplies matrices in as many threads.
+An image is one picture of a prompt whose embeddings are there. With --busy it is timed again beside as many busy
+processes as it has threads.
 """
 
-import multiprocessing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from eval.benchmark.latency import MIN_RUNS, check_options, interleave, thread_count
+from eval.benchmark.neighbours import busy_neighbours
 from eval.benchmark.size import PROMPT
 from eval.cli.table import aligned
 from eval.protocol import folder_sha256, measured_with
@@ -22,9 +22,7 @@ from mobilediff.command import command_parser, run_command
 from mobilediff.files import write_json
 from mobilediff.ondevice.exported import load_exported
 from mobilediff.ondevice.manifest import read_manifest
-from mobilediff.timing import MATRIX_SIZE, summary
-
-BEGIN_SECONDS = 60  # that another process may take to begin
+from mobilediff.timing import summary
 
 
 def image_calls(exported: list[str], beside: str | None, threads: int) -> dict[str, Callable[[], object]]:
@@ -42,34 +40,6 @@ def _call(pipeline) -> Callable[[], object]:
     return lambda: pipeline(PROMPT, generator=generator.manual_seed(0), output_type="np")
 
 
-def _multiply(threads: int, begun) -> None:
-    torch.set_num_threads(threads)
-    matrix = torch.randn(MATRIX_SIZE // 4, MATRIX_SIZE // 4)
-    while True:
-        torch.mm(matrix, matrix)
-        begun.set()
-
-
-@contextmanager
-def busy_process(threads: int) -> Iterator[None]:
-    """Keep another process multiplying matrices during the block.
-
-    Raises:
-        OSError: it does not begin within `BEGIN_SECONDS`.
-    """
-    context = multiprocessing.get_context("spawn")
-    begun = context.Event()
-    process = context.Process(target=_multiply, args=(threads, begun), daemon=True)
-    process.start()
-    try:
-        if not begun.wait(BEGIN_SECONDS):
-            raise OSError(f"the busy process did not begin within {BEGIN_SECONDS} s")
-        yield
-    finally:
-        process.terminate()
-        process.join()
-
-
 def measure(
     exported: list[str], beside: str | None, threads: int, rounds: int, max_seconds: float, busy: bool
 ) -> dict[str, dict]:
@@ -81,7 +51,7 @@ def measure(
     calls, results, device = image_calls(exported, beside, threads), {}, torch.device("cpu")
     with thread_count(threads):
         for name in ("quiet", "busy")[: 1 + busy]:
-            with busy_process(threads) if name == "busy" else nullcontext():
+            with busy_neighbours(threads) if name == "busy" else nullcontext():
                 times = interleave(calls, device, rounds, max_seconds)
             results[name] = {key: summary(values) for key, values in times.items()}
         protocol = {"rounds": rounds, "prompt": PROMPT} | measured_with(device)
@@ -118,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU")
     parser.add_argument("--rounds", type=int, default=20, help=f"runs of each, at least {MIN_RUNS}")
     parser.add_argument("--max-seconds", type=float, default=60, help="who took longer in all sits out")
-    parser.add_argument("--busy", action="store_true", help="time again with another busy process")
+    parser.add_argument("--busy", action="store_true", help="time again beside busy processes")
     parser.add_argument("--json", help="also write the result to this file")
     args = parser.parse_args(argv)
     check_options(args.threads, args.rounds, args.max_seconds, [1])

@@ -20,6 +20,15 @@ MAX_COMPARED_PHRASES = 64
 _TOKENIZING = threading.Lock()
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be encoded, which one with half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def readable(prompt: str, tokenizer: CLIPTokenizer) -> str:
     """Drop invisible characters (Unicode's category Cf) and the tokenizer's own marks, such as <|endoftext|>.
 
@@ -27,7 +36,7 @@ def readable(prompt: str, tokenizer: CLIPTokenizer) -> str:
         ValueError: the prompt holds half of a surrogate pair, which no tokenizer takes.
     """
     if not prompt.isascii():
-        if any(unicodedata.category(character) == "Cs" for character in prompt):
+        if not is_unicode(prompt):
             raise ValueError(f"prompt is {prompt!r}, which holds half of a surrogate pair; accepted: whole characters")
         prompt = "".join(character for character in prompt if unicodedata.category(character) != "Cf")
     for mark in tokenizer.all_special_tokens:

@@ -13,7 +13,7 @@ from eval.metrics.accuracy import top_k_accuracy
 from eval.metrics.frechet import feature_statistics, frechet_distance
 from eval.metrics.manifold import NEIGHBOURS, manifold_metrics
 from eval.metrics.nearest import pairwise_distance
-from eval.samples.draw import draw
+from eval.samples.draw import batches_of, draw
 from eval.samples.prompts import plan_samples
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -38,8 +38,7 @@ class Monitor:
         """Measure `frechet_distance`, `class_accuracy`, `recall` and `seed_distance` of the pipeline's samples."""
         plan = plan_samples(self.count, "class", pipeline.config.class_template)
         images = []
-        for start in range(0, self.count, self.batch_size):
-            seeds = list(range(start, min(start + self.batch_size, self.count)))
+        for seeds in batches_of(list(range(self.count)), self.batch_size, compiled=False):
             prompts = plan.prompts_of(seeds)
             images.append(draw(pipeline, "the run", seeds, prompt=prompts, num_inference_steps=num_inference_steps))
         names = (self.judge.layer, "class_logits")
