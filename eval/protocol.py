@@ -17,6 +17,7 @@ LIBRARIES = (*SAMPLING_LIBRARIES, "torchvision", "accelerate", "torch-fidelity",
 # because it is versioned with the project.
 HASHED_SUFFIXES = (".safetensors", ".json", ".txt")
 CODE_HASH = re.compile(rb'_[0-9a-f]{12}"')
+CODE_NAME = re.compile(rb'\s*"auto_map": \{[^}]*\},?')  # in a network's config, for diffusers' AutoModel
 
 
 def file_sha256(path: str | Path) -> str:
@@ -28,7 +29,7 @@ def file_sha256(path: str | Path) -> str:
 def folder_sha256(folder: str | Path, suffixes: tuple[str, ...] = HASHED_SUFFIXES) -> str:
     """Hash the relative paths and contents of a checkpoint's weights, configurations and vocabularies, SHA-256.
 
-    Links are followed. The code's own hash, part of the module names in the configurations, is left out.
+    Links are followed. The names of the code in the configurations are left out.
 
     Raises:
         FileNotFoundError: the folder is missing or holds none of them.
@@ -41,7 +42,7 @@ def folder_sha256(folder: str | Path, suffixes: tuple[str, ...] = HASHED_SUFFIXE
     for path in files:
         content = path.read_bytes()
         if path.suffix == ".json":
-            content = CODE_HASH.sub(b'"', content)
+            content = CODE_NAME.sub(b"", CODE_HASH.sub(b'"', content))
         digest.update(f"{path.relative_to(folder).as_posix()}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
 

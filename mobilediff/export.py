@@ -36,7 +36,8 @@ from mobilediff.command import run_command
 from mobilediff.files import atomic_folder, write_json
 from mobilediff.model_card import model_card
 from mobilediff.pipeline import MobileDiffusionPipeline
-from mobilediff.sampling.code import PACKAGE_MODULES, copy_source
+from mobilediff.sampling.code import PACKAGE_MODULES, copy_source, name_code
+from mobilediff.sampling.saving import NETWORK_CONFIG
 from mobilediff.sampling.prompts import CLASS_NAMES
 from mobilediff.schedulers.compatible import choose_scheduler
 
@@ -139,7 +140,7 @@ def refresh_code(folders: Iterable[str | Path]) -> None:
     """Replace the code inside checkpoints by this package's, named as in an export.
 
     Each file is replaced in one piece, and code under another name is deleted last: a kill in between leaves
-    checkpoints that load. Weights, configs, cards and other files stay as they are.
+    checkpoints that load. Weights, cards and other files stay as they are, configs but for the name of the code.
 
     Raises:
         FileNotFoundError: one of `folders` is no checkpoint; none has been changed.
@@ -150,6 +151,9 @@ def refresh_code(folders: Iterable[str | Path]) -> None:
     for folder, classes in shipped.items():
         before = read_index(folder)
         index = before | {name: copy_source(cls, _code_folder(folder, name)) for name, cls in classes.items()}
+        for name, cls in classes.items():
+            if issubclass(cls, torch.nn.Module):
+                name_code(folder / name / NETWORK_CONFIG, index[name])
         if index != before:
             write_json(folder / INDEX_NAME, index)
         for name in classes:

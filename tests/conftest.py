@@ -1,7 +1,11 @@
 """Share fixtures among all tests."""
 
+import os
 import signal
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: one thread for each of the workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

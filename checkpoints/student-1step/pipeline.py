@@ -242,6 +242,21 @@ def copy_source(cls: type, folder: Path) -> list[str]:
     return [module, cls.__name__]
 
 
+def name_code(config: Path, entry: list[str]) -> None:
+    """Write into a network's config which class diffusers' `AutoModel` takes from the file beside it.
+
+    Args:
+        config: the file, replaced in one piece if it names another class.
+        entry: as `copy_source` returns.
+    """
+    content = json.loads(config.read_text(encoding="utf-8"))
+    named = content | {"auto_map": {"AutoModel": ".".join(entry)}}
+    if named != content:
+        temporary = config.with_name(f".{config.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(temporary, config)
+
+
 def source_file(cls: type) -> Path:
     """Find the file that defines a class; raises as `copy_source` does."""
     module = sys.modules.get(cls.__module__)
@@ -779,6 +794,9 @@ class ConditioningMixin:
 # Save and load pipelines with the code that they need, and make one of another's components.
 
 
+# The file of a network's configuration, beside its weights.
+NETWORK_CONFIG = "config.json"
+
 # How the file begins that stands for one that Git LFS has not fetched.
 LFS_POINTER = b"version https://git-lfs"
 
@@ -944,6 +962,8 @@ class SavingMixin(PipelineBase):
         index.pop("_name_or_path", None)
         for name, cls in _shipped_classes(self).items():
             index[name] = copy_source(cls, file.parent if name == "_class_name" else file.parent / name)
+            if issubclass(cls, torch.nn.Module):
+                name_code(file.parent / name / NETWORK_CONFIG, index[name])
         file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         scheduler_config = Path(save_directory, "scheduler", self.scheduler.config_name)
         if scheduler_config.is_file():

@@ -536,6 +536,13 @@ class MobileUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
         self._check_module_names()
 
+    @classmethod
+    def extract_init_dict(cls, config_dict, **kwargs):
+        """Sort a config's entries, as diffusers does; the name of the code, for its `AutoModel`, is none of them."""
+        return super().extract_init_dict(
+            {name: value for name, value in config_dict.items() if name != "auto_map"}, **kwargs
+        )
+
     def _make_resnet(
         self, name: str, level: int, in_channels: int, out_channels: int, temb_channels: int
     ) -> ResnetBlock:

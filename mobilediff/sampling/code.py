@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib
 import inspect
+import json
 import os
 import re
 import sys
@@ -112,6 +113,21 @@ def copy_source(cls: type, folder: Path) -> list[str]:
     temporary.write_bytes(bundled_source(source).encode())
     os.replace(temporary, folder / f"{module}.py")
     return [module, cls.__name__]
+
+
+def name_code(config: Path, entry: list[str]) -> None:
+    """Write into a network's config which class diffusers' `AutoModel` takes from the file beside it.
+
+    Args:
+        config: the file, replaced in one piece if it names another class.
+        entry: as `copy_source` returns.
+    """
+    content = json.loads(config.read_text(encoding="utf-8"))
+    named = content | {"auto_map": {"AutoModel": ".".join(entry)}}
+    if named != content:
+        temporary = config.with_name(f".{config.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(temporary, config)
 
 
 def source_file(cls: type) -> Path:

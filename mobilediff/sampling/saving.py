@@ -17,8 +17,11 @@ from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.peft_utils import recurse_remove_peft_layers
 
-from mobilediff.sampling.code import PACKAGE, PACKAGE_MODULES, copy_source, source_file
+from mobilediff.sampling.code import PACKAGE, PACKAGE_MODULES, copy_source, name_code, source_file
 from mobilediff.sampling.networks import PipelineBase
+
+# The file of a network's configuration, beside its weights.
+NETWORK_CONFIG = "config.json"
 
 # How the file begins that stands for one that Git LFS has not fetched.
 LFS_POINTER = b"version https://git-lfs"
@@ -185,6 +188,8 @@ class SavingMixin(PipelineBase):
         index.pop("_name_or_path", None)
         for name, cls in _shipped_classes(self).items():
             index[name] = copy_source(cls, file.parent if name == "_class_name" else file.parent / name)
+            if issubclass(cls, torch.nn.Module):
+                name_code(file.parent / name / NETWORK_CONFIG, index[name])
         file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         scheduler_config = Path(save_directory, "scheduler", self.scheduler.config_name)
         if scheduler_config.is_file():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+from diffusers import AutoModel, AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.utils import dynamic_modules_utils
 
 from mobilediff.models.mobile_unet import MobileUNet
@@ -68,6 +68,19 @@ def test_repeated_blocks_are_compiled_alone():
     pipeline.unet.compile_repeated_blocks(backend=backend, fullgraph=True)
     torch.testing.assert_close(draw(pipeline), expected, rtol=0, atol=1e-4)
     assert len(compiled) > 1
+
+
+def test_the_automatic_model_takes_the_networks_code_from_the_folder(folder, tmp_path, caplog):
+    own = MobileDiffusionPipeline.from_pretrained(folder)
+    DiffusionPipeline.from_pretrained(folder, trust_remote_code=True).save_pretrained(tmp_path / "again")
+    for checkpoint in (folder, tmp_path / "again"):
+        unet = AutoModel.from_pretrained(str(checkpoint / "unet"), trust_remote_code=True)
+        assert type(unet).__name__ == "MobileUNet" and type(unet) is not MobileUNet
+        assert all(torch.equal(value, unet.state_dict()[name]) for name, value in own.unet.state_dict().items())
+        torch.testing.assert_close(draw(MobileDiffusionPipeline.from_pipe(own, unet=unet)), draw(own))
+    assert not [record for record in caplog.records if "trust_remote_code" not in record.message]
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        AutoModel.from_pretrained(str(folder / "unet"))
 
 
 def test_the_automatic_pipeline_says_that_it_does_not_know_the_class(folder):
