@@ -37,8 +37,8 @@ from mobilediff.files import atomic_folder, write_json
 from mobilediff.model_card import model_card
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.sampling.code import PACKAGE_MODULES, copy_source, name_code
-from mobilediff.sampling.saving import NETWORK_CONFIG
 from mobilediff.sampling.prompts import CLASS_NAMES
+from mobilediff.sampling.saving import NETWORK_CONFIG
 from mobilediff.schedulers.compatible import choose_scheduler
 
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents
