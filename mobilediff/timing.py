@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 MATRIX_SIZE = 2048
+SMALLEST_MATRIX = 128
+LONGEST_PRODUCT = 1.0  # seconds
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -20,18 +22,34 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def matrix_products(device: torch.device) -> dict[str, Callable[[], object]]:
-    """Make one square matrix product for each dtype, "fp32" and "bf16", ready to be timed."""
-    calls = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device).to(dtype) for _ in range(2))
-        calls[name] = lambda left=left, right=right: left @ right
-    return calls
+class MatrixProduct:
+    """Multiply two square matrices, whose best rate is the peak of a machine.
+
+    They have `MATRIX_SIZE` rows, or fewer where that many would take longer than `LONGEST_PRODUCT`, as in bf16 on a
+    processor without instructions for it.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device):
+        self._resize(min(SMALLEST_MATRIX, MATRIX_SIZE), dtype, device)
+        self()
+        while self.size < MATRIX_SIZE and 8 * seconds(self, device) < LONGEST_PRODUCT:
+            self._resize(2 * self.size, dtype, device)
+
+    def _resize(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.size = size
+        self.left, self.right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def __call__(self) -> torch.Tensor:
+        return self.left @ self.right
+
+    def gflops(self, duration: float) -> float:
+        """Convert the seconds of one product to GFLOP/s."""
+        return 2 * self.size**3 / duration / 1e9
 
 
-def matrix_gflops(duration: float) -> float:
-    """Convert the seconds of one of `matrix_products` to GFLOP/s."""
-    return 2 * MATRIX_SIZE**3 / duration / 1e9
+def matrix_products(device: torch.device) -> dict[str, MatrixProduct]:
+    """Make one product for each dtype, "fp32" and "bf16", ready to be timed."""
+    return {name: MatrixProduct(dtype, device) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
 
 
 def summary(times: Sequence[float]) -> dict:

@@ -924,6 +924,21 @@ class SavingMixin(PipelineBase):
                 index[name] = [module, value[-1]]
         return config
 
+    @classmethod
+    def extract_init_dict(cls, config_dict, **kwargs):
+        """Sort the entries of an index, as diffusers does.
+
+        Raises:
+            ValueError: an entry is none of this class's, such as one of a newer version, which would be ignored.
+        """
+        known = inspect.signature(cls.__init__).parameters
+        if unknown := [name for name in config_dict if name not in known and not name.startswith("_")]:
+            raise ValueError(
+                f"{cls.config_name} has {', '.join(unknown)}, which this code of {cls.__name__} does not know; "
+                "accepted are checkpoints of this version or an older one"
+            )
+        return super().extract_init_dict(config_dict, **kwargs)
+
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs) -> None:
         """Write a folder with its code, which loads where this package is not installed.
 

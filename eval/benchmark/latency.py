@@ -25,7 +25,7 @@ from mobilediff.ondevice.exported import ExportedPipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.sampling.prompts import encode_text
 from mobilediff.threads import wait_policy
-from mobilediff.timing import matrix_gflops, matrix_products, seconds, summary
+from mobilediff.timing import matrix_products, seconds, summary
 
 PARTS = ("text_encoder", "network_call", "vae_decoder", "image")
 MAX_BATCH_SIZE = 64
@@ -188,7 +188,9 @@ def measure_latency(
             if memory and not isinstance(pipelines[name], ExportedPipeline):  # whose runtime has its own allocator
                 record["peak_memory_bytes"] = peak_memory(call, device)
             result[name][part] = record
-        peaks = {f"matrix_peak_{dtype}_gflops": matrix_gflops(min(times[dtype])) for dtype in products}
+        peaks = {
+            f"matrix_peak_{dtype}_gflops": product.gflops(min(times[dtype])) for dtype, product in products.items()
+        }
         protocol = {"batch_size": batch_size, "dtype": "fp32", "warm_up": WARM_UP, "rounds": rounds}
         protocol |= {"max_seconds": max_seconds, "timed": TIMED, "long_call_seconds": LONG_CALL}
         protocol |= {"interleaved_with": list(pipelines), "wait_policy": wait_policy(), "neighbours": neighbours}

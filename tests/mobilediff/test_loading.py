@@ -1,5 +1,6 @@
 """What loading accepts of diffusers' ways, and what it says about folders that cannot be loaded."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def test_a_git_lfs_pointer_is_named(component, folder, pipeline_class):
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
     with pytest.raises(ValueError, match=f"{component}/{file.name} is a Git LFS pointer"):
         pipeline_class.from_pretrained(folder, trust_remote_code=True)
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "model_index.json"])
+def test_an_entry_of_a_newer_version_is_refused_and_not_ignored(file, folder):
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | {"new_option": [1, 2]}))
+    for pipeline_class in (MobileDiffusionPipeline, DiffusionPipeline):
+        with pytest.raises(ValueError, match="has new_option, which this code of Mobile.* does not know; accepted"):
+            pipeline_class.from_pretrained(folder, trust_remote_code=True)
 
 
 def test_a_variant_that_is_not_there_is_refused_with_what_is(folder, pipeline_class):

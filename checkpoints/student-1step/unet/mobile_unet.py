@@ -3,6 +3,7 @@
 The file imports nothing but torch and diffusers, because it travels inside checkpoint folders.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -538,10 +539,19 @@ class MobileUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     @classmethod
     def extract_init_dict(cls, config_dict, **kwargs):
-        """Sort a config's entries, as diffusers does; the name of the code, for its `AutoModel`, is none of them."""
-        return super().extract_init_dict(
-            {name: value for name, value in config_dict.items() if name != "auto_map"}, **kwargs
-        )
+        """Sort a config's entries, as diffusers does; the name of the code, for its `AutoModel`, is none of them.
+
+        Raises:
+            ValueError: an entry is none of this class's, such as one of a newer version, which would be ignored.
+        """
+        known = inspect.signature(cls.__init__).parameters
+        entries = {name: value for name, value in config_dict.items() if name != "auto_map"}
+        if unknown := [name for name in entries if name not in known and not name.startswith("_")]:
+            raise ValueError(
+                f"the config has {', '.join(unknown)}, which this code of {cls.__name__} does not know; accepted are "
+                "configs of this version or an older one"
+            )
+        return super().extract_init_dict(entries, **kwargs)
 
     def _make_resnet(
         self, name: str, level: int, in_channels: int, out_channels: int, temb_channels: int

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobilediff.models.macs import CPU_ATTENTION
-from mobilediff.timing import matrix_gflops, matrix_products, seconds, summary
+from mobilediff.timing import matrix_products, seconds, summary
 
 WARM_UP, TIMED = 4, 20
 COUNTED = 2  # a discriminator may be trained in every second step only
@@ -45,7 +45,7 @@ def measure_steps(run_step: Callable[[], object], batch_size: int, device: torch
         run_step()
         product()
     steps, products = zip(*((seconds(run_step, device), seconds(product, device)) for _ in range(TIMED)), strict=True)
-    times, peak = summary(steps), matrix_gflops(min(products))
+    times, peak = summary(steps), product.gflops(min(products))
     median = times["median_ms"] / 1000
     return {
         "images_per_second": batch_size / median,

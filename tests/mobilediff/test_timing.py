@@ -1,0 +1,20 @@
+"""The matrix product that measures a machine's peak."""
+
+import torch
+
+from mobilediff import timing
+
+
+def test_a_slow_product_is_a_small_one(monkeypatch):
+    """A machine that multiplies at 1 GFLOP/s: 256 rows take 34 ms, 512 take 268 ms and 1,024 would take 2.1 s."""
+    monkeypatch.setattr(timing, "MATRIX_SIZE", 2048)
+    monkeypatch.setattr(timing, "seconds", lambda product, device: 2 * product.size**3 / 1e9)
+    product = timing.MatrixProduct(torch.float32, torch.device("cpu"))
+    assert product.size == 512 and product().shape == (512, 512)
+    assert product.gflops(0.25) == 2 * 512**3 / 0.25 / 1e9
+
+
+def test_a_quick_product_has_all_rows(monkeypatch):
+    monkeypatch.setattr(timing, "MATRIX_SIZE", 256)
+    monkeypatch.setattr(timing, "seconds", lambda product, device: 1e-6)
+    assert timing.MatrixProduct(torch.bfloat16, torch.device("cpu")).size == 256
