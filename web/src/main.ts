@@ -62,8 +62,8 @@ function showReading(): void {
 }
 
 /** Runs a job, and shows its error or hides the last one's. */
-function run(job: () => Promise<void>): void {
-  void jobs.run(async () => {
+function run(job: () => Promise<void>): Promise<void> {
+  return jobs.run(async () => {
     try {
       await job();
       hideError();
@@ -105,10 +105,10 @@ async function drawPicture(model: string, card: Card, text: Text, seed: number, 
   copyResult.disabled = false;
 }
 
-function draw(): void {
+async function draw(): Promise<void> {
   if (drawButton.disabled || !form.reportValidity()) return;
   history.replaceState(null, "", writeChoices(choices()));
-  run(drawPictures);
+  await run(drawPictures);
 }
 
 async function copy(text: string, what: string): Promise<void> {
@@ -126,19 +126,19 @@ async function copy(text: string, what: string): Promise<void> {
 function wireChoices(): void {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    draw();
+    void draw();
   });
   promptInput.addEventListener("input", showReading);
   slider.addEventListener("input", () => {
     seedInput.value = slider.value;
-    if (live.checked) draw();
+    if (live.checked) void draw();
   });
   seedInput.addEventListener("input", () => {
     slider.value = seedInput.value;
   });
   byId("random", HTMLButtonElement).addEventListener("click", () => {
     seedInput.value = slider.value = `${Math.floor(Math.random() * (Number(slider.max) + 1))}`;
-    draw();
+    void draw();
   });
   preference.addEventListener("change", () => {
     location.search = writeChoices(choices());
@@ -173,7 +173,7 @@ function wirePrompt(): void {
       chip.addEventListener("click", () => {
         promptInput.value = name;
         showReading();
-        draw();
+        void draw();
       });
       return chip;
     }),
@@ -193,7 +193,7 @@ async function start(): Promise<void> {
   wirePrompt();
   showReading();
   wireInterpolation(started.nouns, (job) =>
-    run(() =>
+    void run(() =>
       job(async (text) => {
         if (jobs.isOutdated) return null;
         const { models, seed } = choices();
@@ -203,12 +203,7 @@ async function start(): Promise<void> {
     ),
   );
   drawButton.disabled = false;
-  draw();
-  run(keepForOffline);
-}
-
-/** Downloads the rest of the first model once its pictures are there. */
-async function keepForOffline(): Promise<void> {
+  await draw();
   await engine.keepForOffline(choices().models[0] as string);
   document.documentElement.dataset.offline = "ready";
 }
