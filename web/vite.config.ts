@@ -58,6 +58,7 @@ export default defineConfig({
       workbox: {
         // The page keeps the large files itself, once their content is found to be right.
         globPatterns: ["**/*.{html,js,mjs,css,json,png}"],
+        inlineWorkboxRuntime: true,
         navigateFallback: null,
         ignoreURLParametersMatching: [/.*/],
       },

@@ -2,6 +2,7 @@
 
 import gzip
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -68,8 +69,11 @@ class Handler(SimpleHTTPRequestHandler):
         name = path.removeprefix(start) or "index.html"
         found = self.server.read(name) if path.startswith(start) else None
         body, headers = found or (b"not found", {})
-        self.send_response(200 if found else 404)
-        headers = headers | self.server.headers | {"Cache-Control": "no-cache"}
+        tag = f'"{zlib.crc32(body):x}"'
+        status = 404 if not found else 304 if self.headers["If-None-Match"] == tag else 200
+        body = b"" if status == 304 else body
+        self.send_response(status)
+        headers = headers | self.server.headers | {"Cache-Control": "no-cache", "ETag": tag}
         headers |= {"Content-Type": self.guess_type(name), "Content-Length": str(len(body))}
         for key, value in headers.items():
             self.send_header(key, value)
