@@ -232,7 +232,7 @@ def test_the_ends_of_the_way_are_the_two_nouns(opened):
         opened.page.wait_for_selector(f"#blend[aria-label='{share} percent from cat to ship']")
         assert difference(opened.pixels("#blend"), picture(FIRST, f"a photo of a {noun}", SEED)) <= ACCEPTED
     opened.page.click("#interpolate")
-    opened.page.wait_for_timeout(3000)
+    opened.page.wait_for_selector("#strip[data-drawn='cat to ship']")
     end = opened.pixels("#strip canvas:nth-child(7)")
     assert difference(end, picture(FIRST, "a photo of a ship", SEED)) <= ACCEPTED
 

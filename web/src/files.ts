@@ -30,8 +30,14 @@ export async function fetchText(base: string, path: string): Promise<string> {
   return response.text();
 }
 
-function isWhole(content: Uint8Array, entry: FileEntry): boolean {
-  return content.length === entry.bytes && bytesToHex(sha256(content)) === entry.sha256;
+/** Hashes by the browser where it does: for pages of https and of the own machine. */
+async function hash(content: Uint8Array<ArrayBuffer>): Promise<string> {
+  const digest = crypto.subtle ? new Uint8Array(await crypto.subtle.digest("SHA-256", content)) : sha256(content);
+  return bytesToHex(digest);
+}
+
+async function isWhole(content: Uint8Array<ArrayBuffer>, entry: FileEntry): Promise<boolean> {
+  return content.length === entry.bytes && (await hash(content)) === entry.sha256;
 }
 
 /** Opens what is kept from earlier visits; browsers keep files for pages of https and of the own machine alone. */
@@ -60,10 +66,10 @@ export class FileStore {
     const kept = await cache?.match(url);
     if (kept) {
       const content = new Uint8Array(await kept.arrayBuffer());
-      if (isWhole(content, entry)) return content;
+      if (await isWhole(content, entry)) return content;
     }
     const content = await this.download(url, entry.path);
-    if (!isWhole(content, entry)) {
+    if (!(await isWhole(content, entry))) {
       throw new Error(`${entry.path} is damaged: it is not the file that the manifest describes`);
     }
     await cache?.put(url, new Response(content));

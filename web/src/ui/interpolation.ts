@@ -21,18 +21,22 @@ function textAt(part: number): Text {
 }
 
 async function drawBlend(draw: Draw): Promise<void> {
+  const label = `${share.value} percent from ${from.value} to ${to.value}`;
   const pixels = await draw(textAt(Number(share.value) / 100));
   if (!pixels) return;
   show(blendCanvas, pixels);
-  blendCanvas.setAttribute("aria-label", `${share.value} percent from ${from.value} to ${to.value}`);
+  blendCanvas.setAttribute("aria-label", label);
 }
 
 async function drawStrip(draw: Draw): Promise<void> {
+  const ends = `${from.value} to ${to.value}`;
   await drawBlend(draw);
   for (const [index, canvas] of [...strip.querySelectorAll("canvas")].entries()) {
     const pixels = await draw(textAt(index / (STRIP - 1)));
-    if (pixels) show(canvas, pixels);
+    if (!pixels) return;
+    show(canvas, pixels);
   }
+  strip.dataset.drawn = ends;
 }
 
 /**
