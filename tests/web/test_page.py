@@ -284,6 +284,10 @@ def test_the_page_fits_its_window(opened, width, scheme):
     opened.page.set_viewport_size({"width": width, "height": 844})
     opened.page.emulate_media(color_scheme=scheme)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    outside = """() => [...document.querySelectorAll('#controls *, .card *')].filter(one =>
+        !one.closest('.chips') && one.getBoundingClientRect().right >
+        one.closest('#controls, .card').getBoundingClientRect().right).map(one => one.outerHTML)"""
+    assert opened.page.evaluate(outside) == []
     back = opened.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", back))) < 128) == (scheme == "dark")
 

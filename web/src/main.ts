@@ -68,7 +68,7 @@ function run(job: () => Promise<void>): Promise<void> {
       await job();
       hideError();
     } catch (error) {
-      showError(error);
+      showError(error, false);
     }
     showBackend(started);
   });
@@ -150,7 +150,6 @@ function wireChoices(): void {
     const backend = `${backendName(started)}, onnxruntime-web ${started.catalog.onnxruntime}`;
     void copy(timings.line(backend, navigator.userAgent, navigator.hardwareConcurrency), "result");
   });
-  byId("retry", HTMLButtonElement).addEventListener("click", () => location.reload());
 }
 
 function wireModels(models: readonly CatalogModel[], chosen: readonly string[]): void {
@@ -208,4 +207,4 @@ async function start(): Promise<void> {
   document.documentElement.dataset.offline = "ready";
 }
 
-start().catch(showError);
+start().catch((error: unknown) => showError(error, true));

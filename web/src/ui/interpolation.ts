@@ -47,8 +47,8 @@ async function drawStrip(draw: Draw): Promise<void> {
  */
 export function wireInterpolation(nouns: readonly string[], run: (job: (draw: Draw) => Promise<void>) => void): void {
   for (const [select, chosen] of [
-    [from, "cat"],
-    [to, "dog"],
+    [from, "airplane"],
+    [to, "ship"],
   ] as const) {
     select.replaceChildren(...nouns.map((noun) => make("option", { value: noun, textContent: noun })));
     select.value = chosen;

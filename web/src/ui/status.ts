@@ -6,6 +6,7 @@ import { byId } from "./elements";
 const backend = byId("backend", HTMLParagraphElement);
 const progressBar = byId("progress", HTMLProgressElement);
 const errorBox = byId("error", HTMLDivElement);
+const retry = byId("retry", HTMLButtonElement);
 const errorText = byId("error-text", HTMLParagraphElement);
 
 /** Names the backend with its threads. */
@@ -35,8 +36,10 @@ export function showProgress({ loaded, total }: Progress): void {
   if (isLoading) backend.textContent = `Loading: ${megabytes(loaded)} of ${megabytes(total)} MB`;
 }
 
-export function showError(error: unknown): void {
+/** Shows an error, and a button that reloads the page where that is what can help. */
+export function showError(error: unknown, canReload: boolean): void {
   errorText.textContent = error instanceof Error ? error.message : `${error}`;
+  retry.hidden = !canReload;
   errorBox.hidden = false;
   progressBar.hidden = true;
 }
@@ -44,3 +47,5 @@ export function showError(error: unknown): void {
 export function hideError(): void {
   errorBox.hidden = true;
 }
+
+retry.addEventListener("click", () => location.reload());
