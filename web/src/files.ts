@@ -1,0 +1,113 @@
+/** Downloads the large files, checks their content, and keeps them for the next visit. */
+
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex } from "@noble/hashes/utils.js";
+import { packedPath } from "./catalog";
+import type { FileEntry } from "./manifest";
+
+const CACHE = "mobilediff-files";
+
+/**
+ * Requests a file of the site.
+ *
+ * @param name for errors.
+ * @throws Error where it cannot be had.
+ */
+async function request(url: URL, name: string): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(url);
+  } catch {
+    throw new Error(`${name} cannot be downloaded: is there a connection?`);
+  }
+  if (!response.ok) throw new Error(`${name} is missing on the server (HTTP ${response.status})`);
+  return response;
+}
+
+/** Returns the text of a small file by its path in the site. */
+export async function fetchText(base: string, path: string): Promise<string> {
+  const response = await request(new URL(path, base), path);
+  return response.text();
+}
+
+/** Hashes by the browser where it does: for pages of https and of the own machine. */
+async function hash(content: Uint8Array<ArrayBuffer>): Promise<string> {
+  const digest = crypto.subtle ? new Uint8Array(await crypto.subtle.digest("SHA-256", content)) : sha256(content);
+  return bytesToHex(digest);
+}
+
+async function isWhole(content: Uint8Array<ArrayBuffer>, entry: FileEntry): Promise<boolean> {
+  return content.length === entry.bytes && (await hash(content)) === entry.sha256;
+}
+
+/** Opens what is kept from earlier visits; browsers keep files for pages of https and of the own machine alone. */
+async function openCache(): Promise<Cache | undefined> {
+  return globalThis.caches && caches.open(CACHE);
+}
+
+export class FileStore {
+  /**
+   * @param base address of the site.
+   * @param onBytes is told of bytes that came over the wire.
+   */
+  constructor(
+    private readonly base: string,
+    private readonly onBytes: (count: number) => void,
+  ) {}
+
+  /**
+   * Returns the content of a file, from an earlier visit if it is still whole.
+   *
+   * @throws Error where it is missing, or its content is not that of `entry`.
+   */
+  async get(entry: FileEntry): Promise<Uint8Array<ArrayBuffer>> {
+    const url = this.url(entry);
+    const cache = await openCache();
+    const kept = await cache?.match(url);
+    if (kept) {
+      const content = new Uint8Array(await kept.arrayBuffer());
+      if (await isWhole(content, entry)) return content;
+    }
+    const content = await this.download(url, entry.path);
+    if (!(await isWhole(content, entry))) {
+      throw new Error(`${entry.path} is damaged: it is not the file that the manifest describes`);
+    }
+    await cache?.put(url, new Response(content));
+    return content;
+  }
+
+  /** Returns whether a file is kept. */
+  async has(entry: FileEntry): Promise<boolean> {
+    const cache = await openCache();
+    return Boolean(await cache?.match(this.url(entry)));
+  }
+
+  /** Drops kept files but those of these hashes. */
+  async prune(hashes: readonly string[]): Promise<void> {
+    const cache = await openCache();
+    const wanted = new Set(hashes.map((sha256) => new URL(packedPath(sha256), this.base).href));
+    for (const { url } of (await cache?.keys()) ?? []) {
+      if (url.startsWith(this.base) && !wanted.has(url)) await cache?.delete(url);
+    }
+  }
+
+  private url(entry: FileEntry): URL {
+    return new URL(packedPath(entry.sha256), this.base);
+  }
+
+  private async download(url: URL, name: string): Promise<Uint8Array<ArrayBuffer>> {
+    const { body } = await request(url, name);
+    const counted = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
+      transform: (chunk, controller) => {
+        this.onBytes(chunk.length);
+        controller.enqueue(chunk);
+      },
+    });
+    const unpacked = (body as ReadableStream).pipeThrough(counted).pipeThrough(new DecompressionStream("gzip"));
+    try {
+      return new Uint8Array(await new Response(unpacked).arrayBuffer());
+    } catch {
+      throw new Error(`${name} is damaged or was cut off`);
+    }
+  }
+}

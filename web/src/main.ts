@@ -1,0 +1,210 @@
+/** Wires the page: choices to drawings, drawings to cards. */
+
+import * as Comlink from "comlink";
+import "./style.css";
+import type { Preference } from "./backend";
+import type { CatalogModel } from "./catalog";
+import type { Engine, Progress, Started, Text } from "./engine";
+import { MAX_SEED } from "./noise";
+import { Card } from "./ui/card";
+import { byId, make } from "./ui/elements";
+import { wireInterpolation } from "./ui/interpolation";
+import { Latest } from "./ui/latest";
+import { type Choices, readChoices, writeChoices } from "./ui/link";
+import { CLASSES, describeReading, readPrompt } from "./ui/prompt";
+import { backendName, hideError, showBackend, showError, showProgress } from "./ui/status";
+import { Timings } from "./ui/timings";
+
+const BASE = new URL(".", document.baseURI).href;
+
+const form = byId("controls", HTMLFormElement);
+const promptInput = byId("prompt", HTMLInputElement);
+const seedInput = byId("seed", HTMLInputElement);
+const slider = byId("slider", HTMLInputElement);
+const live = byId("live", HTMLInputElement);
+const countInput = byId("count", HTMLInputElement);
+const modelBoxes = byId("models", HTMLDivElement);
+const drawButton = byId("draw", HTMLButtonElement);
+const gallery = byId("gallery", HTMLElement);
+const reading = byId("reading", HTMLParagraphElement);
+const preference = byId("preference", HTMLSelectElement);
+const copied = byId("copied", HTMLParagraphElement);
+const copyResult = byId("copy-result", HTMLButtonElement);
+const resultLine = byId("result-line", HTMLOutputElement);
+
+const timings = new Timings();
+const jobs = new Latest();
+const cards = new Map<string, Card>();
+let started: Started;
+let engine: Comlink.Remote<Engine>;
+
+function choices(): Choices {
+  const checked = [...modelBoxes.querySelectorAll<HTMLInputElement>("input:checked")];
+  return {
+    prompt: promptInput.value,
+    seed: seedInput.valueAsNumber,
+    count: countInput.valueAsNumber,
+    models: checked.map((box) => box.value),
+    preference: preference.value as Preference,
+  };
+}
+
+function showChoices(chosen: Choices): void {
+  promptInput.value = chosen.prompt;
+  seedInput.value = slider.value = `${chosen.seed}`;
+  countInput.value = `${chosen.count}`;
+  preference.value = chosen.preference;
+}
+
+function showReading(): void {
+  const text = readPrompt(promptInput.value, started.nouns);
+  reading.textContent = describeReading(text, started.nouns, started.template);
+}
+
+/** Runs a job, and shows its error or hides the last one's. */
+function run(job: () => Promise<void>): Promise<void> {
+  return jobs.run(async () => {
+    try {
+      await job();
+      hideError();
+    } catch (error) {
+      showError(error, false);
+    }
+    showBackend(started);
+  });
+}
+
+function cardOf(model: CatalogModel): Card {
+  const card = cards.get(model.name) ?? new Card(model);
+  cards.set(model.name, card);
+  return card;
+}
+
+async function drawPictures(): Promise<void> {
+  const { prompt, seed, count, models } = choices();
+  const text = readPrompt(prompt, started.nouns);
+  const shown = started.catalog.models.filter((model) => models.includes(model.name));
+  gallery.replaceChildren(...shown.map((model) => cardOf(model).element));
+  for (const model of shown) {
+    const card = cardOf(model);
+    card.prepare(prompt, seed, count);
+    for (let place = 0; place < count; place++) {
+      if (jobs.isOutdated) return;
+      await drawPicture(model.name, card, text, (seed + place) % (MAX_SEED + 1), place);
+    }
+  }
+}
+
+async function drawPicture(model: string, card: Card, text: Text, seed: number, place: number): Promise<void> {
+  const { pixels, milliseconds } = await engine.draw(model, text, seed);
+  card.show(place, seed, pixels);
+  performance.mark("picture");
+  timings.add(model, milliseconds);
+  const { medianMs, runs } = timings.of(model) as { medianMs: number; runs: number };
+  card.showTime(medianMs, runs);
+  copyResult.disabled = false;
+}
+
+async function draw(): Promise<void> {
+  if (drawButton.disabled || !form.reportValidity()) return;
+  history.replaceState(null, "", writeChoices(choices()));
+  await run(drawPictures);
+}
+
+async function copy(text: string, what: string): Promise<void> {
+  resultLine.textContent = text;
+  try {
+    await navigator.clipboard.writeText(text);
+    copied.textContent = `Copied the ${what}.`;
+    resultLine.hidden = true;
+  } catch {
+    copied.textContent = `This browser does not let the page copy the ${what}; here it is:`;
+    resultLine.hidden = false;
+  }
+}
+
+function wireChoices(): void {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    void draw();
+  });
+  promptInput.addEventListener("input", showReading);
+  slider.addEventListener("input", () => {
+    seedInput.value = slider.value;
+    if (live.checked) void draw();
+  });
+  seedInput.addEventListener("input", () => {
+    slider.value = seedInput.value;
+  });
+  byId("random", HTMLButtonElement).addEventListener("click", () => {
+    seedInput.value = slider.value = `${Math.floor(Math.random() * (Number(slider.max) + 1))}`;
+    void draw();
+  });
+  preference.addEventListener("change", () => {
+    location.search = writeChoices(choices());
+  });
+  byId("copy-link", HTMLButtonElement).addEventListener("click", () => {
+    void copy(new URL(writeChoices(choices()), location.href).href, "link");
+  });
+  copyResult.addEventListener("click", () => {
+    const backend = `${backendName(started)}, onnxruntime-web ${started.catalog.onnxruntime}`;
+    void copy(timings.line(backend, navigator.userAgent, navigator.hardwareConcurrency), "result");
+  });
+}
+
+function wireModels(models: readonly CatalogModel[], chosen: readonly string[]): void {
+  const known = models.filter((model) => chosen.includes(model.name));
+  const checked = known.length ? known : models.slice(0, 1);
+  modelBoxes.replaceChildren(
+    ...models.map((model) => {
+      const box = make("input", { type: "checkbox", value: model.name, checked: checked.includes(model) });
+      return make("label", { className: "check" }, box, ` ${model.name}`);
+    }),
+  );
+}
+
+function wirePrompt(): void {
+  const options = started.nouns.map((noun) => make("option", { value: noun }));
+  byId("nouns", HTMLDataListElement).replaceChildren(...options);
+  byId("classes", HTMLDivElement).replaceChildren(
+    ...CLASSES.map((name) => {
+      const chip = make("button", { type: "button", textContent: name });
+      chip.addEventListener("click", () => {
+        promptInput.value = name;
+        showReading();
+        void draw();
+      });
+      return chip;
+    }),
+  );
+}
+
+async function start(): Promise<void> {
+  const chosen = readChoices(location.search);
+  showChoices(chosen);
+  wireChoices();
+  const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  const Remote = Comlink.wrap<typeof Engine>(worker);
+  engine = await new Remote(BASE, Comlink.proxy((progress: Progress) => showProgress(progress)));
+  started = await engine.start(chosen.preference, chosen.models[0] ?? null);
+  showBackend(started);
+  wireModels(started.catalog.models, chosen.models);
+  wirePrompt();
+  showReading();
+  wireInterpolation(started.nouns, (job) =>
+    void run(() =>
+      job(async (text) => {
+        if (jobs.isOutdated) return null;
+        const { models, seed } = choices();
+        const model = models[0] ?? started.catalog.models[0]?.name;
+        return (await engine.draw(model as string, text, seed)).pixels;
+      }),
+    ),
+  );
+  drawButton.disabled = false;
+  await draw();
+  await engine.keepForOffline(choices().models[0] as string);
+  document.documentElement.dataset.offline = "ready";
+}
+
+start().catch((error: unknown) => showError(error, true));
