@@ -9,7 +9,8 @@ import html
 import logging
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from mobilediff.demo.environment import folder_of, prepare
@@ -29,6 +30,14 @@ from mobilediff.demo.compare import (  # noqa: E402
     choose_models,
     compare,
     load_models,
+)
+from mobilediff.demo.device import (  # noqa: E402
+    DIST,
+    as_page_reads,
+    build_tab,
+    page_models,
+    page_routes,
+    shared_noise,
 )
 from mobilediff.demo.examples import (  # noqa: E402
     check_examples_folder,
@@ -60,7 +69,8 @@ CSS = """
 .strip { display: grid; gap: 4px; grid-template-columns: repeat(2, 1fr); } .strip.n1 { grid-template-columns: 1fr; }
 .strip img { width: 100%; aspect-ratio: 1; margin: 0; image-rendering: pixelated; }
 .waiting .strip, .running .strip { aspect-ratio: 1; }
-#note .html-container, #results .html-container { padding: 0; } #note { font-weight: 600; }
+.note .html-container, .results .html-container, #device .html-container { padding: 0; } .note { font-weight: 600; }
+#device iframe { width: 100%; height: 1100px; border: 1px solid var(--border-color-primary); border-radius: 8px; }
 @media (max-width: 480px) {
   .strip { grid-template-columns: repeat(4, 1fr); } .strip.n1 { width: 50%; }
   .waiting .strip, .running .strip { aspect-ratio: 4; }
@@ -101,7 +111,19 @@ async def next_step(steps: Iterator[T], cancelled: threading.Event) -> T | None:
         raise
 
 
-def build_app(models: list[Model], problems: list[str], examples: list[dict]) -> gr.Blocks:
+async def stream(start: Callable[[threading.Event], Iterator[tuple[list[dict], str]]]) -> AsyncIterator[tuple]:
+    """Yield the records and the escaped warnings of a comparison; bad input becomes a message."""
+    cancelled = threading.Event()
+    try:
+        steps = start(cancelled)
+        while step := await next_step(steps, cancelled):
+            records, warnings = step
+            yield records, html.escape(warnings)
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def build_app(models: list[Model], problems: list[str], examples: list[dict], dist: Path = DIST) -> gr.Blocks:
     """Build the page.
 
     Every model call waits in one queue of width one, so that timings do not disturb each other. gradio's checks of
@@ -111,14 +133,19 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict]) ->
     names = [model.name for model in models]
 
     async def run(prompt, seed, count, chosen):
-        cancelled = threading.Event()
-        try:
-            steps = compare(choose_models(models, chosen), prompt, seed, count, cancelled)
-            while step := await next_step(steps, cancelled):
-                records, warnings = step
-                yield records, html.escape(warnings)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        def steps(cancelled):
+            return compare(choose_models(models, chosen), prompt, seed, count, cancelled)
+
+        async for shown in stream(steps):
+            yield shown
+
+    async def run_beside_page(prompt, seed, count):
+        def steps(cancelled):
+            students = page_models(models, dist)
+            return compare(students, as_page_reads(prompt, students), seed, count, cancelled, shared_noise)
+
+        async for shown in stream(steps):
+            yield shown
 
     def show(index):
         try:
@@ -129,31 +156,34 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict]) ->
 
     with gr.Blocks(title="mobilediff", analytics_enabled=False) as demo:
         gr.Markdown(describe(models, problems, examples))
-        prompt = gr.Textbox("a fire truck", label="Prompt", max_lines=1, info="An animal or a vehicle")
-        with gr.Row():
-            seed = gr.Number(0, label="Seed", min_width=120)
-            count = gr.Slider(1, MAX_IMAGES, 4, step=1, label="Images", min_width=160)
-            dice = gr.Button("Random seed", min_width=160, scale=0)
-        chosen = gr.CheckboxGroup(names, value=names, label="Models")
-        button = gr.Button("Compare", variant="primary")
-        if examples:
-            gallery = gr.Dataset(
-                components=["textbox"],
-                samples=[[example["prompt"]] for example in examples],
-                type="index",
-                label="Examples, precomputed: shown without running a model",
-            )
-        note = gr.HTML(elem_id="note")
-        results = gr.HTML(examples[0]["records"] if examples else [], html_template=CARDS, elem_id="results")
-        if examples:
-            outputs = [prompt, seed, count, results, note]
-            gallery.click(show, gallery, outputs, queue=False, preprocess=False, api_name="example")
-        dice.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, api_visibility="private")
-        gr.on(
-            [button.click, prompt.submit], run, [prompt, seed, count, chosen], [results, note],
-            api_name="compare", concurrency_limit=1, concurrency_id="models",
-            preprocess=False, show_progress="minimal", show_progress_on=prompt,
-        )  # fmt: skip
+        with gr.Tab("Compare"):
+            prompt = gr.Textbox("a fire truck", label="Prompt", max_lines=1, info="An animal or a vehicle")
+            with gr.Row():
+                seed = gr.Number(0, label="Seed", min_width=120)
+                count = gr.Slider(1, MAX_IMAGES, 4, step=1, label="Images", min_width=160)
+                dice = gr.Button("Random seed", min_width=160, scale=0)
+            chosen = gr.CheckboxGroup(names, value=names, label="Models")
+            button = gr.Button("Compare", variant="primary")
+            if examples:
+                gallery = gr.Dataset(
+                    components=["textbox"],
+                    samples=[[example["prompt"]] for example in examples],
+                    type="index",
+                    label="Examples, precomputed: shown without running a model",
+                )
+            note = gr.HTML(elem_classes="note")
+            results = gr.HTML(examples[0]["records"] if examples else [], html_template=CARDS, elem_classes="results")
+            if examples:
+                outputs = [prompt, seed, count, results, note]
+                gallery.click(show, gallery, outputs, queue=False, preprocess=False, api_name="example")
+            dice.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, api_visibility="private")
+            gr.on(
+                [button.click, prompt.submit], run, [prompt, seed, count, chosen], [results, note],
+                api_name="compare", concurrency_limit=1, concurrency_id="models",
+                preprocess=False, show_progress="minimal", show_progress_on=prompt,
+            )  # fmt: skip
+        with gr.Tab("On your device"):
+            build_tab(run_beside_page, CARDS, dist)
     return demo.queue(max_size=20, api_open=False)
 
 
@@ -188,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
     # System fonts, so that the page fetches nothing from elsewhere.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     demo = build_app(models, problems, examples)
-    demo.launch(theme=theme, css=CSS, **SERVED)
+    demo.launch(theme=theme, css=CSS, app_kwargs={"routes": page_routes()}, **SERVED)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,9 @@ PNG_URI = "data:image/png;base64,"
 TEMPLATE_CHARACTERS = "`$\\"
 # Two draws at once would share the processor, and so disturb each other's times.
 ONE_DRAW = threading.Lock()
+
+# A model and N seeds to its initial latents, [N, C, h, w].
+Noise = Callable[["Model", list[int]], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,13 @@ class Cancelled(Exception):
     """Nobody waits for the images that a call is drawing."""
 
 
-def draw(model: Model, prompt: str, seed: int, count: int, cancelled: threading.Event) -> dict:
+def draw(
+    model: Model, prompt: str, seed: int, count: int, cancelled: threading.Event, noise: Noise | None = None
+) -> dict:
     """Draw `count` images, and time the call from text to images.
 
-    Image i has a generator of its own, seeded with `seed` + i, for its latents and the scheduler's noise. So all
+    Image i has a generator of its own, seeded with `seed` + i, for the scheduler's noise and, unless there is a
+    `noise` that makes them, for its latents. So all
     models start from the same latents, and the number of images changes none of them by more than rounding. Draws of
     several threads wait for each other; a cancelled one ends after the step under way.
 
@@ -178,6 +184,7 @@ def draw(model: Model, prompt: str, seed: int, count: int, cancelled: threading.
                 prompt=prompt,
                 num_images_per_prompt=count,
                 callback_on_step_end=stop_if_cancelled,
+                latents=noise(model, seeds) if noise else None,
             )
             images = [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
         except Cancelled:
@@ -193,9 +200,14 @@ def draw(model: Model, prompt: str, seed: int, count: int, cancelled: threading.
 
 
 def compare(
-    models: list[Model], prompt: str, seed: float, count: float, cancelled: threading.Event
+    models: list[Model],
+    prompt: str,
+    seed: float,
+    count: float,
+    cancelled: threading.Event,
+    noise: Noise | None = None,
 ) -> Iterator[tuple[list[dict], str]]:
-    """Draw one prompt with each model in turn, until another thread sets `cancelled`.
+    """Draw one prompt with each model in turn, until another thread sets `cancelled`; `noise` as for `draw`.
 
     Yields:
         One record a model (figures, status, latency and images as data URIs once done), and the pipelines' warnings
@@ -225,5 +237,5 @@ def compare(
     for index, model in enumerate(models):
         records[index] |= {"status": "running", "time": "running …"}
         yield json.loads(json.dumps(records)), note  # a copy: records go on changing
-        records[index] |= draw(model, prompt, int(seed), int(count), cancelled)
+        records[index] |= draw(model, prompt, int(seed), int(count), cancelled, noise)
     yield records, note

@@ -1,0 +1,112 @@
+"""Show the page of web/ that draws on the visitor's device, and draw here from the same noise."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlencode
+
+import gradio as gr
+import torch
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from mobilediff.captions import caption, load_nouns
+from mobilediff.demo.compare import MAX_IMAGES, Model
+from mobilediff.demo.environment import ROOT
+from mobilediff.ondevice.noise import normal_noise
+
+DIST = ROOT / "web" / "dist"
+ADDRESS = "device"
+NOT_BUILT = (
+    "The page that draws on your own device is not built here: `npm ci && npm run build` in the folder `web` makes "
+    "it; then start the app again."
+)
+INTRODUCTION = (
+    "The same students twice, from the same noise: on this server, and on your own device, in your browser. "
+    "[Open the page of your device alone](device/) to install it or to use more threads."
+)
+FIRST = {"prompt": "fire truck", "seed": 7, "count": 4}
+# What lets the page use several threads when it is opened alone.
+ISOLATED = {
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+# The page of the device reads the same choices from its address.
+OPEN_PAGE = """(prompt, seed, count) => {
+  const query = new URLSearchParams({ prompt, seed, count });
+  document.querySelector("#device iframe").src = `device/?${query}`;
+}"""
+
+
+class Page(StaticFiles):
+    """Serve the built page, with the headers that it needs for threads."""
+
+    def file_response(self, *args, **kwargs):
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(ISOLATED)
+        return response
+
+
+def page_routes(dist: Path = DIST) -> list[Mount]:
+    """Return the route of the built page, none if it is not built."""
+    return [Mount(f"/{ADDRESS}", Page(directory=dist, html=True))] if (dist / "index.html").is_file() else []
+
+
+def page_models(models: list[Model], dist: Path = DIST) -> list[Model]:
+    """Choose the models that the built page has as well."""
+    catalog = json.loads((dist / "catalog.json").read_text(encoding="utf-8"))
+    names = {model["name"] for model in catalog["models"]}
+    return [model for model in models if model.name in names]
+
+
+def shared_noise(model: Model, seeds: list[int]) -> torch.Tensor:
+    """Draw the noise that the page draws for the same seeds, float32 [N, C, H, W]."""
+    config = model.pipeline.unet.config
+    shape = (1, config.in_channels, config.sample_size, config.sample_size)
+    return torch.cat([torch.from_numpy(normal_noise(seed, shape)) for seed in seeds])
+
+
+def as_page_reads(prompt: str, models: list[Model]) -> str:
+    """Write a known noun out as its caption, which the page takes it for; other prompts stay."""
+    noun = prompt.strip().lower() if isinstance(prompt, str) else prompt
+    return caption(noun, models[0].pipeline.config.class_template) if models and noun in load_nouns() else prompt
+
+
+def build_tab(run: Callable, cards: str, dist: Path = DIST) -> None:
+    """Build the tab's content.
+
+    Args:
+        run: takes prompt, seed and number of images, yields records and a note.
+        cards: template of the records.
+        dist: the built page.
+    """
+    if not page_routes(dist):
+        gr.Markdown(NOT_BUILT)
+        return
+    gr.Markdown(INTRODUCTION)
+    with gr.Row():
+        prompt = gr.Textbox(FIRST["prompt"], label="Prompt", max_lines=1, min_width=200)
+        seed = gr.Number(FIRST["seed"], label="Seed", min_width=120)
+        count = gr.Slider(1, MAX_IMAGES, FIRST["count"], step=1, label="Images", min_width=160)
+    button = gr.Button("Draw on both", variant="primary")
+    note = gr.HTML(elem_classes="note")
+    with gr.Row():
+        with gr.Column(min_width=320):
+            gr.Markdown("### On this server")
+            results = gr.HTML([], html_template=cards, elem_classes="results")
+        with gr.Column(min_width=320):
+            gr.Markdown("### On your device")
+            gr.HTML(
+                f'<iframe src="{ADDRESS}/?{urlencode(FIRST)}" title="mobilediff on your device" loading="lazy" '
+                'allow="clipboard-write"></iframe>',
+                elem_id="device",
+            )
+    inputs = [prompt, seed, count]
+    button.click(None, inputs, None, js=OPEN_PAGE, api_visibility="private")
+    prompt.submit(None, inputs, None, js=OPEN_PAGE, api_visibility="private")
+    gr.on(
+        [button.click, prompt.submit], run, inputs, [results, note],
+        api_name="draw_from_shared_noise", concurrency_limit=1, concurrency_id="models",
+        preprocess=False, show_progress="minimal", show_progress_on=prompt,
+    )  # fmt: skip
