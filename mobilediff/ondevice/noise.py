@@ -3,8 +3,8 @@
 Uniform 32-bit integers come from the counter-based generator Philox 4x32-10 (Salmon et al., "Parallel random numbers:
 as easy as 1, 2, 3", 2011), value i of a seed from counter i // 4. Each becomes a normal value by the inverse of the
 normal distribution function, algorithm AS 241 (Wichura, 1988), in double precision. Nothing but sums, products,
-quotients and square roots is used, which IEEE 754 rounds in one way everywhere; a library's logarithm may differ in the
-last bit, so the logarithm is a series here. `web/src/noise.ts` has the same operations in the same order.
+quotients and square roots is used, which IEEE 754 rounds in one way everywhere; a library's logarithm may differ in
+the last bit, so the logarithm is a series here. `web/src/noise.ts` has the same operations in the same order.
 """
 
 import numpy as np

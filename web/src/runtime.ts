@@ -29,6 +29,8 @@ export async function startRuntime(backend: Backend, binary: Uint8Array<ArrayBuf
   return async (file) => {
     const session: InferenceSession = await ort.InferenceSession.create(file, {
       executionProviders: [backend],
+      // As WebAssembly, optimising takes longer than it saves in a hundred pictures.
+      graphOptimizationLevel: backend === "webgpu" ? "all" : "disabled",
       logSeverityLevel: 3,
     });
     return async (inputs) => {
