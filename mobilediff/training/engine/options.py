@@ -25,6 +25,7 @@ from mobilediff.files import atomic_path
 from mobilediff.sampling.scheduling import checked_interval
 
 OPTIONS_FILE = "options.yaml"
+ABLATIONS = "ablations"  # folder of the configs whose weights are not shipped
 # A covariance of the judge's 256 features needs more images than these; in tens, for the classes.
 MIN_VALIDATION_SAMPLES = 260
 # Options that a resumed run may change.
@@ -207,7 +208,12 @@ def parse_options(options_class: type[OptionsT], arguments: list[str] | None = N
         SystemExit: on an unknown key or a refused value, naming it and the accepted ones.
     """
     parser = argparse.ArgumentParser(description=f"Options: {', '.join(options_class.model_fields)}.")
-    parser.add_argument("--config", type=Path, required=True, help="YAML file with the options of the run")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        help=f"YAML file with the options of the run, also of the folder {ABLATIONS} beside it",
+    )
     parser.add_argument("--max-minutes", type=float, help="stop after this time; the same command resumes")
     parser.add_argument("--dry-run", action="store_true", help="a few steps on small batches into <output>-dry-run")
     parser.add_argument(
@@ -215,11 +221,12 @@ def parse_options(options_class: type[OptionsT], arguments: list[str] | None = N
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace the file's")
     parsed = parser.parse_args(arguments)
-    if not parsed.config.is_file():
-        parser.error(f"no such config file: {parsed.config}")
+    config = parsed.config if parsed.config.is_file() else parsed.config.parent / ABLATIONS / parsed.config.name
+    if not config.is_file():
+        parser.error(f"no such config file: {parsed.config}, nor {config}")
     limits = RunLimits(parsed.max_minutes, parsed.dry_run, parsed.benchmark)
     try:
-        options = build_options(options_class, _read_values(parsed.config, parsed.overrides))
+        options = build_options(options_class, _read_values(config, parsed.overrides))
         return options.for_trial(limits) if limits.trial else options, limits
     except ValueError as error:
         parser.error(str(error))

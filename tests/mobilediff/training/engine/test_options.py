@@ -22,6 +22,20 @@ def test_options_come_from_the_file_and_then_from_the_command_line(tmp_path):
     assert limits == RunLimits(max_minutes=2.0)
 
 
+def test_a_config_of_an_ablation_is_found_beside_the_others(tmp_path, capsys):
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations" / "run.yaml").write_text("output: runs/a\n")
+    options, _ = parse_options(TrainingOptions, ["--config", str(tmp_path / "run.yaml")])
+    assert options.output == "runs/a"
+    (tmp_path / "run.yaml").write_text("output: runs/b\n")
+    assert parse_options(TrainingOptions, ["--config", str(tmp_path / "run.yaml")])[0].output == "runs/b"
+    with pytest.raises(SystemExit):
+        parse_options(TrainingOptions, ["--config", str(tmp_path / "other.yaml")])
+    assert (
+        f"no such config file: {tmp_path}/other.yaml, nor {tmp_path}/ablations/other.yaml" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "named"),
     [
