@@ -62,7 +62,7 @@ class ExportedPipeline:
 
     def encode_anew(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         """Encode a prompt whether its embeddings are kept or not; as `encode`."""
-        ids, most = self.tokenizer(prompt).input_ids, self.plan.max_tokens
+        ids, most = self.tokenizer(prompt, verbose=False).input_ids, self.plan.max_tokens
         if len(ids) > most:
             raise ValueError(
                 f"the prompt {prompt!r} has {len(ids)} tokens; accepted are {most}, start and end included"

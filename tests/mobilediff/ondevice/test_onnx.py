@@ -14,7 +14,7 @@ from mobilediff.ondevice import export, parity
 from mobilediff.ondevice.difference import ACCEPTED
 from mobilediff.ondevice.exported import load_exported
 from mobilediff.ondevice.manifest import read_manifest
-from tests.tiny import tiny_checkpoint
+from tests.tiny import MAX_TOKENS, tiny_checkpoint
 
 onnx = pytest.importorskip("onnx", reason="the extra ondevice is not installed: pip install '.[ondevice]'")
 pytest.importorskip("onnxruntime", reason="the extra ondevice is not installed: pip install '.[ondevice]'")
@@ -87,7 +87,7 @@ def test_nouns_of_the_table_are_encoded_as_the_text_encoder_does(root, name, tol
 
 
 def test_a_prompt_over_the_limit_is_refused(root):
-    with pytest.raises(ValueError, match="tokens; accepted are 16"):
+    with pytest.raises(ValueError, match=f"has 25 tokens; accepted are {MAX_TOKENS}, start and end included"):
         load_exported(root / "one-step", threads=1)("a photo of " + "a cat " * 10)
 
 
@@ -147,6 +147,12 @@ def test_an_output_folder_with_other_files_stays(root, tmp_path):
     with pytest.raises(FileExistsError, match="no exported folder"):
         export.main(["--model", str(root / "student-1step"), "--format", "onnx", "--output", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="onnx cannot be written"):
+        export.main(["--model", "nowhere", "--format", "onnx", "--output", str(tmp_path / "file" / "onnx")])
 
 
 def test_a_failed_export_leaves_the_older_one(root, folder, monkeypatch):
