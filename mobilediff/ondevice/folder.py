@@ -83,7 +83,7 @@ def write_exported(
         for graph in graphs:
             path = f"{graph.name}{converter.SUFFIX}"
             layer_errors += converter.convert(graph, new / path, precision, calibration.get(graph.name, []))
-            entries.append(_entry(graph, path, converter.operators(new / path)))
+            entries.append(graph_entry(graph, path, converter.operators(new / path)))
         write_noun_table(pipeline, new / NOUN_TABLE, TABLE_DTYPE[precision])
         _write_tokenizer(pipeline, new / TOKENIZER)
         nouns = Nouns(
@@ -127,7 +127,13 @@ def _write_tokenizer(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
         file.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
-def _entry(graph: Graph, path: str, operators: dict[str, int]) -> GraphEntry:
+def graph_entry(graph: Graph, path: str, operators: dict[str, int]) -> GraphEntry:
+    """Describe a graph's inputs and outputs, which one run of its module gives.
+
+    Args:
+        path: of its file, from the folder.
+        operators: of that file, by number of nodes.
+    """
     outputs = graph.module(*graph.inputs.values())
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     named = [*graph.inputs.items(), *zip(graph.outputs, outputs, strict=True)]

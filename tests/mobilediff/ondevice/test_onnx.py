@@ -125,6 +125,57 @@ def test_a_manifest_without_a_field_is_refused(folder):
         load_exported(folder, threads=1)
 
 
+def without_image(content):
+    content["graphs"].pop()
+
+
+def with_a_further_step(content):
+    content["steps"] *= 2
+
+
+def of_two_steps(content):
+    content["steps"] = [content["steps"][0] | {"noise_scale": 0.5}, *content["steps"]]
+    content["num_inference_steps"] = 2
+
+
+def of_batch_2(content):
+    content["batch_size"] = 2
+
+
+def without_a_noun(content):
+    content["nouns"]["names"].pop()
+
+
+def without_hash_of_the_table(content):
+    content["files"] = [file for file in content["files"] if file["path"] != "nouns.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_image, "the graphs are text_encoder; accepted are text_encoder, image"),
+        (with_a_further_step, "there are 2 steps"),
+        (of_two_steps, r"noise is of shape \[1, 4, 16, 16\]; its steps and batch take 2 latents"),
+        (of_batch_2, r"noise is of shape \[1, 4, 16, 16\]; its steps and batch take 2 latents"),
+        (without_a_noun, "nouns.safetensors has 396 nouns, manifest.json names 395"),
+        (without_hash_of_the_table, "lists no size and hash of nouns.safetensors"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(folder, change, message):
+    content = read_json(folder / "manifest.json")
+    change(content)
+    write_json(folder / "manifest.json", content)
+    with pytest.raises(ValueError, match=message):
+        load_exported(folder, threads=1)
+
+
+def test_steps_that_the_checkpoint_is_not_for_are_refused_before_any_work(root, tmp_path):
+    command = ["--model", str(root / "student-1step"), "--format", "onnx", "--output", str(tmp_path / "onnx")]
+    with pytest.raises(ValueError, match="num_inference_steps is 3"):
+        export.main([*command, "--steps", "3"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_without_manifest_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no exported folder"):
         load_exported(tmp_path, threads=1)
