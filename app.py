@@ -76,8 +76,9 @@ CSS = """
   .waiting .strip, .running .strip { aspect-ratio: 4; }
 }
 """
-# gradio refuses a call with too few values itself; show_error says so to the program that called.
-SERVED = {"ssr_mode": False, "show_error": True, "footer_links": ["api", "settings"]}
+# gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
+# install the page as an app.
+SERVED = {"ssr_mode": False, "show_error": True, "pwa": True, "footer_links": ["api", "settings"]}
 
 
 def describe(models: list[Model], problems: list[str], examples: list[dict]) -> str:

@@ -39,12 +39,30 @@ def writable_file(path: str | Path) -> Path:
             raise OSError(f"{path} is a device or a pipe; accepted is a file")
         if not mode & 0o222:
             raise PermissionError(f"{path} is write-protected: take another file, or permit writing")
-    there = next(parent for parent in file.parents if parent.exists())
+    _try_beside(file)
+    return file
+
+
+def replaceable_folder(path: str | Path) -> Path:
+    """Find the folder that a path stands for, behind its links, and refuse one that cannot be replaced.
+
+    Raises:
+        OSError: it is a mount point, or nothing can be written beside it.
+    """
+    folder = Path(path).resolve()
+    if os.path.ismount(folder):
+        raise OSError(f"{folder} is a mount point and cannot be replaced: take a folder inside it")
+    _try_beside(folder)
+    return folder
+
+
+def _try_beside(path: Path) -> None:
+    """Write a file beside a path, or where its missing folders would be made, and remove it."""
+    there = next(parent for parent in path.parents if parent.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise type(error)(f"{path} cannot be written: {error}") from error
-    return file
 
 
 @contextmanager
@@ -72,14 +90,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
     It has the name of `path` and lies in a hidden folder beside it. A link is followed: the folder that it points to
     is replaced. A kill between the last two renames leaves nothing at `path`, and both the old and the new folder,
-    complete, in the hidden one.
-
-    Raises:
-        OSError: `path` is a mount point, which nothing can replace.
+    complete, in the hidden one. Errors as in `replaceable_folder`, before the block.
     """
-    path = Path(path).resolve()
-    if os.path.ismount(path):
-        raise OSError(f"{path} is a mount point and cannot be replaced: take a folder inside it")
+    path = replaceable_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
         new, old = Path(scratch, "new", path.name), Path(scratch, "old")

@@ -5,9 +5,11 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -149,6 +151,29 @@ def test_a_record_states_what_was_measured_and_counted(client, loaded):
     assert record["batch_size"] == len(record["images"]) == 3
     assert record["latency_ms"] > 0
     assert f"{record['latency_ms']:,.0f} ms for 3 images" == record["time"]
+
+
+def test_a_telephone_can_install_the_page(client):
+    manifest = httpx.get(f"{client.src}manifest.json").raise_for_status().json()
+    assert (manifest["name"], manifest["display"], manifest["start_url"]) == ("mobilediff", "standalone", "./")
+    icon = httpx.get(f"{client.src}{manifest['icons'][0]['src'].lstrip('/')}")
+    assert icon.is_success and icon.headers["content-type"].startswith("image/")
+    assert client.config["pwa"]
+
+
+def test_the_documented_calls_draw(client, tmp_path, monkeypatch):
+    documented = (Path(app.__file__).parent / "docs" / "on-device.md").read_text(encoding="utf-8")
+    python = re.search(r"```python\n(.*?)```", documented, re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    exec(python.replace("http://127.0.0.1:7860", client.src), {})
+    by_python = Image.open("fire-truck.png").convert("RGB").tobytes()
+    # as the lines of JavaScript do
+    call = f"{client.src}gradio_api/call/compare"
+    assert "/gradio_api/call/compare" in documented
+    event = httpx.post(call, json={"data": ["a fire truck", 7, 1, ["student-1step"]]}).json()["event_id"]
+    last = httpx.get(f"{call}/{event}", timeout=60).text.strip().split("\n")[-1]
+    records, _ = json.loads(last.removeprefix("data: "))
+    assert pictures(records[0]) == [by_python]
 
 
 def test_same_seed_same_pictures_whatever_the_count(client):

@@ -15,6 +15,7 @@ import torch
 from eval.benchmark.latency import MIN_RUNS, check_options, interleave, thread_count
 from eval.benchmark.neighbours import busy_neighbours
 from eval.benchmark.size import PROMPT
+from eval.cli.output import add_json_argument
 from eval.cli.table import aligned
 from eval.protocol import folder_sha256, measured_with
 from eval.samples.pipelines import load_sampler
@@ -23,6 +24,8 @@ from mobilediff.files import write_json
 from mobilediff.ondevice.exported import load_exported
 from mobilediff.ondevice.manifest import read_manifest
 from mobilediff.timing import summary
+
+COMMAND = "mobilediff.ondevice.benchmark"
 
 
 def image_calls(exported: list[str], beside: str | None, threads: int) -> dict[str, Callable[[], object]]:
@@ -82,23 +85,23 @@ def table(result: dict) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = command_parser("python -m mobilediff.ondevice.benchmark", __doc__)
+    parser = command_parser(f"python -m {COMMAND}", __doc__)
     parser.add_argument("--exported", nargs="+", required=True, help="folders of mobilediff.ondevice.export")
     parser.add_argument("--beside", help="a checkpoint folder, to time PyTorch's pipeline in the same run")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU")
     parser.add_argument("--rounds", type=int, default=20, help=f"runs of each, at least {MIN_RUNS}")
     parser.add_argument("--max-seconds", type=float, default=60, help="who took longer in all sits out")
     parser.add_argument("--busy", action="store_true", help="time again beside busy processes")
-    parser.add_argument("--json", help="also write the result to this file")
+    add_json_argument(parser)
     args = parser.parse_args(argv)
     check_options(args.threads, args.rounds, args.max_seconds, [1])
     names = [Path(folder).resolve().name for folder in args.exported]
     if len(set(names)) < len(names):
         raise ValueError(f"two of {', '.join(args.exported)} have one name; accepted are different names")
     result = measure(args.exported, args.beside, args.threads, args.rounds, args.max_seconds, args.busy)
+    print(table(result), flush=True)
     if args.json:
-        write_json(args.json, result)
-    print(table(result))
+        write_json(args.json, {"command": COMMAND} | result)
 
 
 if __name__ == "__main__":

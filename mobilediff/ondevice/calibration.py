@@ -7,8 +7,8 @@ import torch
 
 from mobilediff.captions import CaptionBank
 from mobilediff.ondevice.graphs import Graph
-from mobilediff.ondevice.manifest import Step
-from mobilediff.ondevice.sampling import draw, noise_count
+from mobilediff.ondevice.manifest import Step, noise_count
+from mobilediff.ondevice.sampling import draw
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 SEED = 2**31  # measurements count their seeds from 0

@@ -10,9 +10,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTokenizer
 
 from mobilediff.ondevice.formats import load_format
-from mobilediff.ondevice.manifest import MANIFEST, Plan, read_manifest
+from mobilediff.ondevice.manifest import MANIFEST, Plan, noise_count, read_manifest
 from mobilediff.ondevice.nouns import read_noun_table
-from mobilediff.ondevice.sampling import draw, noise_count
+from mobilediff.ondevice.sampling import draw
 
 TOKENIZER = "tokenizer"
 
@@ -31,7 +31,7 @@ class ExportedPipeline:
         threads: of each graph.
 
     Raises:
-        ValueError: as in `load_format`.
+        ValueError: as in `load_format`, or the noun table has another number of nouns than the manifest.
     """
 
     device = torch.device("cpu")
@@ -42,7 +42,12 @@ class ExportedPipeline:
         self.plan = plan
         self.sessions = {entry.name: session(folder / entry.path, threads) for entry in plan.graphs}
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / TOKENIZER)
-        embeddings = zip(*read_noun_table(folder / plan.nouns.path), strict=True)
+        hidden_states, pooled = read_noun_table(folder / plan.nouns.path)
+        if (count := len(pooled)) != (named := len(plan.nouns.names)):
+            raise ValueError(
+                f"{folder / plan.nouns.path} has {count} nouns, {MANIFEST} names {named}; export it again"
+            )
+        embeddings = zip(hidden_states, pooled, strict=True)
         self.noun_embeddings = dict(zip(plan.nouns.names, embeddings, strict=True))
         self._embeddings: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -62,7 +67,7 @@ class ExportedPipeline:
 
     def encode_anew(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         """Encode a prompt whether its embeddings are kept or not; as `encode`."""
-        ids, most = self.tokenizer(prompt).input_ids, self.plan.max_tokens
+        ids, most = self.tokenizer(prompt, verbose=False).input_ids, self.plan.max_tokens
         if len(ids) > most:
             raise ValueError(
                 f"the prompt {prompt!r} has {len(ids)} tokens; accepted are {most}, start and end included"
@@ -86,7 +91,7 @@ class ExportedPipeline:
         """Draw pictures in [-1, 1], float32 [N, 3, H', W'], in batches of the folder's size, the last one filled up.
 
         Args:
-            noise: [S, N, C, H, W], S noises a picture, see `mobilediff.ondevice.sampling.noise_count`.
+            noise: [S, N, C, H, W], S noises a picture, see `mobilediff.ondevice.manifest.noise_count`.
             hidden_states: [N, L, D].
             pooled: [N, P].
         """

@@ -4,7 +4,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from mobilediff.files import atomic_folder, write_json
+from mobilediff.files import atomic_folder, replaceable_folder, write_json
 from mobilediff.ondevice.calibration import calibration_inputs
 from mobilediff.ondevice.difference import measure_parity
 from mobilediff.ondevice.exported import TOKENIZER, ExportedPipeline, is_exported
@@ -32,12 +32,13 @@ TABLE_DTYPE: dict[Precision, TableDtype] = {"fp32": "float32", "fp16": "int8", "
 
 
 def check_output(folder: str | Path) -> None:
-    """Refuse an output folder that holds something else than an export.
+    """Refuse an output folder that holds something else than an export or cannot be written.
 
     Raises:
-        FileExistsError: it does.
+        FileExistsError: it holds something else.
+        OSError: as in `replaceable_folder`.
     """
-    folder = Path(folder)
+    folder = replaceable_folder(folder)
     if folder.exists() and not is_exported(folder) and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is no exported folder (no {MANIFEST}); take another folder")
 
@@ -68,7 +69,7 @@ def write_exported(
 
     Raises:
         ValueError: as in `check_exportable`, `schedule`, `load_format` and `check_precision`, before any work.
-        FileExistsError: as in `check_output`.
+        OSError: as in `check_output`.
     """
     check_output(folder)
     check_precision(format, precision)
@@ -82,7 +83,7 @@ def write_exported(
         for graph in graphs:
             path = f"{graph.name}{converter.SUFFIX}"
             layer_errors += converter.convert(graph, new / path, precision, calibration.get(graph.name, []))
-            entries.append(_entry(graph, path, converter.operators(new / path)))
+            entries.append(graph_entry(graph, path, converter.operators(new / path)))
         write_noun_table(pipeline, new / NOUN_TABLE, TABLE_DTYPE[precision])
         _write_tokenizer(pipeline, new / TOKENIZER)
         nouns = Nouns(
@@ -126,7 +127,13 @@ def _write_tokenizer(pipeline: MobileDiffusionPipeline, folder: Path) -> None:
         file.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
-def _entry(graph: Graph, path: str, operators: dict[str, int]) -> GraphEntry:
+def graph_entry(graph: Graph, path: str, operators: dict[str, int]) -> GraphEntry:
+    """Describe a graph's inputs and outputs, which one run of its module gives.
+
+    Args:
+        path: of its file, from the folder.
+        operators: of that file, by number of nodes.
+    """
     outputs = graph.module(*graph.inputs.values())
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     named = [*graph.inputs.items(), *zip(graph.outputs, outputs, strict=True)]

@@ -9,8 +9,7 @@ from torch import nn
 from mobilediff.checkpoints import VAE
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.models.mobile_unet import MobileUNet
-from mobilediff.ondevice.manifest import GraphName, Step
-from mobilediff.ondevice.sampling import noise_count
+from mobilediff.ondevice.manifest import GraphName, Step, noise_count
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.schedulers.ufogen import UFOGenScheduler

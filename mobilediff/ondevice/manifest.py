@@ -4,7 +4,16 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from mobilediff.files import read_json
 
@@ -30,6 +39,11 @@ class Step(Model):
     sample_scale: float
     velocity_scale: float
     noise_scale: NonNegativeFloat
+
+
+def noise_count(steps: list[Step]) -> int:
+    """Count the noises of a picture: the initial one, and one for each step that draws anew."""
+    return 1 + sum(step.noise_scale > 0 for step in steps)
 
 
 class Tensor(Model):
@@ -107,6 +121,19 @@ class Plan(Model):
     graphs: list[GraphEntry]
     nouns: Nouns
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Plan":
+        expected = ["text_encoder", "image"] if self.fused else ["text_encoder", "network", "decoder"]
+        if (found := [entry.name for entry in self.graphs]) != expected:
+            raise ValueError(f"the graphs are {', '.join(found)}; accepted are {', '.join(expected)}")
+        if len(self.steps) != self.num_inference_steps:
+            raise ValueError(f"there are {len(self.steps)} steps; accepted is num_inference_steps, its number")
+        first = self.graphs[1].inputs[0]
+        latents = self.batch_size * (noise_count(self.steps) if self.fused else 1)
+        if not first.shape or first.shape[0] != latents:
+            raise ValueError(f"{first.name} is of shape {first.shape}; its steps and batch take {latents} latents")
+        return self
+
     def graph(self, name: str) -> GraphEntry:
         """Return the entry of a graph by its name."""
         return next(entry for entry in self.graphs if entry.name == name)
@@ -151,7 +178,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        at = ".".join(map(str, first["loc"]))
+        at = "".join(f"{part}." for part in first["loc"])[:-1] or "it does not fit together"
         raise ValueError(f"{folder / MANIFEST}: {at}: {first['msg']}; export it again") from error
     listed = {file.path for file in manifest.files}
     for path in [*(entry.path for entry in manifest.graphs), manifest.nouns.path]:

@@ -1,6 +1,6 @@
-"""The README of an exported folder, with the lines that run it in Python, JavaScript and Kotlin."""
+"""The README of an exported folder, with the lines that run it in Python, JavaScript, Kotlin and Swift."""
 
-from mobilediff.ondevice.manifest import Manifest
+from mobilediff.ondevice.manifest import Manifest, Plan
 
 PYTHON = """```python
 import torch
@@ -14,12 +14,12 @@ Image.fromarray((picture * 255).round().astype("uint8")).save("fire-truck.png")
 ```"""
 
 
-def _shape(manifest: Manifest, graph: str, tensor: str) -> list[int]:
+def _shape(manifest: Plan, graph: str, tensor: str) -> list[int]:
     entry = manifest.graph(graph)
     return next(one.shape for one in [*entry.inputs, *entry.outputs] if one.name == tensor)
 
 
-def _javascript(manifest: Manifest) -> str:
+def _javascript(manifest: Plan) -> str:
     hidden, pooled = (_shape(manifest, "image", name) for name in ("hidden_states", "pooled"))
     noise, images = _shape(manifest, "image", "noise"), _shape(manifest, "image", "images")
     return f"""```javascript
@@ -35,7 +35,7 @@ const pixels = images.data.map((value) => 255 * Math.min(Math.max(value / 2 + 0.
 ```"""
 
 
-def _kotlin_onnx(manifest: Manifest) -> str:
+def _kotlin_onnx(manifest: Plan) -> str:
     return f"""```kotlin
 val environment = OrtEnvironment.getEnvironment()  // com.microsoft.onnxruntime:onnxruntime-android
 val text = environment.createSession(assets.open("text_encoder.onnx").readBytes())
@@ -48,6 +48,64 @@ val names = listOf("hidden_states", "pooled")
 val inputs = names.associateWith {{ embeddings[it].get() as OnnxTensor }} + ("noise" to noise)
 val pixels = (image.run(inputs)[0] as OnnxTensor).floatBuffer  // in [-1, 1]
 ```"""
+
+
+def _kotlin_litert(manifest: Plan) -> str:
+    hidden, pooled = (_shape(manifest, "image", name) for name in ("hidden_states", "pooled"))
+    noise, images = _shape(manifest, "image", "noise"), _shape(manifest, "image", "images")
+    return f"""```kotlin
+val text = CompiledModel.create(assets, "text_encoder.tflite")  // com.google.ai.edge.litert:litert
+val image = CompiledModel.create(assets, "image.tflite")
+val ids = text.createInputBuffer("args_0").apply {{ writeInt(tokenIds) }}  // [1, {manifest.max_tokens}] of tokenizer/
+val hiddenStates = text.createOutputBuffer("output_0")  // {hidden}
+val pooled = text.createOutputBuffer("output_1")  // {pooled}
+text.run(mapOf("args_0" to ids), mapOf("output_0" to hiddenStates, "output_1" to pooled))
+val values = listOf(normalNoise, hiddenStates.readFloat(), pooled.readFloat())  // noise {noise}, standard normal
+val inputs = values.withIndex().associate {{ (index, value) ->
+    "args_$index" to image.createInputBuffer("args_$index").apply {{ writeFloat(value) }}
+}}
+val images = image.createOutputBuffer("output_0")
+image.run(inputs, mapOf("output_0" to images))
+val pixels = images.readFloat()  // {images} in [-1, 1]
+```"""
+
+
+def _kotlin_executorch(manifest: Plan) -> str:
+    noise, images = (_shape(manifest, "image", name) for name in ("noise", "images"))
+    return f"""```kotlin
+val text = Module.load("$folder/text_encoder.pte")  // org.pytorch:executorch-android
+val image = Module.load("$folder/image.pte")
+val ids = Tensor.fromBlob(tokenIds, longArrayOf(1, {manifest.max_tokens}))  // IntArray of tokenizer/
+val (hiddenStates, pooled) = text.forward(EValue.from(ids))
+val noise = Tensor.fromBlob(normalNoise, longArrayOf({", ".join(map(str, noise))}))  // FloatArray, standard normal
+val pixels = image.forward(EValue.from(noise), hiddenStates, pooled)[0].toTensor().dataAsFloatArray  // {images}
+```"""
+
+
+def _swift_executorch(manifest: Plan) -> str:
+    noise, images = (_shape(manifest, "image", name) for name in ("noise", "images"))
+    return f"""```swift
+import ExecuTorch  // Swift package of github.com/pytorch/executorch; link backend_xnnpack and kernels_optimized
+
+let text = Module(filePath: folder + "/text_encoder.pte"), image = Module(filePath: folder + "/image.pte")
+let embeddings = try text.forward(Tensor<Int32>(tokenIds, shape: [1, {manifest.max_tokens}]))  // of tokenizer/
+let hiddenStates: Tensor<Float> = embeddings[0].tensor()!
+let pooled: Tensor<Float> = embeddings[1].tensor()!
+let noise = Tensor<Float>(normalNoise, shape: {noise})  // standard normal
+let pixels = try Tensor<Float>(image.forward([noise, hiddenStates, pooled])).scalars()  // {images} in [-1, 1]
+```"""
+
+
+SNIPPETS = {
+    "onnx": (_javascript, _kotlin_onnx),
+    "litert": (_kotlin_litert,),
+    "executorch": (_kotlin_executorch, _swift_executorch),
+}
+
+
+def snippets(plan: Plan) -> list[str]:
+    """Write the lines that run fused graphs of batch 1 in other languages than Python."""
+    return [snippet(plan) for snippet in SNIPPETS[plan.format]]
 
 
 def _loop(manifest: Manifest) -> str:
@@ -77,8 +135,8 @@ def readme(manifest: Manifest) -> str:
     ]
     if not manifest.fused:
         parts.append(_loop(manifest))
-    elif manifest.format == "onnx":
-        parts += [_javascript(manifest), _kotlin_onnx(manifest)]
+    elif manifest.batch_size == 1:
+        parts += snippets(manifest)
     parts.append(
         "`nouns.safetensors` holds the text embeddings of the nouns in `manifest.json`, each in the sentence "
         f"`{manifest.nouns.template}`: noun i has the hidden states `rows[index[i]]` and `pooled[i]`, times "

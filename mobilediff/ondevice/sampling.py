@@ -10,11 +10,6 @@ from mobilediff.ondevice.manifest import Step
 Run = Callable[[str, dict[str, np.ndarray]], list[np.ndarray]]
 
 
-def noise_count(steps: list[Step]) -> int:
-    """Count the noises of a picture: the initial one, and one for each step that draws anew."""
-    return 1 + sum(step.noise_scale > 0 for step in steps)
-
-
 def draw(
     run: Run, steps: list[Step], fused: bool, noise: np.ndarray, hidden_states: np.ndarray, pooled: np.ndarray
 ) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
 from executorch.exir._serialize._program import deserialize_pte_binary
+from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 from executorch.runtime import Runtime
 
 from mobilediff.ondevice.graphs import Graph
@@ -43,14 +44,15 @@ def operators(file: Path) -> dict[str, int]:
 
 
 class Session:
-    """A program loaded by ExecuTorch's runtime, which takes its own number of threads.
+    """A program loaded by ExecuTorch's runtime.
 
     Args:
         file: of `convert`.
-        threads: is not used: the runtime's Python interface does not take it.
+        threads: that share one run, of this process's other programs too.
     """
 
     def __init__(self, file: Path, threads: int):
+        _unsafe_reset_threadpool(threads)
         self.program = Runtime.get().load_program(file)
         self.method = self.program.load_method("forward")
 

@@ -1,4 +1,4 @@
-"""8-bit ONNX by onnxruntime: weights and activations with sensitive layers kept higher, or weights alone."""
+"""Quantised ONNX by onnxruntime: weights and activations with sensitive layers kept higher, or weights alone."""
 
 # pyright: reportMissingImports=false
 
@@ -22,8 +22,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from mobilediff.ondevice.manifest import LayerError
 
 QUANTIZED = ("Conv", "Gemm", "MatMul")
-# Weights of a MatMul that share a scale.
-BLOCK_SIZE = 128
+# Weights of a text encoder's MatMul: bits of each, and how many share a scale.
+WEIGHT_BITS = 4
+BLOCK_SIZE = 32
 # Inputs that a layer's error is measured over, of those that calibrate.
 MEASURED = 8
 # Layers stay in 16 bits, those of the largest error a weight first, until these had this fraction of all errors.
@@ -49,7 +50,8 @@ def quantize(
 ) -> tuple[onnx.ModelProto, list[LayerError]]:
     """Quantise weights and activations of a graph's layers, all but the most sensitive.
 
-    Weights have 7 bits and a scale a channel: on processors without VNNI, sums of products of 8 bits saturate.
+    Weights have 7 bits and a scale a channel: on processors without VNNI, sums of products of 8 bits saturate. Biases
+    stay in float: a runtime quantises them at loading, by the scales of input and weights, to the same integers.
 
     Args:
         name: of the graph.
@@ -79,6 +81,7 @@ def quantize(
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=names,
                 calibration_cache_path=ranges,
+                extra_options={"QuantizeBias": False},
             )
             return file
 
@@ -98,7 +101,7 @@ def quantize(
 
 
 def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Quantise the weights of a graph's MatMul and Gather layers to 8 bits, and leave its activations in float32.
+    """Quantise a graph's weights, MatMul to 4 bits and Gather to 8, and leave its activations in float32.
 
     Of a text encoder, which runs once a prompt, so that its size matters and its time does not.
     """
@@ -107,7 +110,7 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         onnx.save(model, source)
         quant_pre_process(source, source, skip_symbolic_shape=True)
         quantize_dynamic(source, file, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
-        quantizer = MatMulNBitsQuantizer(onnx.load(file), bits=8, block_size=BLOCK_SIZE, is_symmetric=True)
+        quantizer = MatMulNBitsQuantizer(onnx.load(file), bits=WEIGHT_BITS, block_size=BLOCK_SIZE, is_symmetric=True)
     quantizer.process()
     return quantizer.model.model
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mobilediff.ondevice.graphs import build_graphs, check_exportable, is_fused, schedule
-from mobilediff.ondevice.sampling import draw, noise_count
+from mobilediff.ondevice.manifest import noise_count
+from mobilediff.ondevice.sampling import draw
 from mobilediff.sampling.prompts import encode_text
 from tests.tiny import tiny_pipeline
 

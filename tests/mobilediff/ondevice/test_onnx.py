@@ -14,7 +14,7 @@ from mobilediff.ondevice import export, parity
 from mobilediff.ondevice.difference import ACCEPTED
 from mobilediff.ondevice.exported import load_exported
 from mobilediff.ondevice.manifest import read_manifest
-from tests.tiny import tiny_checkpoint
+from tests.tiny import MAX_TOKENS, tiny_checkpoint
 
 onnx = pytest.importorskip("onnx", reason="the extra ondevice is not installed: pip install '.[ondevice]'")
 pytest.importorskip("onnxruntime", reason="the extra ondevice is not installed: pip install '.[ondevice]'")
@@ -87,7 +87,7 @@ def test_nouns_of_the_table_are_encoded_as_the_text_encoder_does(root, name, tol
 
 
 def test_a_prompt_over_the_limit_is_refused(root):
-    with pytest.raises(ValueError, match="tokens; accepted are 16"):
+    with pytest.raises(ValueError, match=f"has 25 tokens; accepted are {MAX_TOKENS}, start and end included"):
         load_exported(root / "one-step", threads=1)("a photo of " + "a cat " * 10)
 
 
@@ -125,6 +125,57 @@ def test_a_manifest_without_a_field_is_refused(folder):
         load_exported(folder, threads=1)
 
 
+def without_image(content):
+    content["graphs"].pop()
+
+
+def with_a_further_step(content):
+    content["steps"] *= 2
+
+
+def of_two_steps(content):
+    content["steps"] = [content["steps"][0] | {"noise_scale": 0.5}, *content["steps"]]
+    content["num_inference_steps"] = 2
+
+
+def of_batch_2(content):
+    content["batch_size"] = 2
+
+
+def without_a_noun(content):
+    content["nouns"]["names"].pop()
+
+
+def without_hash_of_the_table(content):
+    content["files"] = [file for file in content["files"] if file["path"] != "nouns.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_image, "the graphs are text_encoder; accepted are text_encoder, image"),
+        (with_a_further_step, "there are 2 steps"),
+        (of_two_steps, r"noise is of shape \[1, 4, 16, 16\]; its steps and batch take 2 latents"),
+        (of_batch_2, r"noise is of shape \[1, 4, 16, 16\]; its steps and batch take 2 latents"),
+        (without_a_noun, "nouns.safetensors has 396 nouns, manifest.json names 395"),
+        (without_hash_of_the_table, "lists no size and hash of nouns.safetensors"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(folder, change, message):
+    content = read_json(folder / "manifest.json")
+    change(content)
+    write_json(folder / "manifest.json", content)
+    with pytest.raises(ValueError, match=message):
+        load_exported(folder, threads=1)
+
+
+def test_steps_that_the_checkpoint_is_not_for_are_refused_before_any_work(root, tmp_path):
+    command = ["--model", str(root / "student-1step"), "--format", "onnx", "--output", str(tmp_path / "onnx")]
+    with pytest.raises(ValueError, match="num_inference_steps is 3"):
+        export.main([*command, "--steps", "3"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_without_manifest_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no exported folder"):
         load_exported(tmp_path, threads=1)
@@ -147,6 +198,12 @@ def test_an_output_folder_with_other_files_stays(root, tmp_path):
     with pytest.raises(FileExistsError, match="no exported folder"):
         export.main(["--model", str(root / "student-1step"), "--format", "onnx", "--output", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="onnx cannot be written"):
+        export.main(["--model", "nowhere", "--format", "onnx", "--output", str(tmp_path / "file" / "onnx")])
 
 
 def test_a_failed_export_leaves_the_older_one(root, folder, monkeypatch):

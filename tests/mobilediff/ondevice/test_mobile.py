@@ -1,0 +1,54 @@
+"""Folders exported to LiteRT and ExecuTorch: equal to PyTorch, and their operators counted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eval.samples.pipelines import load_sampler
+from mobilediff.ondevice import export, parity
+from mobilediff.ondevice.difference import ACCEPTED
+from mobilediff.ondevice.exported import load_exported
+from mobilediff.ondevice.formats import load_format
+from mobilediff.ondevice.manifest import read_manifest
+from tests.tiny import tiny_checkpoint
+
+pytestmark = pytest.mark.slow
+
+# An operator that each graph is known to have, as the runtime names it.
+FORMATS = {"executorch": "XnnpackBackend", "litert": "CONV_2D"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("mobile") / "student-1step", "student-1step")
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def folder(request, checkpoint) -> Path:
+    """The checkpoint's export to a format."""
+    try:
+        load_format(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    folder = checkpoint.parent / request.param
+    export.main(["--model", str(checkpoint), "--format", request.param, "--output", str(folder)])
+    return folder
+
+
+def test_pictures_are_the_pipelines(folder, checkpoint):
+    prompts = ["a photo of a cat", "a ship", "a deer"]
+    generators = [[torch.Generator().manual_seed(seed) for seed in range(3)] for _ in range(2)]
+    expected = load_sampler(checkpoint)(prompts, generator=generators[0], output_type="np").images
+    images = load_exported(folder, threads=1)(prompts, generators[1]).images
+    np.testing.assert_allclose(images, expected, atol=ACCEPTED["fp32"] / 2)
+    parity.main(["--model", str(checkpoint), "--exported", str(folder), "--images", "2", "--threads", "1"])
+
+
+def test_the_manifest_counts_the_operators(folder):
+    manifest = read_manifest(folder)
+    operators = manifest.graph("image").operators
+    assert operators[FORMATS[manifest.format]] > 3
+    assert manifest.parity.largest < ACCEPTED["fp32"]
+    assert set(manifest.versions) == set(load_format(manifest.format).LIBRARIES)
