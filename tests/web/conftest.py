@@ -1,14 +1,17 @@
 """Open the built page in Chromium, or say why it cannot be opened."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.web.fixtures import WEB
 from tests.web.site import Site, serve
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 DIST = WEB / "dist"
 # A first picture takes seconds; minutes where other processes share the cores.
@@ -31,20 +34,20 @@ def built_page() -> None:
         pytest.skip("web/dist is not built: npm ci && npm run build in web/")
 
 
-@contextmanager
-def chromium(*arguments: str):
-    """Start a browser; the sandbox needs rights that containers lack."""
+@pytest.fixture(scope="module")  # its event loop runs until it ends, which other modules' tests must not meet
+def launch(built_page) -> Iterator[Callable[..., "Browser"]]:
+    """Start browsers with arguments; the sandbox needs rights that containers lack."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox", *arguments])
-        yield browser
-        browser.close()
+        yield lambda *arguments: playwright.chromium.launch(
+            executable_path=chromium_path(), args=["--no-sandbox", *arguments]
+        )
 
 
-@pytest.fixture(scope="session")
-def browser(built_page):
-    with chromium() as started:
+@pytest.fixture(scope="module")
+def browser(launch):
+    with launch() as started:
         yield started
 
 
