@@ -31,13 +31,16 @@ class ExportedPipeline:
         threads: of each graph.
 
     Raises:
-        ValueError: as in `load_format`, or the noun table has another number of nouns than the manifest.
+        ValueError: fewer than one thread, as in `load_format`, or the noun table has another number of nouns than the
+            manifest.
     """
 
     device = torch.device("cpu")
     components: dict[str, object] = {}  # none is a network of PyTorch
 
     def __init__(self, folder: Path, plan: Plan, threads: int):
+        if threads < 1:
+            raise ValueError(f"threads is {threads}; accepted is 1 or more")
         session = load_format(plan.format).Session
         self.plan = plan
         self.sessions = {entry.name: session(folder / entry.path, threads) for entry in plan.graphs}

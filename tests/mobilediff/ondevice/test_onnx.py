@@ -91,6 +91,11 @@ def test_a_prompt_over_the_limit_is_refused(root):
         load_exported(root / "one-step", threads=1)("a photo of " + "a cat " * 10)
 
 
+def test_no_thread_is_refused(root):
+    with pytest.raises(ValueError, match="threads is 0; accepted is 1 or more"):
+        load_exported(root / "one-step", threads=0)
+
+
 def test_a_truncated_file_is_refused(folder):
     file = folder / "image.onnx"
     file.write_bytes(file.read_bytes()[:-1])
