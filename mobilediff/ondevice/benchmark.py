@@ -23,6 +23,7 @@ from mobilediff.command import command_parser, run_command
 from mobilediff.files import write_json
 from mobilediff.ondevice.exported import load_exported
 from mobilediff.ondevice.manifest import read_manifest
+from mobilediff.threads import wait_policy
 from mobilediff.timing import summary
 
 COMMAND = "mobilediff.ondevice.benchmark"
@@ -57,7 +58,7 @@ def measure(
             with busy_neighbours(threads) if name == "busy" else nullcontext():
                 times = interleave(calls, device, rounds, max_seconds)
             results[name] = {key: summary(values) for key, values in times.items()}
-        protocol = {"rounds": rounds, "prompt": PROMPT} | measured_with(device)
+        protocol = {"rounds": rounds, "prompt": PROMPT, "wait_policy": wait_policy()} | measured_with(device)
     protocol["exported"] = {
         Path(folder).resolve().name: read_manifest(folder).model_dump(include={"format", "precision", "versions"})
         for folder in exported
