@@ -1,3 +1,11 @@
+FROM node:20-slim AS web
+WORKDIR /build/web
+COPY web/package.json web/package-lock.json ./
+RUN npm ci
+COPY web .
+COPY docs/results.json /build/docs/results.json
+RUN npm run build
+
 FROM python:3.11-slim
 
 # An orchestrator may start the container as any user of group 0, which writes where the user does.
@@ -10,6 +18,7 @@ RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu 
     && pip install --no-cache-dir -r requirements.txt
 
 COPY --chown=1000:0 . .
+COPY --chown=1000:0 --from=web /build/web/dist web/dist
 RUN chown 1000:0 . && find . -type d -exec chmod g=u {} +
 USER 1000
 ENV HOME=/home/user \

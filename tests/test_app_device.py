@@ -64,10 +64,26 @@ def test_pictures_are_of_the_pages_noise_and_text(client, checkpoints, typed, re
         assert np.abs(drawn - (image * 255).round()).max() <= 1
 
 
-@pytest.mark.parametrize(("arguments", "named"), [((None, 7, 1), "The prompt is None"), (("a cat", -1, 1), "is -1")])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((None, 7, 1), "The prompt is None"),
+        ((["a cat"], 7, 1), "The prompt is .*a cat"),
+        (({"a": 1}, 7, 1), "The prompt is .*a"),
+        (("a cat", -1, 1), "is -1"),
+    ],
+)
 def test_bad_input_is_refused_by_name(client, arguments, named):
     with pytest.raises(AppError, match=named):
         client.predict(*arguments, api_name="/draw_from_shared_noise")
+
+
+def test_after_the_last_seed_comes_the_first(client):
+    last, first = (
+        client.predict("a cat", seed, count, api_name="/draw_from_shared_noise")[0][0]["images"]
+        for seed, count in ((2**32 - 1, 2), (0, 1))
+    )
+    assert last[1] == first[0] and last[0] != first[0]
 
 
 def test_a_page_that_is_not_built_says_how_to_build_it(tmp_path):

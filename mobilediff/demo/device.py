@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from mobilediff.captions import caption, load_nouns
 from mobilediff.demo.compare import MAX_IMAGES, Model
 from mobilediff.demo.environment import ROOT
-from mobilediff.ondevice.noise import normal_noise
+from mobilediff.ondevice.noise import MAX_SEED, normal_noise
 
 DIST = ROOT / "web" / "dist"
 ADDRESS = "device"
@@ -22,7 +22,7 @@ NOT_BUILT = (
     "it; then start the app again."
 )
 INTRODUCTION = (
-    "The same students twice, from the same noise: on this server, and on your own device, in your browser. "
+    "The same pictures twice, from the same noise: drawn by this server, and by your own device, in your browser. "
     "[Open the page of your device alone](device/) to install it or to use more threads."
 )
 FIRST = {"prompt": "fire truck", "seed": 7, "count": 4}
@@ -32,10 +32,10 @@ ISOLATED = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
-# The page of the device reads the same choices from its address.
+# The page of the device reads the same choices from its address, behind the # that no browser sends.
 OPEN_PAGE = """(prompt, seed, count) => {
-  const query = new URLSearchParams({ prompt, seed, count });
-  document.querySelector("#device iframe").src = `device/?${query}`;
+  const choices = new URLSearchParams({ prompt, seed, count });
+  document.querySelector("#device iframe").src = `device/#${choices}`;
 }"""
 
 
@@ -43,6 +43,7 @@ class Page(StaticFiles):
     """Serve the built page, with the headers that it needs for threads."""
 
     def file_response(self, *args, **kwargs):
+        """Answer with a file, as starlette does, and the headers."""
         response = super().file_response(*args, **kwargs)
         response.headers.update(ISOLATED)
         return response
@@ -61,16 +62,17 @@ def page_models(models: list[Model], dist: Path = DIST) -> list[Model]:
 
 
 def shared_noise(model: Model, seeds: list[int]) -> torch.Tensor:
-    """Draw the noise that the page draws for the same seeds, float32 [N, C, H, W]."""
+    """Draw the noise that the page draws for the same seeds, float32 [N, C, H, W]; after the last seed comes 0."""
     config = model.pipeline.unet.config
     shape = (1, config.in_channels, config.sample_size, config.sample_size)
-    return torch.cat([torch.from_numpy(normal_noise(seed, shape)) for seed in seeds])
+    return torch.cat([torch.from_numpy(normal_noise(seed % (MAX_SEED + 1), shape)) for seed in seeds])
 
 
 def as_page_reads(prompt: str, models: list[Model]) -> str:
-    """Write a known noun out as its caption, which the page takes it for; other prompts stay."""
-    noun = prompt.strip().lower() if isinstance(prompt, str) else prompt
-    return caption(noun, models[0].pipeline.config.class_template) if models and noun in load_nouns() else prompt
+    """Replace a known noun by its caption, as the page does; other prompts, and what is no text, stay."""
+    if not models or not isinstance(prompt, str) or (noun := prompt.strip().lower()) not in load_nouns():
+        return prompt
+    return caption(noun, models[0].pipeline.config.class_template)
 
 
 def build_tab(run: Callable, cards: str, dist: Path = DIST) -> None:
@@ -98,7 +100,7 @@ def build_tab(run: Callable, cards: str, dist: Path = DIST) -> None:
         with gr.Column(min_width=320):
             gr.Markdown("### On your device")
             gr.HTML(
-                f'<iframe src="{ADDRESS}/?{urlencode(FIRST)}" title="mobilediff on your device" loading="lazy" '
+                f'<iframe src="{ADDRESS}/#{urlencode(FIRST)}" title="mobilediff on your device" loading="lazy" '
                 'allow="clipboard-write"></iframe>',
                 elem_id="device",
             )

@@ -13,6 +13,7 @@ from mobilediff.ondevice.formats import load_format
 from mobilediff.ondevice.manifest import MANIFEST, Plan, noise_count, read_manifest
 from mobilediff.ondevice.nouns import read_noun_table
 from mobilediff.ondevice.sampling import draw
+from mobilediff.sampling.prompts import readable
 
 TOKENIZER = "tokenizer"
 
@@ -62,7 +63,7 @@ class ExportedPipeline:
         """Encode a prompt, and keep its embeddings: hidden states [L, D] and pooled [P].
 
         Raises:
-            ValueError: it has more tokens than the text encoder reads.
+            ValueError: it has more tokens than the text encoder reads, or as in `readable`.
         """
         if prompt not in self._embeddings:
             self._embeddings[prompt] = self.encode_anew(prompt)
@@ -70,6 +71,7 @@ class ExportedPipeline:
 
     def encode_anew(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         """Encode a prompt whether its embeddings are kept or not; as `encode`."""
+        prompt = readable(prompt, self.tokenizer)
         ids, most = self.tokenizer(prompt, verbose=False).input_ids, self.plan.max_tokens
         if len(ids) > most:
             raise ValueError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from mobilediff.files import atomic_folder, replaceable_folder, write_json
 from mobilediff.ondevice.calibration import calibration_inputs
 from mobilediff.ondevice.difference import measure_parity
-from mobilediff.ondevice.exported import TOKENIZER, ExportedPipeline, is_exported
+from mobilediff.ondevice.exported import TOKENIZER, ExportedPipeline
 from mobilediff.ondevice.formats import check_precision, load_format
 from mobilediff.ondevice.graphs import Graph, build_graphs, check_exportable, is_fused, schedule
 from mobilediff.ondevice.manifest import (
@@ -26,6 +26,7 @@ from mobilediff.ondevice.nouns import NOUN_TABLE, write_noun_table
 from mobilediff.ondevice.readme import readme
 from mobilediff.pipeline import MobileDiffusionPipeline
 
+README = "README.md"
 PARITY_IMAGES = 8
 # Rounding the table to 8 bits moves a picture less than fp16 may.
 TABLE_DTYPE: dict[Precision, TableDtype] = {"fp32": "float32", "fp16": "int8", "int8": "int8"}
@@ -35,12 +36,26 @@ def check_output(folder: str | Path) -> None:
     """Refuse an output folder that holds something else than an export or cannot be written.
 
     Raises:
-        FileExistsError: it holds something else.
+        FileExistsError: it holds something else, or something beside an export, such as a clone's `.git`.
         OSError: as in `replaceable_folder`.
     """
     folder = replaceable_folder(folder)
-    if folder.exists() and not is_exported(folder) and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is no exported folder (no {MANIFEST}); take another folder")
+    if not folder.exists():
+        return
+    entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if foreign := entries - exported_names(folder):
+        raise FileExistsError(
+            f"{folder} holds {sorted(foreign)[0]}, which is of no exported folder; take another folder"
+        )
+
+
+def exported_names(folder: Path) -> set[str]:
+    """List the names that an export wrote into a folder, none where there is no manifest of one."""
+    try:
+        graphs = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["graphs"]
+        return {MANIFEST, NOUN_TABLE, TOKENIZER, README, *(graph["path"] for graph in graphs)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def write_exported(
@@ -115,7 +130,7 @@ def write_exported(
             versions={library: version(library) for library in converter.LIBRARIES},
         )
         write_json(new / MANIFEST, manifest.model_dump())
-        (new / "README.md").write_text(readme(manifest), encoding="utf-8")
+        (new / README).write_text(readme(manifest), encoding="utf-8")
     return manifest
 
 

@@ -91,6 +91,20 @@ def test_a_prompt_over_the_limit_is_refused(root):
         load_exported(root / "one-step", threads=1)("a photo of " + "a cat " * 10)
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"), [("a cat<|endoftext|>a dog", "a cat a dog"), ("a c\u200bat", "a cat"), ("a cat", "a cat")]
+)
+def test_marks_of_the_tokenizer_and_invisible_characters_are_not_read(root, typed, read):
+    exported = load_exported(root / "one-step", threads=1)
+    for found, expected in zip(exported.encode(typed), exported.encode(read), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_half_of_a_surrogate_pair_is_refused(root):
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        load_exported(root / "one-step", threads=1).encode("a \ud83d")
+
+
 def test_no_thread_is_refused(root):
     with pytest.raises(ValueError, match="threads is 0; accepted is 1 or more"):
         load_exported(root / "one-step", threads=0)
