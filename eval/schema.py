@@ -260,6 +260,7 @@ class TimingProtocol(Machine):
     """Describe batch, rounds and machine of timings, and the models that took turns.
 
     `wait_policy` is of OpenMP's threads, None in timings that do not state it; `neighbours` are busy processes beside.
+    `matrix_sizes` are the rows of the products whose rates are the peaks, by dtype; older timings had 2,048.
     """
 
     batch_size: PositiveInt
@@ -274,6 +275,7 @@ class TimingProtocol(Machine):
     neighbours: NonNegativeInt = 0
     matrix_peak_fp32_gflops: PositiveFloat
     matrix_peak_bf16_gflops: PositiveFloat
+    matrix_sizes: dict[str, PositiveInt] | None = None
 
 
 class Parts(Model):

@@ -194,7 +194,8 @@ def measure_latency(
         protocol = {"batch_size": batch_size, "dtype": "fp32", "warm_up": WARM_UP, "rounds": rounds}
         protocol |= {"max_seconds": max_seconds, "timed": TIMED, "long_call_seconds": LONG_CALL}
         protocol |= {"interleaved_with": list(pipelines), "wait_policy": wait_policy(), "neighbours": neighbours}
-        protocol |= peaks | measured_with(device)
+        protocol |= peaks | {"matrix_sizes": {dtype: product.size for dtype, product in products.items()}}
+        protocol |= measured_with(device)
     for name, model in pipelines.items():
         if isinstance(model, ExportedPipeline):
             continue

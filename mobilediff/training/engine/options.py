@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -224,6 +225,8 @@ def parse_options(options_class: type[OptionsT], arguments: list[str] | None = N
     config = parsed.config if parsed.config.is_file() else parsed.config.parent / ABLATIONS / parsed.config.name
     if not config.is_file():
         parser.error(f"no such config file: {parsed.config}, nor {config}")
+    if config != parsed.config:
+        print(f"{parsed.config} is now {config}", file=sys.stderr)
     limits = RunLimits(parsed.max_minutes, parsed.dry_run, parsed.benchmark)
     try:
         options = build_options(options_class, _read_values(config, parsed.overrides))

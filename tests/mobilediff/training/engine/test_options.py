@@ -26,7 +26,7 @@ def test_a_config_of_an_ablation_is_found_beside_the_others(tmp_path, capsys):
     (tmp_path / "ablations").mkdir()
     (tmp_path / "ablations" / "run.yaml").write_text("output: runs/a\n")
     options, _ = parse_options(TrainingOptions, ["--config", str(tmp_path / "run.yaml")])
-    assert options.output == "runs/a"
+    assert options.output == "runs/a" and f"is now {tmp_path}/ablations/run.yaml" in capsys.readouterr().err
     (tmp_path / "run.yaml").write_text("output: runs/b\n")
     assert parse_options(TrainingOptions, ["--config", str(tmp_path / "run.yaml")])[0].output == "runs/b"
     with pytest.raises(SystemExit):
