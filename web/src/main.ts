@@ -123,7 +123,22 @@ async function copy(text: string, what: string): Promise<void> {
   }
 }
 
+/** Takes the choices that the address was changed to, by the visitor or by a page that embeds this one. */
+function takeChoices(): void {
+  const chosen = readChoices(location.hash);
+  if (chosen.preference !== preference.value) {
+    location.reload();
+    return;
+  }
+  showChoices(chosen);
+  if (drawButton.disabled) return; // it starts, and draws them then
+  wireModels(started.catalog.models, chosen.models);
+  showReading();
+  void draw();
+}
+
 function wireChoices(): void {
+  addEventListener("hashchange", takeChoices);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     void draw();
@@ -141,7 +156,8 @@ function wireChoices(): void {
     void draw();
   });
   preference.addEventListener("change", () => {
-    location.search = writeChoices(choices());
+    history.replaceState(null, "", writeChoices(choices()));
+    location.reload();
   });
   byId("copy-link", HTMLButtonElement).addEventListener("click", () => {
     void copy(new URL(writeChoices(choices()), location.href).href, "link");
@@ -180,7 +196,7 @@ function wirePrompt(): void {
 }
 
 async function start(): Promise<void> {
-  const chosen = readChoices(location.search);
+  const chosen = readChoices(location.hash);
   showChoices(chosen);
   wireChoices();
   const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
@@ -188,7 +204,7 @@ async function start(): Promise<void> {
   engine = await new Remote(BASE, Comlink.proxy((progress: Progress) => showProgress(progress)));
   started = await engine.start(chosen.preference, chosen.models[0] ?? null);
   showBackend(started);
-  wireModels(started.catalog.models, chosen.models);
+  wireModels(started.catalog.models, readChoices(location.hash).models);
   wirePrompt();
   showReading();
   wireInterpolation(started.nouns, (job) =>
