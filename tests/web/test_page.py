@@ -132,6 +132,16 @@ def test_a_file_that_is_not_right_is_refused_until_it_is(site, visit, change, me
     visitor.wait_for_pictures()
 
 
+def test_a_page_that_cannot_be_kept_still_draws(site, visit):
+    site.replaced[packed_path("text_encoder.onnx")] = None
+    visitor = visit(site.url)
+    visitor.page.wait_for_selector("#error:visible")
+    assert visitor.error() == "text_encoder.onnx is missing on the server (HTTP 404)"
+    assert visitor.page.is_hidden("#retry")
+    visitor.page.click("#draw")
+    visitor.page.wait_for_selector("#error", state="hidden")
+
+
 def test_a_manifest_of_another_version_is_refused(site, visit):
     path = f"models/{FIRST}/manifest.json"
     manifest = json.loads((DIST / path).read_text(encoding="utf-8"))
@@ -222,6 +232,16 @@ def test_numbers_out_of_range_draw_nothing(opened, name, value):
     assert opened.page.eval_on_selector("#controls", "form => form.checkValidity()") is False
     assert opened.page.url == address
     opened.page.fill(f"#{name}", before)
+
+
+def test_a_drawing_without_a_model_asks_for_one(opened):
+    opened.page.uncheck(f"#models input[value='{FIRST}']")
+    opened.page.click("#draw")
+    opened.page.wait_for_selector("#error:visible")
+    assert opened.error() == "Choose a model: none is ticked."
+    opened.page.check(f"#models input[value='{FIRST}']")
+    opened.page.click("#draw")
+    opened.page.wait_for_selector("#error", state="hidden")
 
 
 def test_a_changed_fragment_is_drawn(opened):

@@ -49,6 +49,11 @@ function choices(): Choices {
   };
 }
 
+/** Returns the first model that is ticked, else the first of all. */
+function firstModel(): string {
+  return choices().models[0] ?? (started.catalog.models[0] as CatalogModel).name;
+}
+
 function showChoices(chosen: Choices): void {
   promptInput.value = chosen.prompt;
   seedInput.value = slider.value = `${chosen.seed}`;
@@ -84,6 +89,7 @@ async function drawPictures(): Promise<void> {
   const { prompt, seed, count, models } = choices();
   const text = readPrompt(prompt, started.nouns);
   const shown = started.catalog.models.filter((model) => models.includes(model.name));
+  if (!shown.length) throw new Error("Choose a model: none is ticked.");
   gallery.replaceChildren(...shown.map((model) => cardOf(model).element));
   for (const model of shown) {
     const card = cardOf(model);
@@ -195,6 +201,15 @@ function wirePrompt(): void {
   );
 }
 
+async function keepForOffline(): Promise<void> {
+  try {
+    await engine.keepForOffline(firstModel());
+    document.documentElement.dataset.offline = "ready";
+  } catch (error) {
+    showError(error, false);
+  }
+}
+
 async function start(): Promise<void> {
   const chosen = readChoices(location.hash);
   showChoices(chosen);
@@ -211,16 +226,13 @@ async function start(): Promise<void> {
     void run(() =>
       job(async (text) => {
         if (jobs.isOutdated) return null;
-        const { models, seed } = choices();
-        const model = models[0] ?? started.catalog.models[0]?.name;
-        return (await engine.draw(model as string, text, seed)).pixels;
+        return (await engine.draw(firstModel(), text, choices().seed)).pixels;
       }),
     ),
   );
   drawButton.disabled = false;
   await draw();
-  await engine.keepForOffline(choices().models[0] as string);
-  document.documentElement.dataset.offline = "ready";
+  await keepForOffline();
 }
 
 start().catch((error: unknown) => showError(error, true));
