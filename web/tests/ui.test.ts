@@ -31,10 +31,12 @@ test("a noun is a noun however it is written, anything else is a prompt as it st
 test.each([
   [{ noun: "airplane" }, "Read as “a photo of an airplane”."],
   [{ prompt: "two Fire trucks!" }, "Read as typed, by the text encoder."],
-  [{ prompt: "a unicorn" }, "It names none of the 2 nouns"],
-  [{ prompt: "" }, "It names none of the 2 nouns"],
+  [{ prompt: "two ponies" }, "Read as typed, by the text encoder."],
+  [{ prompt: "two pones" }, "It names none of the 3 nouns"],
+  [{ prompt: "a unicorn" }, "It names none of the 3 nouns"],
+  [{ prompt: "" }, "It names none of the 3 nouns"],
 ])("%j is described", (text, expected) => {
-  const description = describeReading(text, ["fire truck", "airplane"], "a photo of {article} {noun}");
+  const description = describeReading(text, ["fire truck", "airplane", "pony"], "a photo of {article} {noun}");
   expect(description).toContain(expected);
 });
 
