@@ -42,7 +42,7 @@ def difference(drawn: np.ndarray, expected: np.ndarray) -> int:
 @pytest.mark.parametrize(("typed", "read"), [(NOUN, f"a photo of a {NOUN}"), (f"a {NOUN}", f"a {NOUN}")])
 def test_pictures_are_pytorchs(site, visit, typed, read):
     models = [model["name"] for model in catalog()["models"]]
-    visitor = visit(f"{site.url}?prompt={typed}&seed={SEED}&count=2&models={','.join(models)}")
+    visitor = visit(f"{site.url}#prompt={typed}&seed={SEED}&count=2&models={','.join(models)}")
     visitor.wait_for_pictures()
     assert FIRST in models
     for model in models:
@@ -72,14 +72,15 @@ def test_it_works_without_a_connection_afterwards(built_page, visit):
         visitor = visit(site.url)
         visitor.wait_for_pictures()
         visitor.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
-    visitor.page.goto(f"{site.url}?prompt=a {NOUN}&seed={SEED}")
+    visitor.page.goto(f"{site.url}#prompt=a {NOUN}&seed={SEED}")
+    visitor.page.reload()
     visitor.wait_for_pictures()
     assert difference(visitor.pixels(canvas(FIRST)), picture(FIRST, f"a {NOUN}", SEED)) <= ACCEPTED
 
 
 def test_it_works_below_a_path_and_without_isolation(built_page, visit):
     with serve(DIST, prefix="/device", isolated=False) as site:
-        visitor = visit(f"{site.url}?seed={SEED}")
+        visitor = visit(f"{site.url}#seed={SEED}")
         visitor.wait_for_pictures()
         assert visitor.backend().startswith("WebAssembly, 1 thread:")
         assert "more threads need a cross-origin isolated page" in visitor.backend()
@@ -91,7 +92,7 @@ def test_a_browser_without_a_graphics_processor_says_so(site, visit):
     visitor = visit(site.url)
     visitor.wait_for_pictures()
     assert re.match(r"WebAssembly, \d threads?: WebGPU found no graphics processor", visitor.backend())
-    visitor.page.goto(f"{site.url}?backend=webgpu")
+    visitor.page.goto(f"{site.url}#backend=webgpu")
     visitor.page.wait_for_selector("#error:visible")
     assert visitor.error() == "WebGPU found no graphics processor"
 
@@ -99,7 +100,7 @@ def test_a_browser_without_a_graphics_processor_says_so(site, visit):
 def test_webgpu_draws_pytorchs_picture(site, launch):
     with launch("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader") as browser:
         page = browser.new_page()
-        page.goto(f"{site.url}?count=1&seed={SEED}&backend=webgpu")
+        page.goto(f"{site.url}#count=1&seed={SEED}&backend=webgpu")
         page.wait_for_selector("#copy-result:enabled, #error:visible", timeout=240_000)
         assert page.inner_text("#backend") == "WebGPU: its test picture is PyTorch’s."
 
@@ -129,6 +130,16 @@ def test_a_file_that_is_not_right_is_refused_until_it_is(site, visit, change, me
     site.replaced.clear()
     visitor.page.click("#retry")
     visitor.wait_for_pictures()
+
+
+def test_a_page_that_cannot_be_kept_still_draws(site, visit):
+    site.replaced[packed_path("text_encoder.onnx")] = None
+    visitor = visit(site.url)
+    visitor.page.wait_for_selector("#error:visible")
+    assert visitor.error() == "text_encoder.onnx is missing on the server (HTTP 404)"
+    assert visitor.page.is_hidden("#retry")
+    visitor.page.click("#draw")
+    visitor.page.wait_for_selector("#error", state="hidden")
 
 
 def test_a_manifest_of_another_version_is_refused(site, visit):
@@ -170,7 +181,7 @@ def opened(browser):
     from tests.web.conftest import Visit
 
     with serve(DIST) as site:
-        visitor = Visit(browser, f"{site.url}?seed={SEED}&count=4", permissions=["clipboard-read", "clipboard-write"])
+        visitor = Visit(browser, f"{site.url}#seed={SEED}&count=4", permissions=["clipboard-read", "clipboard-write"])
         visitor.wait_for_pictures()
         yield visitor
         visitor.context.close()
@@ -223,6 +234,25 @@ def test_numbers_out_of_range_draw_nothing(opened, name, value):
     opened.page.fill(f"#{name}", before)
 
 
+def test_a_drawing_without_a_model_asks_for_one(opened):
+    opened.page.uncheck(f"#models input[value='{FIRST}']")
+    opened.page.click("#draw")
+    opened.page.wait_for_selector("#error:visible")
+    assert opened.error() == "Choose a model: none is ticked."
+    opened.page.check(f"#models input[value='{FIRST}']")
+    opened.page.click("#draw")
+    opened.page.wait_for_selector("#error", state="hidden")
+
+
+def test_a_changed_fragment_is_drawn(opened):
+    opened.page.evaluate("location.hash = '#prompt=a+cat&seed=3&count=2'")
+    wait_for_seeds(opened, 3, 2)
+    assert opened.page.input_value("#prompt") == "a cat"
+    assert difference(opened.pixels(canvas(FIRST)), picture(FIRST, "a cat", 3)) <= ACCEPTED
+    opened.page.evaluate(f"location.hash = '#prompt={NOUN}&seed={SEED}&count=4'")
+    wait_for_seeds(opened, SEED, 4)
+
+
 def test_the_ends_of_the_way_are_the_two_nouns(opened):
     opened.page.fill("#seed", str(SEED))
     opened.page.select_option("#from", "cat")
@@ -253,7 +283,7 @@ def test_the_link_and_the_result_are_copied(opened):
     read = "navigator.clipboard.readText()"
     opened.page.click("#copy-link")
     opened.page.wait_for_selector("#copied:has-text('Copied the link')")
-    assert re.search(r"\?prompt=[^&]+&seed=\d+&count=4&models=" + FIRST, opened.page.evaluate(read))
+    assert re.search(r"#prompt=[^&]+&seed=\d+&count=4&models=" + FIRST, opened.page.evaluate(read))
     opened.page.click("#copy-result")
     opened.page.wait_for_selector("#copied:has-text('Copied the result')")
     line = opened.page.evaluate(read)

@@ -70,6 +70,7 @@ export class Engine {
     if (!name) throw new Error(`${CATALOG} lists no model`);
     const { backend, opened, refused } = await chooseBackend(preference, async (backend) => {
       if (backend === "webgpu") await probeWebGPU();
+      this.models.clear(); // those of a backend that failed wait for its runtime
       this.backend = backend;
       this.runtime = this.startRuntime(backend);
       const [model] = await Promise.all([this.load(name), this.runtime]);
@@ -109,7 +110,9 @@ export class Engine {
     if (found) return found;
     const model = this.open(name);
     this.models.set(name, model);
-    model.catch(() => this.models.delete(name)); // the next attempt downloads again
+    model.catch(() => {
+      if (this.models.get(name) === model) this.models.delete(name); // the next attempt downloads again
+    });
     return model;
   }
 

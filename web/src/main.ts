@@ -49,6 +49,11 @@ function choices(): Choices {
   };
 }
 
+/** Returns the first model that is ticked, else the first of all. */
+function firstModel(): string {
+  return choices().models[0] ?? (started.catalog.models[0] as CatalogModel).name;
+}
+
 function showChoices(chosen: Choices): void {
   promptInput.value = chosen.prompt;
   seedInput.value = slider.value = `${chosen.seed}`;
@@ -84,6 +89,7 @@ async function drawPictures(): Promise<void> {
   const { prompt, seed, count, models } = choices();
   const text = readPrompt(prompt, started.nouns);
   const shown = started.catalog.models.filter((model) => models.includes(model.name));
+  if (!shown.length) throw new Error("Choose a model: none is ticked.");
   gallery.replaceChildren(...shown.map((model) => cardOf(model).element));
   for (const model of shown) {
     const card = cardOf(model);
@@ -123,7 +129,22 @@ async function copy(text: string, what: string): Promise<void> {
   }
 }
 
+/** Takes the choices that the address was changed to, by the visitor or by a page that embeds this one. */
+function takeChoices(): void {
+  const chosen = readChoices(location.hash);
+  if (chosen.preference !== preference.value) {
+    location.reload();
+    return;
+  }
+  showChoices(chosen);
+  if (drawButton.disabled) return; // it starts, and draws them then
+  wireModels(started.catalog.models, chosen.models);
+  showReading();
+  void draw();
+}
+
 function wireChoices(): void {
+  addEventListener("hashchange", takeChoices);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     void draw();
@@ -141,7 +162,8 @@ function wireChoices(): void {
     void draw();
   });
   preference.addEventListener("change", () => {
-    location.search = writeChoices(choices());
+    history.replaceState(null, "", writeChoices(choices()));
+    location.reload();
   });
   byId("copy-link", HTMLButtonElement).addEventListener("click", () => {
     void copy(new URL(writeChoices(choices()), location.href).href, "link");
@@ -179,8 +201,17 @@ function wirePrompt(): void {
   );
 }
 
+async function keepForOffline(): Promise<void> {
+  try {
+    await engine.keepForOffline(firstModel());
+    document.documentElement.dataset.offline = "ready";
+  } catch (error) {
+    showError(error, false);
+  }
+}
+
 async function start(): Promise<void> {
-  const chosen = readChoices(location.search);
+  const chosen = readChoices(location.hash);
   showChoices(chosen);
   wireChoices();
   const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
@@ -188,23 +219,20 @@ async function start(): Promise<void> {
   engine = await new Remote(BASE, Comlink.proxy((progress: Progress) => showProgress(progress)));
   started = await engine.start(chosen.preference, chosen.models[0] ?? null);
   showBackend(started);
-  wireModels(started.catalog.models, chosen.models);
+  wireModels(started.catalog.models, readChoices(location.hash).models);
   wirePrompt();
   showReading();
   wireInterpolation(started.nouns, (job) =>
     void run(() =>
       job(async (text) => {
         if (jobs.isOutdated) return null;
-        const { models, seed } = choices();
-        const model = models[0] ?? started.catalog.models[0]?.name;
-        return (await engine.draw(model as string, text, seed)).pixels;
+        return (await engine.draw(firstModel(), text, choices().seed)).pixels;
       }),
     ),
   );
   drawButton.disabled = false;
   await draw();
-  await engine.keepForOffline(choices().models[0] as string);
-  document.documentElement.dataset.offline = "ready";
+  await keepForOffline();
 }
 
 start().catch((error: unknown) => showError(error, true));

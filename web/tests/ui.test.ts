@@ -10,12 +10,17 @@ test("a link holds the choices", () => {
   expect(readChoices(writeChoices(choices))).toEqual(choices);
 });
 
-test.each(["?seed=-1", "?seed=4294967296", "?seed=1.5", "?seed=", "?seed=x"])("%s gives the default seed", (search) => {
-  expect(readChoices(search).seed).toBe(readChoices("").seed);
+test("a link keeps the choices from the server", () => {
+  const { pathname, search } = new URL(writeChoices(readChoices("#prompt=a+secret")), "https://example.org/device/");
+  expect([pathname, search]).toEqual(["/device/", ""]);
 });
 
-test.each(["?count=0", "?count=17", "?backend=none"])("%s gives the defaults", (search) => {
-  expect(readChoices(search)).toEqual(readChoices(""));
+test.each(["#seed=-1", "#seed=4294967296", "#seed=1.5", "#seed=", "#seed=x"])("%s gives the default seed", (fragment) => {
+  expect(readChoices(fragment).seed).toBe(readChoices("").seed);
+});
+
+test.each(["#count=0", "#count=17", "#backend=none"])("%s gives the defaults", (fragment) => {
+  expect(readChoices(fragment)).toEqual(readChoices(""));
 });
 
 test("a noun is a noun however it is written, anything else is a prompt as it stands", () => {
@@ -26,10 +31,12 @@ test("a noun is a noun however it is written, anything else is a prompt as it st
 test.each([
   [{ noun: "airplane" }, "Read as “a photo of an airplane”."],
   [{ prompt: "two Fire trucks!" }, "Read as typed, by the text encoder."],
-  [{ prompt: "a unicorn" }, "It names none of the 2 nouns"],
-  [{ prompt: "" }, "It names none of the 2 nouns"],
+  [{ prompt: "two ponies" }, "Read as typed, by the text encoder."],
+  [{ prompt: "two pones" }, "It names none of the 3 nouns"],
+  [{ prompt: "a unicorn" }, "It names none of the 3 nouns"],
+  [{ prompt: "" }, "It names none of the 3 nouns"],
 ])("%j is described", (text, expected) => {
-  const description = describeReading(text, ["fire truck", "airplane"], "a photo of {article} {noun}");
+  const description = describeReading(text, ["fire truck", "airplane", "pony"], "a photo of {article} {noun}");
   expect(description).toContain(expected);
 });
 

@@ -1,4 +1,4 @@
-/** Keeps the choices of a visitor in the address of the page, to share. */
+/** Keeps the choices of a visitor in the fragment of the address, which browsers do not send to the server. */
 
 import type { Preference } from "../backend";
 import { MAX_SEED } from "../noise";
@@ -21,23 +21,23 @@ function readNumber(text: string | null, least: number, most: number, otherwise:
   return text?.trim() && Number.isInteger(value) && value >= least && value <= most ? value : otherwise;
 }
 
-/** Reads the choices of an address; what is missing or not accepted there is the default. */
-export function readChoices(search: string): Choices {
-  const query = new URLSearchParams(search);
-  const preference = query.get("backend");
+/** Reads the choices of a fragment, "#" included; what is missing or not accepted there is the default. */
+export function readChoices(fragment: string): Choices {
+  const fields = new URLSearchParams(fragment.slice(1));
+  const preference = fields.get("backend");
   return {
-    prompt: query.get("prompt") ?? DEFAULTS.prompt,
-    seed: readNumber(query.get("seed"), 0, MAX_SEED, DEFAULTS.seed),
-    count: readNumber(query.get("count"), 1, MAX_COUNT, DEFAULTS.count),
-    models: query.get("models")?.split(",").filter(Boolean) ?? [],
+    prompt: fields.get("prompt") ?? DEFAULTS.prompt,
+    seed: readNumber(fields.get("seed"), 0, MAX_SEED, DEFAULTS.seed),
+    count: readNumber(fields.get("count"), 1, MAX_COUNT, DEFAULTS.count),
+    models: fields.get("models")?.split(",").filter(Boolean) ?? [],
     preference: preference === "webgpu" || preference === "wasm" ? preference : DEFAULTS.preference,
   };
 }
 
-/** Writes choices as the query of an address, which `readChoices` reads again. */
+/** Writes choices as the fragment of an address, which `readChoices` reads again. */
 export function writeChoices(choices: Choices): string {
-  const query = new URLSearchParams({ prompt: choices.prompt, seed: `${choices.seed}`, count: `${choices.count}` });
-  if (choices.models.length) query.set("models", choices.models.join(","));
-  if (choices.preference !== "auto") query.set("backend", choices.preference);
-  return `?${query}`;
+  const fields = new URLSearchParams({ prompt: choices.prompt, seed: `${choices.seed}`, count: `${choices.count}` });
+  if (choices.models.length) fields.set("models", choices.models.join(","));
+  if (choices.preference !== "auto") fields.set("backend", choices.preference);
+  return `#${fields}`;
 }

@@ -1,0 +1,42 @@
+import { join } from "node:path";
+import { afterEach, expect, test, vi } from "vitest";
+import { siteFiles } from "../build/site";
+import { Engine } from "../src/engine";
+import { startRuntime } from "../src/runtime";
+import { copyExported } from "./exported";
+
+vi.mock("../src/runtime", () => ({ startRuntime: vi.fn(), threadCount: () => 1 }));
+
+const BASE = "https://example.org/";
+const site = siteFiles({ models: join(copyExported(), ".."), selfTests: "self-test", results: "../docs/results.json" });
+const catalog = JSON.parse(site.get("catalog.json") as string);
+
+afterEach(() => vi.unstubAllGlobals());
+
+/** Serves the site to a browser that has WebGPU. */
+function serve(): void {
+  vi.stubGlobal("fetch", async (url: URL) => new Response(site.get(url.pathname.slice(1)) as BodyInit));
+  vi.stubGlobal("isSecureContext", true);
+  vi.stubGlobal("navigator", { gpu: { requestAdapter: async () => ({}) } });
+  vi.stubGlobal("WebAssembly", Object.assign(Object.create(WebAssembly), { Suspending: class {} }));
+}
+
+/** Draws the picture of the self-test, whatever goes in. */
+async function drawSelfTest() {
+  const bytes = Uint8Array.from(atob(catalog.models[0].selfTest.pixels), (character) => character.charCodeAt(0));
+  const area = bytes.length / 3;
+  const data = Float32Array.from(bytes, (_, i) => (bytes[3 * (i % area) + Math.floor(i / area)] as number) / 127.5 - 1);
+  return { images: { data, shape: [1, 3, 32, 32] } };
+}
+
+test("a runtime of WebGPU that does not start leaves the models to WebAssembly", async () => {
+  serve();
+  vi.mocked(startRuntime).mockImplementation(async (backend) => {
+    if (backend === "webgpu") throw new Error("no module");
+    return async () => drawSelfTest;
+  });
+  const engine = new Engine(BASE, () => {});
+  const started = await engine.start("auto", null);
+  expect([started.backend, started.refused]).toEqual(["wasm", "no module"]);
+  expect((await engine.draw("student-1step", { noun: "cat" }, 3)).pixels.length).toBe(4 * 32 * 32);
+});
