@@ -51,6 +51,7 @@ export class Engine {
   private backend!: Backend;
   private runtime!: Promise<OpenGraph>;
   private progress: Progress = { loaded: 0, total: 0 };
+  private downloads = 0;
 
   /**
    * @param base address of the site.
@@ -60,7 +61,7 @@ export class Engine {
     private readonly base: string,
     private readonly report: (progress: Progress) => void,
   ) {
-    this.files = new FileStore(base, (count) => this.advance(count, 0));
+    this.files = new FileStore(base);
   }
 
   /** Reads the catalogue, and opens the backend and a model with which that backend passes its self-test. */
@@ -93,16 +94,14 @@ export class Engine {
   /** Downloads what free text and a next visit without a connection need. */
   async keepForOffline(name: string): Promise<void> {
     const { manifest } = await this.load(name);
-    for (const entry of manifest.files) {
-      if (!(await this.files.has(entry))) await this.files.get(entry);
-    }
+    await this.download(await this.findMissing(manifest.files));
     await this.files.prune(Object.keys(this.catalog.packedBytes));
   }
 
   private async startRuntime(backend: Backend): Promise<OpenGraph> {
     const runtime = this.catalog.runtimes[backend];
-    await this.announce([runtime]);
-    return startRuntime(backend, await this.files.get(runtime));
+    const [content] = await this.download([runtime]);
+    return startRuntime(backend, content as Uint8Array<ArrayBuffer>);
   }
 
   private load(name: string): Promise<Model> {
@@ -175,21 +174,32 @@ export class Engine {
   }
 
   /** Returns the contents of files of a model, side by side. */
-  private async getAll(manifest: Manifest, paths: readonly string[]): Promise<Uint8Array[]> {
-    const entries = paths.map((path) => fileEntry(manifest, path));
-    await this.announce(entries);
-    return Promise.all(entries.map((entry) => this.files.get(entry)));
+  private getAll(manifest: Manifest, paths: readonly string[]): Promise<Uint8Array[]> {
+    return this.download(paths.map((path) => fileEntry(manifest, path)));
   }
 
-  /** Adds to what has to be downloaded those files that are not kept. */
-  private async announce(entries: readonly FileEntry[]): Promise<void> {
-    for (const entry of entries) {
-      if (!(await this.files.has(entry))) this.advance(0, this.catalog.packedBytes[entry.sha256] as number);
+  /** Returns the contents of files, and reports progress, which starts at zero when nothing else is being downloaded. */
+  private async download(entries: readonly FileEntry[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    if (this.downloads === 0) this.progress = { loaded: 0, total: 0 };
+    const progress = this.progress;
+    this.downloads += 1;
+    try {
+      for (const { sha256 } of await this.findMissing(entries)) {
+        progress.total += this.catalog.packedBytes[sha256] as number;
+      }
+      const advance = (count: number) => {
+        progress.loaded += count;
+        this.report({ ...progress });
+      };
+      return await Promise.all(entries.map((entry) => this.files.get(entry, advance)));
+    } finally {
+      this.downloads -= 1;
     }
   }
 
-  private advance(loaded: number, total: number): void {
-    this.progress = { loaded: this.progress.loaded + loaded, total: this.progress.total + total };
-    this.report(this.progress);
+  /** Lists those files that are not kept. */
+  private async findMissing(entries: readonly FileEntry[]): Promise<FileEntry[]> {
+    const kept = await Promise.all(entries.map((entry) => this.files.has(entry)));
+    return entries.filter((_, index) => !kept[index]);
   }
 }

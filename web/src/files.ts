@@ -46,21 +46,16 @@ async function openCache(): Promise<Cache | undefined> {
 }
 
 export class FileStore {
-  /**
-   * @param base address of the site.
-   * @param onBytes is told of bytes that came over the wire.
-   */
-  constructor(
-    private readonly base: string,
-    private readonly onBytes: (count: number) => void,
-  ) {}
+  /** @param base address of the site. */
+  constructor(private readonly base: string) {}
 
   /**
    * Returns the content of a file, from an earlier visit if it is still whole.
    *
+   * @param onBytes is told of bytes that came over the wire.
    * @throws Error where it is missing, or its content is not that of `entry`.
    */
-  async get(entry: FileEntry): Promise<Uint8Array<ArrayBuffer>> {
+  async get(entry: FileEntry, onBytes: (count: number) => void): Promise<Uint8Array<ArrayBuffer>> {
     const url = this.url(entry);
     const cache = await openCache();
     const kept = await cache?.match(url);
@@ -68,7 +63,7 @@ export class FileStore {
       const content = new Uint8Array(await kept.arrayBuffer());
       if (await isWhole(content, entry)) return content;
     }
-    const content = await this.download(url, entry.path);
+    const content = await this.download(url, entry.path, onBytes);
     if (!(await isWhole(content, entry))) {
       throw new Error(`${entry.path} is damaged: it is not the file that the manifest describes`);
     }
@@ -95,11 +90,15 @@ export class FileStore {
     return new URL(packedPath(entry.sha256), this.base);
   }
 
-  private async download(url: URL, name: string): Promise<Uint8Array<ArrayBuffer>> {
+  private async download(
+    url: URL,
+    name: string,
+    onBytes: (count: number) => void,
+  ): Promise<Uint8Array<ArrayBuffer>> {
     const { body } = await request(url, name);
     const counted = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
       transform: (chunk, controller) => {
-        this.onBytes(chunk.length);
+        onBytes(chunk.length);
         controller.enqueue(chunk);
       },
     });

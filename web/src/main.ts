@@ -204,8 +204,10 @@ function wirePrompt(): void {
 async function keepForOffline(): Promise<void> {
   try {
     await engine.keepForOffline(firstModel());
+    showBackend(started);
     document.documentElement.dataset.offline = "ready";
   } catch (error) {
+    showBackend(started);
     showError(error, false);
   }
 }

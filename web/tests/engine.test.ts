@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { siteFiles } from "../build/site";
-import { Engine } from "../src/engine";
+import { Engine, type Progress } from "../src/engine";
 import { startRuntime } from "../src/runtime";
 import { copyExported } from "./exported";
 
@@ -39,4 +39,19 @@ test("a runtime of WebGPU that does not start leaves the models to WebAssembly",
   const started = await engine.start("auto", null);
   expect([started.backend, started.refused]).toEqual(["wasm", "no module"]);
   expect((await engine.draw("student-1step", { noun: "cat" }, 3)).pixels.length).toBe(4 * 32 * 32);
+});
+
+test("no more is downloaded than is announced, at the start and for later visits", async () => {
+  serve();
+  vi.mocked(startRuntime).mockResolvedValue(async () => drawSelfTest);
+  const reports: Progress[] = [];
+  const engine = new Engine(BASE, (progress) => reports.push(progress));
+  await engine.start("wasm", null);
+  expect(reports.at(-1)?.loaded).toBe(reports.at(-1)?.total);
+  const atStart = reports.length;
+  await engine.keepForOffline("student-1step");
+  expect(reports.length).toBeGreaterThan(atStart);
+  expect(reports[atStart]?.loaded).toBeLessThan(reports[atStart]?.total as number);
+  expect(reports.at(-1)?.loaded).toBe(reports.at(-1)?.total);
+  expect(reports.filter(({ loaded, total }) => loaded > total)).toEqual([]);
 });
