@@ -1,10 +1,12 @@
 """Load checkpoint folders with the package's own classes, damaged files refused."""
 
+import traceback
 from collections import defaultdict
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.pipelines.pipeline_loading_utils import load_sub_model
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTokenizer
 
@@ -14,6 +16,7 @@ from mobilediff.pipeline import MobileDiffusionPipeline
 INDEX_NAME = "model_index.json"
 VAE = AutoencoderKL | AutoencoderTiny
 VAE_CLASSES = {cls.__name__: cls for cls in (AutoencoderKL, AutoencoderTiny)}
+PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
@@ -30,14 +33,21 @@ def read_index(folder: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: if there is no such checkpoint; names those beside it.
-        ValueError: if it is not valid JSON.
+        ValueError: if it is no JSON object.
     """
     folder = Path(folder)
     if not (folder / INDEX_NAME).is_file():
         names = checkpoint_names(folder.parent)
         beside = f"{folder.parent} holds {', '.join(names)}" if names else f"{folder.parent} holds none"
         raise FileNotFoundError(f"no checkpoint at {folder}: it has no {INDEX_NAME}; {beside}")
-    return read_json(folder / INDEX_NAME)
+    return _read_object(folder / INDEX_NAME)
+
+
+def _read_object(file: Path) -> dict:
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}; accepted is a JSON object")
+    return content
 
 
 def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> MobileDiffusionPipeline:
@@ -63,14 +73,25 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
     pickles = [file for file in files if file.suffix in PICKLE_SUFFIXES]
     if pickles:
         raise ValueError(f"{pickles[0]} may hold pickled code and is not loaded; weights must be .safetensors")
+    for name in PARTS:
+        if name in index and not isinstance(index[name], list):
+            raise ValueError(f"{folder / INDEX_NAME}: {name} is {index[name]!r}; accepted is a library and a class")
     for name, value in index.items():
         if isinstance(value, list) and name != "_class_name":
+            for file in (folder / name).glob("*.json"):
+                _read_object(file)
             check_part_files(folder / name, str(value[-1]))
     tensor_names = defaultdict(set)
     for file in sorted(folder.glob("*/*.safetensors")):
         tensor_names[file.parent.name] |= _tensor_names(file)
 
-    pipeline = MobileDiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    try:
+        pipeline = MobileDiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    except Exception as error:  # a damaged config makes the libraries raise any kind
+        part = _part_that_raised(error)
+        if part is None:
+            raise
+        raise ValueError(f"{folder / part} cannot be loaded: {type(error).__name__}: {error}") from error
     for name, component in pipeline.components.items():
         if isinstance(component, torch.nn.Module):
             # transformers fills a missing tensor with random numbers.
@@ -80,6 +101,14 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
     for convolutional in (pipeline.unet, pipeline.vae):  # the layout in which convolutions are the fastest
         convolutional.to(memory_format=torch.channels_last)
     return pipeline
+
+
+def _part_that_raised(error: Exception) -> str | None:
+    """Find the part that diffusers was loading; None if the error is from elsewhere."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is load_sub_model.__code__:
+            return frame.f_locals["name"]
+    return None
 
 
 def check_part_files(folder: Path, class_name: str) -> None:

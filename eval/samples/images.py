@@ -3,6 +3,7 @@
 import json
 import sys
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,13 +174,20 @@ def _read_folder(folder: Path) -> ImageSet:
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or not {"n", "complete"} <= set(manifest):
         raise ValueError(f"{folder / MANIFEST} is no manifest of eval.generate: take it out, or name it otherwise")
-    names = [f"{index:06d}" for index in range(manifest["n"])]
-    if not manifest["complete"] or [file.stem for file in files] != names:
+    if type(manifest["n"]) is not int:
+        raise ValueError(
+            f"{folder / MANIFEST}: n is {manifest['n']!r}; accepted is a whole number, that of the images"
+        )
+    names = [f"{index:06d}" for index in range(len(files))]
+    if not manifest["complete"] or manifest["n"] != len(files) or [file.stem for file in files] != names:
         raise ValueError(
             f"{folder} holds {len(files)} images but its {MANIFEST} speaks of {manifest['n']}: "
             "finish it with the eval.generate command that began it, or take the foreign files out"
         )
-    return ImageSet(images, *_labels(read_json(folder / LABELS), len(images), folder), protocol=manifest | protocol)
+    labels = read_json(folder / LABELS)
+    if not isinstance(labels, dict):
+        raise ValueError(f"{folder / LABELS} holds a {type(labels).__name__}; accepted is a JSON object")
+    return ImageSet(images, *_labels(labels, len(images), folder), protocol=manifest | protocol)
 
 
 def image_files(folder: Path) -> tuple[list[Path], list[str]]:
@@ -225,16 +233,18 @@ def _check_range(images: torch.Tensor, name: str) -> None:
 
 
 def _read_npz(file: Path) -> ImageSet:
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"{file} is not a whole npz file of plain arrays: it is no zip archive")
     try:
         with np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
         raise ValueError(f"{file} is not a whole npz file of plain arrays: {error}") from error
     key = next((key for key in ("images", "arr_0") if key in arrays), None)
     if key is None:
         raise ValueError(f"{file} holds {sorted(arrays)}; expected the images as 'images' or 'arr_0'")
     array = arrays[key]
-    if array.dtype not in (np.uint8, np.float32) or array.ndim != 4 or array.shape[3] != 3 or not len(array):
+    if array.dtype not in (np.uint8, np.float32) or array.ndim != 4 or array.shape[3] != 3 or not array.size:
         accepted = "uint8, or float32 in 0..1, [N, H, W, 3]"
         raise ValueError(f"{file}: {key} is {array.dtype} {array.shape}; accepted is {accepted}")
     protocol = _protocol(str(arrays["protocol"]), file) if "protocol" in arrays else {}

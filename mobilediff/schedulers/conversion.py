@@ -2,9 +2,12 @@
 
 from typing import Any
 
-# How the schedulers of distilled networks sample; another class's configuration must not ask for more.
+# How the schedulers of distilled networks sample, along the forward process that these networks are trained with.
 SAMPLING = {
+    "beta_schedule": "squaredcos_cap_v2",
     "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
     "rescale_betas_zero_snr": False,
     "set_alpha_to_one": True,
     "thresholding": False,
@@ -23,6 +26,13 @@ class ConversionMixin:
         self.register_to_config(**SAMPLING, _use_default_values=[])
 
     @classmethod
+    def _check_sampling(cls, given: dict) -> None:
+        """Refuse entries of a configuration that ask for sampling that is not in `SAMPLING`."""
+        for name, accepted in SAMPLING.items():
+            if (value := given.get(name, accepted)) != accepted:
+                raise ValueError(f"{name} is {value!r}, but {cls.__name__} samples with {accepted!r} alone")
+
+    @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs) -> Any:
         """Make a scheduler of a configuration, another class's among them.
 
@@ -35,7 +45,5 @@ class ConversionMixin:
             ValueError: `config` asks for sampling that is not in `SAMPLING`.
         """
         given = {name: value for name, value in (config or {}).items() if name != "_use_default_values"}
-        for name, accepted in SAMPLING.items():
-            if (value := (given | kwargs).get(name, accepted)) != accepted:
-                raise ValueError(f"{name} is {value!r}, but {cls.__name__} samples with {accepted!r} alone")
+        cls._check_sampling(given | kwargs)
         return super().from_config(given, return_unused_kwargs, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]

@@ -22,15 +22,13 @@ class DistilledDDIMScheduler(ConversionMixin, DDIMScheduler):
     the count does not divide `num_train_timesteps` (diffusers' own can be one timestep off).
 
     Args:
-        num_train_timesteps: length of the diffusion.
-        beta_start: first beta of the "linear" and "scaled_linear" schedules.
-        beta_end: last beta of these two.
-        beta_schedule: "squaredcos_cap_v2", "linear" or "scaled_linear", as diffusers names them.
-        prediction_type: output of the network: "v_prediction", "sample" (x_0) or "epsilon".
+        num_train_timesteps: length of the diffusion that the network was trained with; 1000 alone.
+        beta_schedule: its noise schedule, as diffusers names it; "squaredcos_cap_v2" alone.
+        prediction_type: output of the network; "v_prediction" alone.
         distilled_num_inference_steps: the step counts that `set_timesteps` accepts.
 
     Raises:
-        ValueError: for an unknown `prediction_type`, or step counts outside 1..`num_train_timesteps`.
+        ValueError: for another value of the first three, or step counts outside 1..`num_train_timesteps`.
     """
 
     config: Any  # a FrozenDict, whose keys are attributes too
@@ -41,14 +39,17 @@ class DistilledDDIMScheduler(ConversionMixin, DDIMScheduler):
     def __init__(
         self,
         num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "squaredcos_cap_v2",
-        prediction_type: Literal["v_prediction", "sample", "epsilon"] = "v_prediction",
+        beta_schedule: Literal["squaredcos_cap_v2"] = "squaredcos_cap_v2",
+        prediction_type: Literal["v_prediction"] = "v_prediction",
         distilled_num_inference_steps: list[int] | tuple[int, ...] = (8,),
     ):
-        if prediction_type not in ("sample", "v_prediction", "epsilon"):
-            raise ValueError(f"prediction_type is {prediction_type!r}, accepted: sample, v_prediction, epsilon")
+        self._check_sampling(
+            {
+                "num_train_timesteps": num_train_timesteps,
+                "beta_schedule": beta_schedule,
+                "prediction_type": prediction_type,
+            }
+        )
         if not distilled_num_inference_steps or not all(
             1 <= steps <= num_train_timesteps for steps in distilled_num_inference_steps
         ):
@@ -56,14 +57,7 @@ class DistilledDDIMScheduler(ConversionMixin, DDIMScheduler):
                 f"distilled_num_inference_steps is {distilled_num_inference_steps}, "
                 f"accepted: counts from 1 to {num_train_timesteps}"
             )
-        super().__init__(
-            num_train_timesteps=num_train_timesteps,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            prediction_type=prediction_type,
-            **SAMPLING,
-        )
+        super().__init__(**SAMPLING)  # pyright: ignore[reportArgumentType] - each entry has its own type
         self._register_sampling()
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
@@ -115,16 +109,8 @@ class DistilledDDIMScheduler(ConversionMixin, DDIMScheduler):
         alpha_t, sigma_t = alpha_prod_t**0.5, (1 - alpha_prod_t) ** 0.5
         alpha_s, sigma_s = alpha_prod_s**0.5, (1 - alpha_prod_s) ** 0.5
 
-        if self.config.prediction_type == "v_prediction":
-            pred_original_sample = alpha_t * sample - sigma_t * model_output
-            pred_epsilon = alpha_t * model_output + sigma_t * sample
-        elif self.config.prediction_type == "sample":
-            pred_original_sample = model_output
-            pred_epsilon = (sample - alpha_t * model_output) / sigma_t
-        else:
-            pred_original_sample = (sample - sigma_t * model_output) / alpha_t
-            pred_epsilon = model_output
-
+        pred_original_sample = alpha_t * sample - sigma_t * model_output
+        pred_epsilon = alpha_t * model_output + sigma_t * sample
         prev_sample = alpha_s * pred_original_sample + sigma_s * pred_epsilon
         if not return_dict:
             return prev_sample, pred_original_sample

@@ -1,5 +1,6 @@
 """Checkpoints that lack a file, or whose parts are links: one line that names it, and nothing unseen."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,44 @@ def test_a_missing_file_is_named(student, file):
 def test_a_missing_part_is_named(student):
     shutil.rmtree(student / "tokenizer")
     with pytest.raises(FileNotFoundError, match="tokenizer/tokenizer_config.json is missing"):
+        load_pipeline(student)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("model_index.json", [], "student/model_index.json holds a list; accepted is a JSON object"),
+        ("model_index.json", None, "student/model_index.json holds a NoneType"),
+        ("unet/config.json", [], "student/unet/config.json holds a list"),
+        ("scheduler/scheduler_config.json", "x", "student/scheduler/scheduler_config.json holds a str"),
+        ("text_encoder/config.json", {}, "student/text_encoder cannot be loaded: "),
+        ("vae/config.json", {}, "student/vae"),
+        ("tokenizer/tokenizer.json", {}, "student/tokenizer cannot be loaded: "),
+    ],
+)
+def test_a_file_of_other_content_is_named(student, file, content, named):
+    (student / file).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=named):
+        load_pipeline(student)
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value", "named"),
+    [
+        (
+            "model_index.json",
+            "unet",
+            None,
+            "student/model_index.json: unet is None; accepted is a library and a class",
+        ),
+        ("model_index.json", "scheduler", "UFOGenScheduler", "student/model_index.json: scheduler is 'UFOGen"),
+        ("scheduler/scheduler_config.json", "beta_schedule", "odd", "student/scheduler cannot be loaded: .*'odd'"),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 500, "student/scheduler cannot be loaded: .*500"),
+    ],
+)
+def test_an_entry_of_another_value_is_named(student, file, name, value, named):
+    (student / file).write_text(json.dumps(json.loads((student / file).read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=named):
         load_pipeline(student)
 
 

@@ -16,9 +16,12 @@ import torch
 # Make schedulers of each other's configurations, so that they sample alike or say why not.
 
 
-# How the schedulers of distilled networks sample; another class's configuration must not ask for more.
+# How the schedulers of distilled networks sample, along the forward process that these networks are trained with.
 SAMPLING = {
+    "beta_schedule": "squaredcos_cap_v2",
     "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
     "rescale_betas_zero_snr": False,
     "set_alpha_to_one": True,
     "thresholding": False,
@@ -37,6 +40,13 @@ class ConversionMixin:
         self.register_to_config(**SAMPLING, _use_default_values=[])
 
     @classmethod
+    def _check_sampling(cls, given: dict) -> None:
+        """Refuse entries of a configuration that ask for sampling that is not in `SAMPLING`."""
+        for name, accepted in SAMPLING.items():
+            if (value := given.get(name, accepted)) != accepted:
+                raise ValueError(f"{name} is {value!r}, but {cls.__name__} samples with {accepted!r} alone")
+
+    @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs) -> Any:
         """Make a scheduler of a configuration, another class's among them.
 
@@ -49,9 +59,7 @@ class ConversionMixin:
             ValueError: `config` asks for sampling that is not in `SAMPLING`.
         """
         given = {name: value for name, value in (config or {}).items() if name != "_use_default_values"}
-        for name, accepted in SAMPLING.items():
-            if (value := (given | kwargs).get(name, accepted)) != accepted:
-                raise ValueError(f"{name} is {value!r}, but {cls.__name__} samples with {accepted!r} alone")
+        cls._check_sampling(given | kwargs)
         return super().from_config(given, return_unused_kwargs, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -79,15 +87,13 @@ class UFOGenScheduler(ConversionMixin, SchedulerMixin, ConfigMixin):
     discriminator saw in training, and not carried over from the prediction.
 
     Args:
-        num_train_timesteps: length of the diffusion.
-        beta_start: first beta of the "linear" and "scaled_linear" schedules.
-        beta_end: last beta of these two.
-        beta_schedule: "squaredcos_cap_v2", "linear" or "scaled_linear", as diffusers names them.
-        prediction_type: output of the network: "sample" (x_0), "v_prediction" or "epsilon".
+        num_train_timesteps: length of the diffusion that the network was trained with; 1000 alone.
+        beta_schedule: its noise schedule, as diffusers names it; "squaredcos_cap_v2" alone.
+        prediction_type: output of the network; "v_prediction" alone.
         distilled_num_inference_steps: the step counts that `set_timesteps` accepts.
 
     Raises:
-        ValueError: for an unknown `prediction_type`, or step counts outside 1..`num_train_timesteps`.
+        ValueError: for another value of the first three, or step counts outside 1..`num_train_timesteps`.
     """
 
     config: Any  # a FrozenDict, whose keys are attributes too
@@ -99,14 +105,17 @@ class UFOGenScheduler(ConversionMixin, SchedulerMixin, ConfigMixin):
     def __init__(
         self,
         num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2",
-        prediction_type: Literal["sample", "v_prediction", "epsilon"] = "v_prediction",
+        beta_schedule: Literal["squaredcos_cap_v2"] = "squaredcos_cap_v2",
+        prediction_type: Literal["v_prediction"] = "v_prediction",
         distilled_num_inference_steps: list[int] | tuple[int, ...] = (1, 2, 4),
     ):
-        if prediction_type not in ("sample", "v_prediction", "epsilon"):
-            raise ValueError(f"prediction_type is {prediction_type!r}, accepted: sample, v_prediction, epsilon")
+        self._check_sampling(
+            {
+                "num_train_timesteps": num_train_timesteps,
+                "beta_schedule": beta_schedule,
+                "prediction_type": prediction_type,
+            }
+        )
         if not distilled_num_inference_steps or not all(
             1 <= steps <= num_train_timesteps for steps in distilled_num_inference_steps
         ):
@@ -116,9 +125,7 @@ class UFOGenScheduler(ConversionMixin, SchedulerMixin, ConfigMixin):
             )
         self._register_sampling()
         # q(x_t | x_0) is that of DDPM for every sampler.
-        self._forward_process = DDPMScheduler(
-            num_train_timesteps, beta_start=beta_start, beta_end=beta_end, beta_schedule=beta_schedule
-        )
+        self._forward_process = DDPMScheduler(num_train_timesteps, beta_schedule=beta_schedule)
         self.alphas_cumprod = self._forward_process.alphas_cumprod
         self.init_noise_sigma = 1.0
         self.num_inference_steps = None
@@ -176,12 +183,7 @@ class UFOGenScheduler(ConversionMixin, SchedulerMixin, ConfigMixin):
         next_index = timesteps.index(int(timestep)) + 1
 
         alpha_prod_t = self.alphas_cumprod[int(timestep)]
-        if self.config.prediction_type == "sample":
-            pred_original_sample = model_output
-        elif self.config.prediction_type == "v_prediction":
-            pred_original_sample = alpha_prod_t**0.5 * sample - (1 - alpha_prod_t) ** 0.5 * model_output
-        else:
-            pred_original_sample = (sample - (1 - alpha_prod_t) ** 0.5 * model_output) / alpha_prod_t**0.5
+        pred_original_sample = alpha_prod_t**0.5 * sample - (1 - alpha_prod_t) ** 0.5 * model_output
 
         if next_index == len(timesteps):
             prev_sample = pred_original_sample

@@ -165,3 +165,56 @@ def test_the_same_labels_in_a_folder_are_refused(folder):
 def test_an_npz_file_is_known_by_an_upper_case_suffix_too(tmp_path):
     file = write_npz(tmp_path)
     assert len(read_images(file.rename(tmp_path / "set.NPZ"))) == 3
+
+
+def test_a_file_that_is_no_npz_inside_is_refused(tmp_path):
+    file = tmp_path / "set.npz"
+    with file.open("wb") as stream:
+        np.save(stream, random_images(3).images.numpy())
+    with pytest.raises(ValueError, match="set.npz is not a whole npz file of plain arrays: it is no zip archive"):
+        read_images(file)
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match="set.npz is not a whole npz file"):
+        read_images(file)
+
+
+@pytest.mark.parametrize("damaged", [b"\xff" * 64, b"\0" * 64])
+def test_a_compressed_npz_with_damaged_data_is_refused(tmp_path, damaged):
+    file = tmp_path / "set.npz"
+    np.savez_compressed(file, images=random_images(3).images.permute(0, 2, 3, 1).numpy())
+    content = bytearray(file.read_bytes())
+    content[100:164] = damaged
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="set.npz is not a whole npz file"):
+        read_images(file)
+
+
+@pytest.mark.parametrize("shape", [(3, 0, 0, 3), (3, 0, 32, 3), (0, 32, 32, 3)])
+def test_images_without_pixels_are_refused(tmp_path, shape):
+    with pytest.raises(ValueError, match="set.npz: images is uint8 .*; accepted is uint8, or float32"):
+        read_images(write_npz(tmp_path, images=np.zeros(shape, np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("n", "named"),
+    [
+        ("2", "manifest.json: n is '2'"),
+        (None, "manifest.json: n is None"),
+        (2.0, "manifest.json: n is 2.0"),
+        (True, "manifest.json: n is True"),
+        (10**12, "holds 2 images but its manifest.json speaks of 1000000000000"),
+        (-1, "holds 2 images but its manifest.json speaks of -1"),
+    ],
+)
+def test_a_manifest_that_counts_otherwise_is_refused(folder, n, named):
+    (folder / "manifest.json").write_text(json.dumps({"n": n, "complete": True}))
+    with pytest.raises(ValueError, match=named):
+        read_images(folder)
+
+
+@pytest.mark.parametrize("labels", [[1, 2], None, "cat"])
+def test_labels_that_are_no_object_are_refused(folder, labels):
+    (folder / "manifest.json").write_text(json.dumps({"n": 2, "complete": True}))
+    (folder / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(ValueError, match="labels.json holds a .*; accepted is a JSON object"):
+        read_images(folder)

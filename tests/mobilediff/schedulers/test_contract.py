@@ -5,10 +5,16 @@ import inspect
 import pytest
 import torch
 
+from mobilediff.diffusion import FORWARD_PROCESS
 from mobilediff.schedulers import DistilledDDIMScheduler, UFOGenScheduler
+from mobilediff.schedulers.conversion import SAMPLING
 
 COUNTS = (1, 3, 8)
 SHAPE = (2, 4, 8, 8)
+
+
+def test_distilled_networks_are_sampled_along_the_process_they_are_trained_with():
+    assert {name: SAMPLING[name] for name in FORWARD_PROCESS} == FORWARD_PROCESS
 
 
 @pytest.mark.parametrize("scheduler_class", [UFOGenScheduler, DistilledDDIMScheduler])
@@ -39,9 +45,8 @@ class TestSchedulerContract:
         with pytest.raises(ValueError, match="num_inference_steps is 2"):
             scheduler_class(distilled_num_inference_steps=COUNTS).set_timesteps(2)
 
-    @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample", "epsilon"])
-    def test_step_returns_named_output_and_equal_tuple(self, scheduler_class, prediction_type):
-        scheduler = scheduler_class(prediction_type=prediction_type, distilled_num_inference_steps=COUNTS)
+    def test_step_returns_named_output_and_equal_tuple(self, scheduler_class):
+        scheduler = scheduler_class(distilled_num_inference_steps=COUNTS)
         scheduler.set_timesteps(1)
         output, latents = self.tensors()
         named = scheduler.step(output, 999, latents)
@@ -58,7 +63,7 @@ class TestSchedulerContract:
         torch.testing.assert_close(step.prev_sample, step.pred_original_sample)
 
     def test_save_and_load_keep_config_and_samples(self, scheduler_class, tmp_path):
-        scheduler = scheduler_class(prediction_type="sample", distilled_num_inference_steps=COUNTS)
+        scheduler = scheduler_class(distilled_num_inference_steps=COUNTS)
         scheduler.save_pretrained(tmp_path)
         loaded = scheduler_class.from_pretrained(tmp_path)
         options = set(inspect.signature(scheduler_class).parameters) - {"distilled_num_inference_steps"}
@@ -82,9 +87,8 @@ class TestSchedulerContract:
         with pytest.raises(ValueError, match="timestep is 998"):
             scheduler.step(output, 998, latents)
 
-    @pytest.mark.parametrize("options", [{}, {"prediction_type": "sample", "beta_schedule": "linear"}])
-    def test_each_compatible_class_draws_the_same_in_one_step_and_back(self, scheduler_class, options):
-        scheduler = scheduler_class(**options, distilled_num_inference_steps=COUNTS)
+    def test_each_compatible_class_draws_the_same_in_one_step_and_back(self, scheduler_class):
+        scheduler = scheduler_class(distilled_num_inference_steps=COUNTS)
         expected = self.sample(scheduler, 1, seed=0)
         assert scheduler.compatibles
         for other_class in scheduler.compatibles:
@@ -94,19 +98,37 @@ class TestSchedulerContract:
             assert {name: back.config[name] for name in scheduler.config} == scheduler.config
             assert torch.equal(self.sample(back, 1, seed=0), expected)
 
-    def test_defaults_of_a_compatible_class_are_taken_at_their_values(self, scheduler_class):
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("beta_schedule", "linear"),  # diffusers' default, as are the next two
+            ("clip_sample", True),
+            ("prediction_type", "epsilon"),
+            ("prediction_type", "sample"),
+            ("num_train_timesteps", 500),
+            ("timestep_spacing", "leading"),
+            ("thresholding", True),
+        ],
+    )
+    def test_a_configuration_that_samples_otherwise_is_refused(self, scheduler_class, name, value):
         counts = {"distilled_num_inference_steps": COUNTS}
+        refusal = f"{name} is {value!r}, but {scheduler_class.__name__} samples with "
         for other_class in scheduler_class().compatibles:
-            other = other_class(clip_sample=False, timestep_spacing="trailing")
-            scheduler = scheduler_class.from_config(other.config, **counts)
-            assert scheduler.config.prediction_type == "epsilon" and scheduler.config.beta_schedule == "linear"
-            torch.testing.assert_close(self.sample(scheduler, 1, seed=0), self.sample(other, 1, seed=0))
-            for name, value in (("clip_sample", True), ("timestep_spacing", "leading"), ("thresholding", True)):
-                asking = other_class(**{"clip_sample": False, "timestep_spacing": "trailing", name: value})
-                with pytest.raises(ValueError, match=f"{name} is {value!r}, but {scheduler_class.__name__} samples"):
-                    scheduler_class.from_config(asking.config, **counts)
+            other = other_class(**SAMPLING)
+            torch.testing.assert_close(
+                self.sample(scheduler_class.from_config(other.config, **counts), 1, seed=0),
+                self.sample(other, 1, seed=0),
+            )
+            asking = other_class(**SAMPLING | {name: value})
+            with pytest.raises(ValueError, match=refusal):
+                scheduler_class.from_config(asking.config, **counts)
+        if name in inspect.signature(scheduler_class).parameters:
+            with pytest.raises(ValueError, match=refusal):
+                scheduler_class(**{name: value})
 
-    @pytest.mark.parametrize("options", [{"prediction_type": "flow"}, {"distilled_num_inference_steps": [0]}])
-    def test_refuses_bad_options(self, scheduler_class, options):
-        with pytest.raises(ValueError, match="accepted"):
-            scheduler_class(**options)
+    def test_a_saved_configuration_that_samples_otherwise_is_refused(self, scheduler_class, tmp_path):
+        scheduler_class().save_pretrained(tmp_path)
+        file = tmp_path / "scheduler_config.json"
+        file.write_text(file.read_text().replace('"v_prediction"', '"epsilon"'))
+        with pytest.raises(ValueError, match="prediction_type is 'epsilon'"):
+            scheduler_class.from_pretrained(tmp_path)

@@ -6,7 +6,6 @@ from diffusers import DDIMScheduler
 
 from mobilediff.schedulers import DistilledDDIMScheduler, UFOGenScheduler
 
-PREDICTION_TYPES = ("sample", "v_prediction", "epsilon")
 SHAPE = (2, 4, 3, 3)
 
 
@@ -26,9 +25,8 @@ def cosine_alpha_cumprod(timestep: int, length: int = 1000) -> float:
     return product
 
 
-def network_output(prediction_type: str, x0: torch.Tensor, eps: torch.Tensor, alpha_bar: float) -> torch.Tensor:
-    alpha, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
-    return {"sample": x0, "epsilon": eps, "v_prediction": alpha * eps - sigma * x0}[prediction_type]
+def velocity(x0: torch.Tensor, eps: torch.Tensor, alpha_bar: float) -> torch.Tensor:
+    return math.sqrt(alpha_bar) * eps - math.sqrt(1 - alpha_bar) * x0
 
 
 @pytest.mark.parametrize("scheduler", [UFOGenScheduler(), DistilledDDIMScheduler()])
@@ -47,26 +45,23 @@ def test_ufogen_timesteps_trail_from_the_last_one(steps, timesteps):
     assert torch.equal(scheduler.scale_model_input(noise(0), 999), noise(0))
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
-def test_ufogen_step_by_hand(prediction_type):
+def test_ufogen_step_by_hand():
     """At t = 499 of two steps x_0 comes back; at t = 999 it is noised to 499 with the generator's own noise."""
-    scheduler = UFOGenScheduler(prediction_type=prediction_type)
+    scheduler = UFOGenScheduler()
     scheduler.set_timesteps(2)
     x0, eps = noise(1), noise(2)
     for timestep, next_alpha_bar in ((999, cosine_alpha_cumprod(499)), (499, 1.0)):
         alpha_bar = cosine_alpha_cumprod(timestep)
         sample = math.sqrt(alpha_bar) * x0 + math.sqrt(1 - alpha_bar) * eps
-        output = network_output(prediction_type, x0, eps, alpha_bar)
+        output = velocity(x0, eps, alpha_bar)
         step = scheduler.step(output, timestep, sample, generator=torch.Generator().manual_seed(3))
-        # x_0 = (x_t - sigma eps) / alpha divides float32 rounding by alpha = 5e-5 at the last timestep.
-        tolerance = 1e-2 if prediction_type == "epsilon" and timestep == 999 else 1e-5
         expected = math.sqrt(next_alpha_bar) * x0 + math.sqrt(1 - next_alpha_bar) * noise(3)
-        torch.testing.assert_close(step.pred_original_sample, x0, rtol=0, atol=tolerance)
-        torch.testing.assert_close(step.prev_sample, expected, rtol=0, atol=tolerance)
+        torch.testing.assert_close(step.pred_original_sample, x0, rtol=0, atol=1e-5)
+        torch.testing.assert_close(step.prev_sample, expected, rtol=0, atol=1e-5)
 
 
 def test_ufogen_noise_is_drawn_from_each_images_own_generator():
-    scheduler = UFOGenScheduler(prediction_type="sample")
+    scheduler = UFOGenScheduler()
     scheduler.set_timesteps(4)
 
     def step(rows: list[int]) -> torch.Tensor:
@@ -87,14 +82,13 @@ def test_ufogen_forward_process_is_that_of_diffusers():
         assert torch.equal(ours, getattr(reference, name)(noise(1), noise(2), timesteps))
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 @pytest.mark.parametrize("steps", [4, 8])
-def test_distilled_ddim_is_diffusers_ddim_where_steps_divide_the_timesteps(steps, prediction_type):
-    ours = DistilledDDIMScheduler(distilled_num_inference_steps=[4, 8], prediction_type=prediction_type)
+def test_distilled_ddim_is_diffusers_ddim_where_steps_divide_the_timesteps(steps):
+    ours = DistilledDDIMScheduler(distilled_num_inference_steps=[4, 8])
     reference = DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
         clip_sample=False,
-        prediction_type=prediction_type,
+        prediction_type="v_prediction",
         timestep_spacing="trailing",
     )
     ours.set_timesteps(steps)
@@ -117,7 +111,7 @@ def test_distilled_ddim_lands_on_the_next_timestep_where_steps_do_not_divide():
     x0, eps = noise(1), noise(2)
     alpha_bar, next_alpha_bar = cosine_alpha_cumprod(937), cosine_alpha_cumprod(874)
     sample = math.sqrt(alpha_bar) * x0 + math.sqrt(1 - alpha_bar) * eps
-    prev_sample = scheduler.step(network_output("v_prediction", x0, eps, alpha_bar), 937, sample).prev_sample
+    prev_sample = scheduler.step(velocity(x0, eps, alpha_bar), 937, sample).prev_sample
     expected = math.sqrt(next_alpha_bar) * x0 + math.sqrt(1 - next_alpha_bar) * eps
     torch.testing.assert_close(prev_sample, expected, rtol=0, atol=1e-5)
 
@@ -125,8 +119,8 @@ def test_distilled_ddim_lands_on_the_next_timestep_where_steps_do_not_divide():
 @pytest.mark.parametrize(
     "scheduler",
     [
-        UFOGenScheduler(prediction_type="sample", distilled_num_inference_steps=[1, 2], num_train_timesteps=500),
-        DistilledDDIMScheduler(distilled_num_inference_steps=[8, 4], beta_schedule="linear", beta_end=0.01),
+        UFOGenScheduler(distilled_num_inference_steps=[1, 2]),
+        DistilledDDIMScheduler(distilled_num_inference_steps=[8, 4]),
     ],
 )
 def test_schedulers_survive_a_round_trip(scheduler, tmp_path, caplog):
@@ -141,8 +135,6 @@ def test_schedulers_survive_a_round_trip(scheduler, tmp_path, caplog):
 
 @pytest.mark.parametrize("cls", [UFOGenScheduler, DistilledDDIMScheduler])
 def test_schedulers_refuse_bad_input(cls):
-    with pytest.raises(ValueError, match="'flow'.*accepted: sample, v_prediction, epsilon"):
-        cls(prediction_type="flow")
     for counts in ([], [0], [1001]):
         with pytest.raises(ValueError, match="accepted: counts from 1 to 1000"):
             cls(distilled_num_inference_steps=counts)
