@@ -132,6 +132,7 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict], di
     `choose_models`, `check_inputs` and `choose_example` check all of them.
     """
     names = [model.name for model in models]
+    students = page_models(models, dist) if page_routes(dist) else []
 
     async def run(prompt, seed, count, chosen):
         def steps(cancelled):
@@ -142,7 +143,6 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict], di
 
     async def run_beside_page(prompt, seed, count):
         def steps(cancelled):
-            students = page_models(models, dist)
             return compare(students, as_page_reads(prompt, students), seed, count, cancelled, shared_noise)
 
         async for shown in stream(steps):

@@ -170,15 +170,21 @@ def isolate_code(cls: type) -> None:
     source = Path(inspect.getfile(cls))
     content = source.read_bytes()
     stem = f"{stem}_{hashlib.sha256(content).hexdigest()[:12]}"
-    own, temporary = source.with_name(f"{stem}.py"), source.with_name(f".{stem}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, own)
+    own = source.with_name(f"{stem}.py")
+    _replace_file(own, content)
     Path(cache_from_source(source)).unlink(missing_ok=True)
     for value in list(vars(module).values()):
         if getattr(value, "__module__", None) == shared:
             value.__module__ = f"{package}.{stem}"
     module.__name__, module.__file__ = f"{package}.{stem}", str(own)
     sys.modules[module.__name__] = sys.modules.pop(shared)
+
+
+def _replace_file(file: Path, content: bytes) -> None:
+    """Write a file that takes the place of an older one in one piece."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, file)
 
 
 def bundled_source(file: Path) -> str:
@@ -236,9 +242,7 @@ def copy_source(cls: type, folder: Path) -> list[str]:
     source = source_file(cls)
     module = CODE_HASH.sub("", source.stem)  # which the code of a checkpoint carries once it is loaded
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{module}.{os.getpid()}.tmp"
-    temporary.write_bytes(bundled_source(source).encode())
-    os.replace(temporary, folder / f"{module}.py")
+    _replace_file(folder / f"{module}.py", bundled_source(source).encode())
     return [module, cls.__name__]
 
 
@@ -252,9 +256,7 @@ def name_code(config: Path, entry: list[str]) -> None:
     content = json.loads(config.read_text(encoding="utf-8"))
     named = content | {"auto_map": {"AutoModel": ".".join(entry)}}
     if named != content:
-        temporary = config.with_name(f".{config.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, config)
+        _replace_file(config, (json.dumps(named, indent=2, sort_keys=True) + "\n").encode())
 
 
 def source_file(cls: type) -> Path:

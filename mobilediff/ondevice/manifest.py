@@ -178,7 +178,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        at = "".join(f"{part}." for part in first["loc"])[:-1] or "it does not fit together"
+        at = ".".join(map(str, first["loc"])) or "it does not fit together"
         raise ValueError(f"{folder / MANIFEST}: {at}: {first['msg']}; export it again") from error
     listed = {file.path for file in manifest.files}
     for path in [*(entry.path for entry in manifest.graphs), manifest.nouns.path]:
