@@ -189,7 +189,7 @@ class OneStep(GeneratorStage[OneStepOptions]):
         if options.lambda_distribution:
             self.add_scores(*networks)
         self.generator = self.data.conditioned(self.trainer.add("generator", generator))
-        scheduler = UFOGenScheduler(prediction_type="v_prediction", distilled_num_inference_steps=options.step_counts)
+        scheduler = UFOGenScheduler(distilled_num_inference_steps=options.step_counts)
         self.make_pipeline(parts, generator, scheduler, guidance_distilled=True)
 
     def load_student(self) -> MobileDiffusionPipeline:
