@@ -123,4 +123,4 @@ class Session:
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Run the graph; outputs in their order."""
-        return self.session.run(None, inputs)
+        return [np.asarray(output) for output in self.session.run(None, inputs)]

@@ -5,6 +5,7 @@
 import math
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mobilediff.ondevice.manifest import LayerError
@@ -42,7 +44,7 @@ class _Inputs(CalibrationDataReader):
 def _outputs(file: Path, inputs: list[dict[str, np.ndarray]]) -> np.ndarray:
     """Run a model on each input: its first output, [N, ...]."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return np.stack([session.run(None, one)[0] for one in inputs])
+    return np.stack([np.asarray(session.run(None, one)[0]) for one in inputs])
 
 
 def quantize(
@@ -112,7 +114,7 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         quantize_dynamic(source, file, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
         quantizer = MatMulNBitsQuantizer(onnx.load(file), bits=WEIGHT_BITS, block_size=BLOCK_SIZE, is_symmetric=True)
     quantizer.process()
-    return quantizer.model.model
+    return cast(ONNXModel, quantizer.model).model
 
 
 def _is_layer(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
