@@ -1,1 +1,1 @@
-"""Build the comparison and the examples of the app, read its environment, answer its health check."""
+"""Show the family in a web app: one file a tab; `page` has parts that tabs share, `work` what they compute."""

@@ -1,241 +1,58 @@
-"""Draw one prompt from one noise with every checkpoint of a folder, the cheapest first."""
+"""Compare models in a tab: one prompt, one noise, the fastest model first."""
 
-import base64
-import io
-import json
-import logging
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import html
+import random
 
-import torch
-from PIL import Image
+import gradio as gr
 
-from eval.benchmark.size import measure_size
-from eval.protocol import folder_sha256
-from eval.samples.draw import draw as draw_images
-from eval.samples.pipelines import load_sampler
-from mobilediff.pipeline import MobileDiffusionPipeline
-from mobilediff.sampling.prompts import is_unicode
-
-logger = logging.getLogger(__name__)
-
-FAMILY = ("teacher", "student", "student-8step", "student-1step", "student-1step-pruned")
-MAX_IMAGES, MAX_CHARACTERS, MAX_SEED = 8, 200, 2**32 - 1
-MAX_QUOTED = 60  # characters of a refused value in a message
-PNG_URI = "data:image/png;base64,"
-# gradio fills the page's cards with names and evaluates them as a template string of JavaScript.
-TEMPLATE_CHARACTERS = "`$\\"
-# Two draws at once would share the processor, and so disturb each other's times.
-ONE_DRAW = threading.Lock()
-
-# A model and N seeds to its initial latents, [N, C, h, w].
-Noise = Callable[["Model", list[int]], torch.Tensor]
+from mobilediff.demo.page.cards import CARDS
+from mobilediff.demo.page.stream import stream
+from mobilediff.demo.work.comparison import compare
+from mobilediff.demo.work.examples import choose_example
+from mobilediff.demo.work.inputs import MAX_IMAGES, MAX_SEED
+from mobilediff.demo.work.models import Models
 
 
-@dataclass(frozen=True)
-class Model:
-    """Hold a loaded checkpoint with its hash and figures.
+def build_tab(models: Models, examples: list[dict]) -> None:
+    """Build the tab's content.
 
-    Attributes:
-        name: of its folder.
-        sha256: of the folder, by `folder_sha256`.
-        pipeline: ready to draw.
-        nfe: network evaluations an image.
-        params: parameters in use, text encoder and decoder included.
-        macs: multiply-accumulates of one network call.
+    gradio's checks of single inputs are off (`preprocess=False`), since a program's values may end in them without a
+    message; `compare` and `choose_example` check all of them.
     """
 
-    name: str
-    sha256: str
-    pipeline: MobileDiffusionPipeline
-    nfe: int
-    params: int
-    macs: int
+    async def run(prompt, seed, count, chosen):
+        async for records, notes in stream(lambda cancelled: compare(models, chosen, prompt, seed, count, cancelled)):
+            yield records, html.escape(notes)
 
-
-def load_model(folder: Path, device: torch.device) -> Model:
-    """Load a checkpoint, warm it up with one image, and count its figures."""
-    pipeline = load_sampler(folder, device)
-    pipeline(class_labels=0, generator=torch.Generator().manual_seed(0))
-    size = measure_size(pipeline, folder)
-    return Model(
-        folder.name, folder_sha256(folder), pipeline, size["nfe"], size["params_total"], size["macs_network_call"]
-    )
-
-
-def load_models(folder: Path) -> tuple[list[Model], list[str]]:
-    """Load every checkpoint of a folder, and name those that are missing or broken.
-
-    Returns:
-        The models, the cheapest image (NFE x MACs) first, and the problems as sentences for the page; the log has the
-        errors, whose paths are the machine's own affair.
-    """
-    found = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
-    problems = [f"{folder.name}/{name} is missing." for name in FAMILY if name not in found]
-    models, device = [], torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    for name in found:
-        if set(name) & set(TEMPLATE_CHARACTERS):
-            shown = "".join("?" if character in TEMPLATE_CHARACTERS else character for character in name)
-            problems.append(f"{folder.name}/{shown} is left out: a name may not hold a backtick, dollar or backslash.")
-            continue
+    def show(index):
         try:
-            models.append(load_model(folder / name, device))
-        except Exception as error:  # a broken folder can raise anything
-            logger.error("%s is left out: %s: %s", folder / name, type(error).__name__, error)
-            problems.append(f"{folder.name}/{name} is left out: it cannot be loaded, and the log of the app says why.")
-    return sorted(models, key=lambda model: (model.nfe * model.macs, model.name)), problems
+            example = choose_example(examples, index)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return example["prompt"], example["seed"], example["count"], example["records"], ""
 
-
-def quoted(value: object) -> str:
-    """Write a refused value in ASCII, cut to `MAX_QUOTED` characters."""
-    text = ascii(value if not isinstance(value, str) else value[:MAX_QUOTED])
-    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
-
-
-def choose_models(models: list[Model], names: list[str]) -> list[Model]:
-    """Choose models by name, in the order of `models`.
-
-    Raises:
-        ValueError: `names` is no list of names, holds others, or there are none.
-    """
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"The models are {quoted(names)}; accepted is a list of names.")
-    known = [model.name for model in models]
-    if unknown := [name for name in names if name not in known]:
-        more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
-        raise ValueError(f"There is no model {quoted(unknown[0])}{more}; accepted are {', '.join(known) or 'none'}.")
-    return [model for model in models if model.name in names]
-
-
-def is_whole(value: object, low: int, high: int) -> bool:
-    """Tell whether a value is a whole number from `low` to `high`; NaN, text and truth values are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high and value % 1 == 0
-
-
-def check_inputs(models: list[Model], prompt: str, seed: float, count: float) -> None:
-    """Refuse bad input before any work.
-
-    Raises:
-        ValueError: naming the value and the accepted ones.
-    """
-    if not models:
-        raise ValueError("No model is chosen, or none could be loaded.")
-    if not isinstance(prompt, str):
-        raise ValueError(f"The prompt is {quoted(prompt)}; accepted is text, for example: a fire truck.")
-    if not prompt.strip():
-        raise ValueError("The prompt is empty. Say what the picture should show, for example: a fire truck.")
-    if len(prompt) > MAX_CHARACTERS:
-        raise ValueError(f"The prompt has {len(prompt)} characters; accepted are up to {MAX_CHARACTERS}.")
-    if not is_unicode(prompt):
-        raise ValueError(f"The prompt {quoted(prompt)} holds half a surrogate pair; accepted is Unicode text.")
-    tokenizer = models[0].pipeline.tokenizer
-    tokens, most = len(tokenizer(prompt).input_ids), tokenizer.model_max_length
-    if tokens > most:
-        raise ValueError(f"The prompt has {tokens} tokens; accepted are up to {most}. Say it shorter.")
-    if not is_whole(seed, 0, MAX_SEED):
-        raise ValueError(f"The seed is {quoted(seed)}; accepted is a whole number from 0 to {MAX_SEED}.")
-    if not is_whole(count, 1, MAX_IMAGES):
-        raise ValueError(
-            f"The number of images is {quoted(count)}; accepted is a whole number from 1 to {MAX_IMAGES}."
+    prompt = gr.Textbox("a fire truck", label="Prompt", max_lines=1, info="An animal or a vehicle")
+    with gr.Row():
+        seed = gr.Number(0, label="Seed", min_width=120)
+        count = gr.Slider(1, MAX_IMAGES, 4, step=1, label="Images", min_width=160)
+        dice = gr.Button("Random seed", min_width=160, scale=0)
+    chosen = gr.CheckboxGroup(models.names, value=models.names, label="Models")
+    button = gr.Button("Compare", variant="primary")
+    if examples:
+        gallery = gr.Dataset(
+            components=["textbox"],
+            samples=[[example["prompt"]] for example in examples],
+            type="index",
+            label="Examples, precomputed: shown without running a model",
         )
-
-
-def png_uri(image: Image.Image) -> str:
-    """Encode an image as a lossless data URI."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="png")
-    return PNG_URI + base64.b64encode(buffer.getvalue()).decode()
-
-
-class Cancelled(Exception):
-    """Nobody waits for the images that a call is drawing."""
-
-
-def draw(
-    model: Model, prompt: str, seed: int, count: int, cancelled: threading.Event, noise: Noise | None = None
-) -> dict:
-    """Draw `count` images, and time the call from text to images.
-
-    Image i has a generator of its own, seeded with `seed` + i, for the scheduler's noise and, unless there is a
-    `noise` that makes them, for its latents. So all
-    models start from the same latents, and the number of images changes none of them by more than rounding. Draws of
-    several threads wait for each other; a cancelled one ends after the step under way.
-
-    Returns:
-        `status` ("done" or "failed"), `time` as a sentence, and once done `latency_ms` and `images`, PNG data URIs.
-    """
-    seeds = list(range(seed, seed + count))
-
-    def stop_if_cancelled(*_) -> None:
-        if cancelled.is_set():
-            raise Cancelled
-
-    with ONE_DRAW:
-        start = time.perf_counter()
-        try:
-            stop_if_cancelled()
-            drawn = draw_images(
-                model.pipeline,
-                model.name,
-                seeds,
-                prompt=prompt,
-                num_images_per_prompt=count,
-                callback_on_step_end=stop_if_cancelled,
-                latents=noise(model, seeds) if noise else None,
-            )
-            images = [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
-        except Cancelled:
-            return {"status": "failed", "time": "cancelled"}
-        except ValueError as error:  # NaN latents: the other models still draw
-            return {"status": "failed", "time": str(error)}
-        except Exception:  # as without memory: the other models still draw
-            logger.exception("%s failed", model.name)
-            return {"status": "failed", "time": "This model failed; the log of the app says why."}
-        latency = (time.perf_counter() - start) * 1000
-    text = f"{latency:,.0f} ms for {count} image{'s' if count > 1 else ''}"
-    return {"status": "done", "time": text, "latency_ms": latency, "images": [png_uri(image) for image in images]}
-
-
-def compare(
-    models: list[Model],
-    prompt: str,
-    seed: float,
-    count: float,
-    cancelled: threading.Event,
-    noise: Noise | None = None,
-) -> Iterator[tuple[list[dict], str]]:
-    """Draw one prompt with each model in turn, until another thread sets `cancelled`; `noise` as for `draw`.
-
-    Yields:
-        One record a model (figures, status, latency and images as data URIs once done), and the pipelines' warnings
-        about the prompt, one a line; each time a model starts, and at the end.
-
-    Raises:
-        ValueError: as in `check_inputs`.
-    """
-    check_inputs(models, prompt, seed, count)
-    records = [
-        {
-            "name": model.name,
-            "model_sha256": model.sha256,
-            "status": "waiting",
-            "time": "waiting",
-            "latency_ms": None,
-            "batch_size": int(count),
-            "nfe": model.nfe,
-            "params": model.params,
-            "macs": model.macs,
-            "figures": [f"NFE {model.nfe}", f"{model.params / 1e6:.3g} M params", f"{model.macs / 1e9:.3g} GMACs"],
-            "images": [],
-        }
-        for model in models
-    ]
-    note = "\n".join(dict.fromkeys(warning for model in models for warning in model.pipeline.prompt_warnings(prompt)))
-    for index, model in enumerate(models):
-        records[index] |= {"status": "running", "time": "running …"}
-        yield json.loads(json.dumps(records)), note  # a copy: records go on changing
-        records[index] |= draw(model, prompt, int(seed), int(count), cancelled, noise)
-    yield records, note
+    note = gr.HTML(elem_classes="note")
+    results = gr.HTML(examples[0]["records"] if examples else [], html_template=CARDS, elem_classes="results")
+    if examples:
+        outputs = [prompt, seed, count, results, note]
+        gallery.click(show, gallery, outputs, queue=False, preprocess=False, api_name="example")
+    dice.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, api_visibility="private")
+    gr.on(
+        [button.click, prompt.submit], run, [prompt, seed, count, chosen], [results, note],
+        api_name="compare", concurrency_limit=1, concurrency_id="models",
+        preprocess=False, show_progress="minimal", show_progress_on=prompt,
+    )  # fmt: skip

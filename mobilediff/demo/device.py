@@ -1,7 +1,7 @@
 """Show the page of web/ that draws on the visitor's device, and draw here from the same noise."""
 
+import html
 import json
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -11,8 +11,12 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from mobilediff.captions import caption, load_nouns
-from mobilediff.demo.compare import MAX_IMAGES, Model
 from mobilediff.demo.environment import ROOT
+from mobilediff.demo.page.cards import CARDS
+from mobilediff.demo.page.stream import stream
+from mobilediff.demo.work.comparison import compare
+from mobilediff.demo.work.inputs import MAX_IMAGES
+from mobilediff.demo.work.models import Model, Models
 from mobilediff.ondevice.noise import MAX_SEED, normal_noise
 
 DIST = ROOT / "web" / "dist"
@@ -26,6 +30,10 @@ INTRODUCTION = (
     "[Open the page of your device alone](device/) to install it or to use more threads."
 )
 FIRST = {"prompt": "fire truck", "seed": 7, "count": 4}
+CSS = """
+#device .html-container { padding: 0; }
+#device iframe { width: 100%; height: 1100px; border: 1px solid var(--border-color-primary); border-radius: 8px; }
+"""
 # What lets the page use several threads when it is opened alone.
 ISOLATED = {
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -54,11 +62,11 @@ def page_routes(dist: Path = DIST) -> list[Mount]:
     return [Mount(f"/{ADDRESS}", Page(directory=dist, html=True))] if (dist / "index.html").is_file() else []
 
 
-def page_models(models: list[Model], dist: Path = DIST) -> list[Model]:
-    """Choose the models that the built page has as well."""
+def page_models(models: Models, dist: Path = DIST) -> list[str]:
+    """Name the models that the built page has as well."""
     catalog = json.loads((dist / "catalog.json").read_text(encoding="utf-8"))
     names = {model["name"] for model in catalog["models"]}
-    return [model for model in models if model.name in names]
+    return [name for name in models.names if name in names]
 
 
 def shared_noise(model: Model, seeds: list[int]) -> torch.Tensor:
@@ -68,24 +76,28 @@ def shared_noise(model: Model, seeds: list[int]) -> torch.Tensor:
     return torch.cat([torch.from_numpy(normal_noise(seed % (MAX_SEED + 1), shape)) for seed in seeds])
 
 
-def as_page_reads(prompt: str, models: list[Model]) -> str:
+def as_page_reads(prompt: object, template: str) -> object:
     """Replace a known noun by its caption, as the page does; other prompts, and what is no text, stay."""
-    if not models or not isinstance(prompt, str) or (noun := prompt.strip().lower()) not in load_nouns():
+    if not isinstance(prompt, str) or (noun := prompt.strip().lower()) not in load_nouns():
         return prompt
-    return caption(noun, models[0].pipeline.config.class_template)
+    return caption(noun, template)
 
 
-def build_tab(run: Callable, cards: str, dist: Path = DIST) -> None:
-    """Build the tab's content.
-
-    Args:
-        run: takes prompt, seed and number of images, yields records and a note.
-        cards: template of the records.
-        dist: the built page.
-    """
+def build_tab(models: Models, dist: Path = DIST) -> None:
+    """Build the tab's content, with the built page in `dist`."""
     if not page_routes(dist):
         gr.Markdown(NOT_BUILT)
         return
+    students = page_models(models, dist)
+
+    async def run(prompt, seed, count):
+        def steps(cancelled):
+            template = models.get(students[0]).pipeline.config.class_template if students else ""
+            return compare(models, students, as_page_reads(prompt, template), seed, count, cancelled, shared_noise)
+
+        async for records, notes in stream(steps):
+            yield records, html.escape(notes)
+
     gr.Markdown(INTRODUCTION)
     with gr.Row():
         prompt = gr.Textbox(FIRST["prompt"], label="Prompt", max_lines=1, min_width=200)
@@ -96,7 +108,7 @@ def build_tab(run: Callable, cards: str, dist: Path = DIST) -> None:
     with gr.Row():
         with gr.Column(min_width=320):
             gr.Markdown("### On this server")
-            results = gr.HTML([], html_template=cards, elem_classes="results")
+            results = gr.HTML([], html_template=CARDS, elem_classes="results")
         with gr.Column(min_width=320):
             gr.Markdown("### On your device")
             gr.HTML(

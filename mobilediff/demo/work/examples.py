@@ -7,7 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from eval.protocol import device_description
-from mobilediff.demo.compare import PNG_URI, Model, compare, is_whole, quoted
+from mobilediff.demo.work.comparison import compare
+from mobilediff.demo.work.drawing import PNG_URI
+from mobilediff.demo.work.inputs import is_whole, quoted
+from mobilediff.demo.work.models import Model, Models
 from mobilediff.files import atomic_path, read_json, write_json
 
 EXAMPLE_PROMPTS = ("a fire truck", "a stealth bomber", "a tabby", "a bullfrog", "a red deer", "a container ship")
@@ -33,7 +36,7 @@ def check_examples_folder(folder: Path) -> None:
         pass
 
 
-def precompute(models: list[Model], folder: Path) -> None:
+def precompute(models: Models, folder: Path) -> None:
     """Draw the examples into PNG files and `examples.json`.
 
     Nothing is written before all are drawn. A picture's name holds the hash of the weights that drew it, and
@@ -44,9 +47,10 @@ def precompute(models: list[Model], folder: Path) -> None:
         OSError: as in `check_examples_folder`.
     """
     check_examples_folder(folder)
+    names = [model.name for model in models.all()]
     examples, pngs = [], {}
     for prompt in EXAMPLE_PROMPTS:
-        *_, (records, _) = compare(models, prompt, EXAMPLE_SEED, EXAMPLE_IMAGES, threading.Event())
+        *_, (records, _) = compare(models, names, prompt, EXAMPLE_SEED, EXAMPLE_IMAGES, threading.Event())
         for record in records:
             stem = f"{prompt.replace(' ', '-')}/{record['name']}-{record['model_sha256'][:8]}"
             files = {f"{stem}-{i}.png": uri for i, uri in enumerate(record["images"])}
@@ -57,7 +61,7 @@ def precompute(models: list[Model], folder: Path) -> None:
     for file, png in pngs.items():
         with atomic_path(folder / file) as temporary:
             temporary.write_bytes(png)
-    machine = device_description(models[0].pipeline.device)
+    machine = device_description(models.device)
     write_json(folder / EXAMPLES_FILE, {"machine": machine, "examples": examples})
     for file in old - set(pngs):
         (folder / file).unlink(missing_ok=True)

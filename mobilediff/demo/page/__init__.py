@@ -1,0 +1,1 @@
+"""Share parts of the page among tabs: cards, streams of results."""

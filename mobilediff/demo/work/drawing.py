@@ -1,0 +1,94 @@
+"""Draw one prompt with one model in one call, timed from text to images."""
+
+import base64
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+
+from eval.samples.draw import draw as draw_images
+from mobilediff.demo.work.models import Model
+from mobilediff.demo.work.turns import TURNS
+
+logger = logging.getLogger(__name__)
+
+PNG_URI = "data:image/png;base64,"
+
+# A model and N seeds to its initial latents, [N, C, h, w].
+Noise = Callable[[Model, list[int]], torch.Tensor]
+
+
+class Cancelled(Exception):
+    """Nobody waits for the images that a call is drawing."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Hold what one call drew.
+
+    Attributes:
+        problem: why there are no images, as a sentence; None once drawn.
+        latency_ms: of the call, without waiting for a turn.
+        images: drawn.
+    """
+
+    problem: str | None = None
+    latency_ms: float = 0.0
+    images: list[Image.Image] = field(default_factory=list)
+
+
+def draw(
+    model: Model, prompt: str, seed: int, count: int, cancelled: threading.Event, noise: Noise | None = None, **options
+) -> Drawing:
+    """Draw `count` images, and time the call from text to images.
+
+    Image i has a generator of its own, seeded with `seed` + i, for the scheduler's noise and, unless there is a
+    `noise` that makes them, for its latents. So all
+    models start from the same latents, and the number of images changes none of them by more than rounding. Draws of
+    several threads wait for each other; a cancelled one ends after the step under way.
+
+    Args:
+        options: further arguments of the pipeline's call, such as `num_inference_steps`.
+    """
+    seeds = list(range(seed, seed + count))
+
+    def stop_if_cancelled(*_) -> None:
+        if cancelled.is_set():
+            raise Cancelled
+
+    with TURNS.of_visitor():
+        start = time.perf_counter()
+        try:
+            stop_if_cancelled()
+            drawn = draw_images(
+                model.pipeline,
+                model.name,
+                seeds,
+                prompt=prompt,
+                num_images_per_prompt=count,
+                callback_on_step_end=stop_if_cancelled,
+                latents=noise(model, seeds) if noise else None,
+                **options,
+            )
+            images = [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
+        except Cancelled:
+            return Drawing("cancelled")
+        except ValueError as error:  # NaN latents: the other models still draw
+            return Drawing(str(error))
+        except Exception:  # as without memory: the other models still draw
+            logger.exception("%s failed", model.name)
+            return Drawing("This model failed; the log of the app says why.")
+        latency = (time.perf_counter() - start) * 1000
+    return Drawing(latency_ms=latency, images=images)
+
+
+def png_uri(image: Image.Image) -> str:
+    """Encode an image as a lossless data URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="png")
+    return PNG_URI + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,128 @@
+"""Load the checkpoints of a folder, the cheapest first, while the app already answers."""
+
+import logging
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from eval.benchmark.size import measure_size
+from eval.protocol import folder_sha256
+from eval.samples.pipelines import load_sampler
+from mobilediff.demo.work.inputs import check_names
+from mobilediff.pipeline import MobileDiffusionPipeline
+
+logger = logging.getLogger(__name__)
+
+# The cheapest image first.
+FAMILY = ("student-1step-pruned", "student-1step", "student-8step", "student", "teacher")
+# gradio fills the page's cards with names and evaluates them as a template string of JavaScript.
+TEMPLATE_CHARACTERS = "`$\\"
+
+
+@dataclass(frozen=True)
+class Model:
+    """Hold a loaded checkpoint with its hash and figures.
+
+    Attributes:
+        name: of its folder.
+        sha256: of the folder, by `folder_sha256`.
+        pipeline: ready to draw.
+        nfe: network evaluations an image.
+        params: parameters in use, text encoder and decoder included.
+        macs: multiply-accumulates of one network call.
+    """
+
+    name: str
+    sha256: str
+    pipeline: MobileDiffusionPipeline
+    nfe: int
+    params: int
+    macs: int
+
+
+def load_model(folder: Path, device: torch.device) -> Model:
+    """Load a checkpoint, warm it up with one image, and count its figures."""
+    pipeline = load_sampler(folder, device)
+    pipeline(class_labels=0, generator=torch.Generator().manual_seed(0))
+    size = measure_size(pipeline, folder)
+    return Model(
+        folder.name, folder_sha256(folder), pipeline, size["nfe"], size["params_total"], size["macs_network_call"]
+    )
+
+
+class Models:
+    """Hold the models of a folder, which one thread loads in the order of `names`: the family, then others by name.
+
+    Args:
+        folder: with one folder a checkpoint.
+
+    Attributes:
+        device: that all models run on.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        found = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
+        self._missing = [f"{folder.name}/{name} is missing." for name in reversed(FAMILY) if name not in found]
+        unsafe = [name for name in found if set(name) & set(TEMPLATE_CHARACTERS)]
+        for name in unsafe:
+            shown = "".join("?" if character in TEMPLATE_CHARACTERS else character for character in name)
+            self._missing.append(
+                f"{folder.name}/{shown} is left out: a name may not hold a backtick, dollar or backslash."
+            )
+        ordered = [name for name in FAMILY if name in found] + [name for name in found if name not in FAMILY]
+        self._loads: dict[str, Future[Model]] = {name: Future() for name in ordered if name not in unsafe}
+        threading.Thread(target=self._load_all, daemon=True, name="models").start()
+
+    def _load_all(self) -> None:
+        for name, load in self._loads.items():
+            try:
+                load.set_result(load_model(self.folder / name, self.device))
+            except Exception as error:  # a broken folder can raise anything
+                logger.error("%s is left out: %s: %s", self.folder / name, type(error).__name__, error)
+                load.set_exception(
+                    ValueError(
+                        f"{self.folder.name}/{name} is left out: it cannot be loaded, and the log of the app says why."
+                    )
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """Name the models that are loaded or may yet be."""
+        return [name for name, load in self._loads.items() if not (load.done() and load.exception())]
+
+    def get(self, name: str) -> Model:
+        """Return a model, once it is loaded.
+
+        Raises:
+            ValueError: it cannot be loaded.
+            KeyError: there is none of this name.
+        """
+        return self._loads[name].result()
+
+    def is_loaded(self, name: str) -> bool:
+        """Tell whether `get` answers at once."""
+        return self._loads[name].done()
+
+    def choose(self, names: object) -> list[str]:
+        """Check the names that were chosen, and return them in the order of `names`; errors as in `check_names`."""
+        return check_names(names, self.names)
+
+    def loaded(self) -> list[Model]:
+        """Return the models that are loaded by now."""
+        return [load.result() for load in self._loads.values() if load.done() and not load.exception()]
+
+    def all(self) -> list[Model]:
+        """Return all models that can be loaded, once each was tried."""
+        for load in self._loads.values():
+            load.exception()
+        return self.loaded()
+
+    def problems(self) -> list[str]:
+        """Write what is missing and what is broken, as sentences without the machine's own paths."""
+        broken = [str(load.exception()) for load in self._loads.values() if load.done() and load.exception()]
+        return [*self._missing, *broken]
