@@ -21,13 +21,15 @@ from PIL import Image
 
 import app
 import eval.protocol
-from mobilediff.demo import compare as comparison
-from mobilediff.demo import examples as example_files
+from mobilediff.demo.work import comparison, drawing
+from mobilediff.demo.work import examples as example_files
+from mobilediff.demo.work.models import FAMILY, Models
 from tests.tiny import MAX_TOKENS
 
 pytestmark = pytest.mark.slow
 
 ORDER = ["student-1step", "student-8step", "teacher"]
+TWO = ["student-1step", "twin"]
 
 
 def pictures(record: dict) -> list[bytes]:
@@ -52,21 +54,33 @@ def checkpoints(checkpoints, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(checkpoints):
-    return comparison.load_models(checkpoints)
+    models = Models(checkpoints)
+    models.all()
+    return models
 
 
 @pytest.fixture(scope="module")
-def examples(loaded, tmp_path_factory):
+def twin(checkpoints, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("twin")
+    shutil.copytree(checkpoints / "twin", folder / "twin")
+    return Models(folder)
+
+
+@pytest.fixture(scope="module")
+def examples(checkpoints, tmp_path_factory):
     folder = tmp_path_factory.mktemp("app") / "examples"
+    drawn_with = tmp_path_factory.mktemp("students")
+    for name in ("student-1step", "student-8step", "twin"):
+        shutil.copytree(checkpoints / name, drawn_with / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(example_files, "EXAMPLE_PROMPTS", ("a fire truck", "a tabby"))
-        example_files.precompute([model for model in loaded[0] if model.name != "teacher"], folder)
+        example_files.precompute(Models(drawn_with), folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def client(loaded, examples):
-    demo = app.build_app(*loaded, example_files.load_examples(examples))
+    demo = app.build_app(loaded, [], example_files.load_examples(examples))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.SERVED)
     yield Client(url, verbose=False)
     demo.close()
@@ -79,15 +93,15 @@ def run(client, prompt="a fire truck", seed=0, count=1, models=("student-1step",
 
 
 def test_problems_are_named_and_the_others_start(loaded, checkpoints, caplog):
-    models, problems = loaded
-    assert sorted(model.name for model in models) == sorted([*ORDER, "twin"])
+    problems = loaded.problems()
+    assert [model.name for model in loaded.all()] == loaded.names == [*ORDER, "twin"]
     assert len(problems) == 2
     assert any(problem == f"{checkpoints.name}/student is missing." for problem in problems)
     assert any(problem.startswith(f"{checkpoints.name}/student-1step-pruned is left out: ") for problem in problems)
     assert str(checkpoints) not in "".join(problems)  # a visitor reads them
-    comparison.load_models(checkpoints)
+    Models(checkpoints).all()
     assert f"{checkpoints}/student-1step-pruned" in caplog.text
-    page = app.describe(models, problems, [])
+    page = app.describe(loaded, [], [])
     assert all(problem in page for problem in problems)
     assert "--precompute" in page
 
@@ -96,14 +110,16 @@ def test_problems_are_named_and_the_others_start(loaded, checkpoints, caplog):
 def test_the_page_names_a_device_whose_module_tells_no_name(device, machine, monkeypatch):
     assert not hasattr(torch.mps, "get_device_name")  # unlike torch.cuda and torch.xpu
     monkeypatch.setattr(eval.protocol, "_cpu_name", lambda: "the Mac's")
-    model = SimpleNamespace(name="teacher", sha256="", pipeline=SimpleNamespace(device=torch.device(device)))
-    assert machine in app.describe([model], [], [])
+    models = SimpleNamespace(device=torch.device(device), problems=list, loaded=list)
+    assert machine in app.describe(models, [], [])
 
 
 @pytest.mark.parametrize("name", ["a`b", "${alert(1)}", "a\\\\b"])
 def test_a_name_that_the_page_would_run_is_left_out(tmp_path, name):
     (tmp_path / name).mkdir()
-    _, problems = comparison.load_models(tmp_path)
+    models = Models(tmp_path)
+    problems = models.problems()
+    assert models.names == []
     (problem,) = [problem for problem in problems if "may not hold a backtick, dollar or backslash" in problem]
     assert not set(problem) & set("`$\\")
 
@@ -111,18 +127,18 @@ def test_a_name_that_the_page_would_run_is_left_out(tmp_path, name):
 def test_folders_with_spaces_and_umlauts_are_loaded(checkpoints, tmp_path):
     folder = tmp_path / "meine Prüfung 1"
     shutil.copytree(checkpoints / "student-1step", folder / "Schüler eins")
-    models, problems = comparison.load_models(folder)
-    assert [model.name for model in models] == ["Schüler eins"]
-    assert len(problems) == len(comparison.FAMILY)
+    models = Models(folder)
+    assert [model.name for model in models.all()] == ["Schüler eins"]
+    assert len(models.problems()) == len(FAMILY)
 
 
 def test_no_checkpoint_at_all_still_makes_a_page_that_says_so(tmp_path):
-    models, problems = comparison.load_models(tmp_path / "nowhere")
-    assert models == []
-    assert len(problems) == len(comparison.FAMILY)
-    app.build_app(models, problems, [])
+    models = Models(tmp_path / "nowhere")
+    assert models.all() == []
+    assert len(models.problems()) == len(FAMILY)
+    app.build_app(models, [], [])
     with pytest.raises(ValueError, match="none could be loaded"):
-        next(comparison.compare(models, "a fire truck", 0, 1, threading.Event()))
+        next(comparison.compare(models, [], "a fire truck", 0, 1, threading.Event()))
 
 
 def test_results_are_streamed_the_fastest_first(client):
@@ -140,7 +156,7 @@ def test_results_are_streamed_the_fastest_first(client):
 
 def test_a_record_states_what_was_measured_and_counted(client, loaded):
     records, note = run(client, count=3, models=["teacher"])
-    teacher = next(model for model in loaded[0] if model.name == "teacher")
+    teacher = loaded.get("teacher")
     (record,) = records
     vae = teacher.pipeline.vae
     parts = (teacher.pipeline.unet, vae.decoder, vae.post_quant_conv, teacher.pipeline.text_encoder)
@@ -308,7 +324,7 @@ def slowly(pipeline, monkeypatch, started: threading.Event, seconds: float = 0.0
 
 
 def test_a_cancelled_job_leaves_nothing_behind(client, loaded, monkeypatch):
-    teacher = next(model for model in loaded[0] if model.name == "teacher").pipeline
+    teacher = loaded.get("teacher").pipeline
     quiet, _ = run(client, "a tabby", seed=3, count=2, models=["teacher"])
     hooks, modules = len(teacher.unet._forward_pre_hooks), dict(vars(teacher.scheduler))
     started = threading.Event()
@@ -332,12 +348,13 @@ def test_a_cancelled_job_leaves_nothing_behind(client, loaded, monkeypatch):
 
 
 def test_draws_of_several_threads_wait_for_each_other(loaded, monkeypatch):
-    models = [model for model in loaded[0] if model.name == "student-8step"]
-    quiet = comparison.draw(models[0], "a tabby", 0, 2, threading.Event())["images"]
-    met, drawn = slowly(models[0].pipeline, monkeypatch, threading.Event(), 0.01), []
+    model = loaded.get("student-8step")
+    quiet = [image.tobytes() for image in drawing.draw(model, "a tabby", 0, 2, threading.Event()).images]
+    met, drawn = slowly(model.pipeline, monkeypatch, threading.Event(), 0.01), []
 
     def draw():
-        drawn.append(comparison.draw(models[0], "a tabby", 0, 2, threading.Event())["images"])
+        images = drawing.draw(model, "a tabby", 0, 2, threading.Event()).images
+        drawn.append([image.tobytes() for image in images])
 
     threads = [threading.Thread(target=draw) for _ in range(3)]
     for thread in threads:
@@ -349,11 +366,11 @@ def test_draws_of_several_threads_wait_for_each_other(loaded, monkeypatch):
 
 
 def test_a_job_cancelled_while_it_waits_draws_nothing(loaded, monkeypatch):
-    model = next(model for model in loaded[0] if model.name == "twin")
+    model = loaded.get("twin")
     monkeypatch.setattr(model.pipeline.unet, "forward", lambda *args, **kwargs: pytest.fail("a network ran"))
     cancelled = threading.Event()
     cancelled.set()
-    assert comparison.draw(model, "a tabby", 0, 1, cancelled) == {"status": "failed", "time": "cancelled"}
+    assert drawing.draw(model, "a tabby", 0, 1, cancelled) == drawing.Drawing("cancelled")
 
 
 def test_an_unknown_noun_is_drawn_with_a_note_that_names_near_ones(client):
@@ -366,29 +383,25 @@ def test_an_unknown_noun_is_drawn_with_a_note_that_names_near_ones(client):
 
 def test_the_note_comes_first_whatever_is_logged(loaded, monkeypatch):
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
-    models = [model for model in loaded[0] if model.name in ("student-1step", "twin")]
-    notes = [note for _, note in comparison.compare(models, "a fire trukc", 0, 1, threading.Event())]
+    notes = [note for _, note in comparison.compare(loaded, TWO, "a fire trukc", 0, 1, threading.Event())]
     assert notes[0].count("names nothing that the model was trained on") == 1  # one for both models
     assert notes == [notes[0]] * 3
 
 
 def test_a_model_that_ends_in_nan_fails_alone(loaded, monkeypatch):
-    models = [model for model in loaded[0] if model.name in ("student-1step", "twin")]
-    broken = models[0].pipeline.unet
+    broken = loaded.get(TWO[0]).pipeline.unet
     monkeypatch.setattr(broken, "forward", lambda *args, **kwargs: (args[0] * float("nan"),))
-    *_, (records, _) = comparison.compare(models, "a fire truck", 0, 1, threading.Event())
+    *_, (records, _) = comparison.compare(loaded, TWO, "a fire truck", 0, 1, threading.Event())
     assert [record["status"] for record in records] == ["failed", "done"]
     assert "NaN" in records[0]["time"]
 
 
 def test_a_model_that_raises_fails_alone_and_tells_the_log_why(loaded, monkeypatch, caplog):
-    models = [model for model in loaded[0] if model.name in ("student-1step", "twin")]
-
     def raise_error(*args, **kwargs):
         raise RuntimeError("no memory in /home/secret")
 
-    monkeypatch.setattr(models[0].pipeline.unet, "forward", raise_error)
-    *_, (records, _) = comparison.compare(models, "a fire truck", 0, 1, threading.Event())
+    monkeypatch.setattr(loaded.get(TWO[0]).pipeline.unet, "forward", raise_error)
+    *_, (records, _) = comparison.compare(loaded, TWO, "a fire truck", 0, 1, threading.Event())
     assert [record["status"] for record in records] == ["failed", "done"]
     assert records[0]["time"] == "This model failed; the log of the app says why."
     assert "no memory in /home/secret" in caplog.text
@@ -411,27 +424,27 @@ def test_examples_are_shown_without_running_a_model(client, examples, monkeypatc
 
 def test_examples_of_other_weights_are_named(loaded, examples):
     shown = example_files.load_examples(examples)
-    assert example_files.stale_examples(shown, loaded[0]) == []
+    assert example_files.stale_examples(shown, loaded.all()) == []
     shown[0]["records"][0]["model_sha256"] = "other"
     name = shown[0]["records"][0]["name"]
-    assert example_files.stale_examples(shown, loaded[0]) == [name]
-    assert f"The examples of {name} show older weights" in app.describe(*loaded, shown)
+    assert example_files.stale_examples(shown, loaded.all()) == [name]
+    assert f"The examples of {name} show older weights" in app.describe(loaded, [], shown)
 
 
 def test_another_folder_is_not_replaced_by_examples(loaded, tmp_path):
     (tmp_path / "holiday.png").write_bytes(b"")
     with pytest.raises(FileExistsError, match="holds no examples.json but other files"):
-        example_files.precompute(loaded[0], tmp_path)
+        example_files.precompute(loaded, tmp_path)
     assert (tmp_path / "holiday.png").exists()
 
 
-def test_examples_are_replaced_once_all_are_drawn(loaded, examples, tmp_path, monkeypatch):
+def test_examples_are_replaced_once_all_are_drawn(twin, examples, tmp_path, monkeypatch):
     folder = tmp_path / "examples"
     shutil.copytree(examples, folder)
     before = files_of(folder)
     monkeypatch.setattr(example_files, "EXAMPLE_PROMPTS", ("a tabby", ""))
     with pytest.raises(ValueError, match="prompt is empty"):
-        example_files.precompute([model for model in loaded[0] if model.name == "twin"], folder)
+        example_files.precompute(twin, folder)
     assert files_of(folder) == before
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -440,13 +453,13 @@ def files_of(folder):
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def precompute_twin(loaded, folder, monkeypatch):
+def precompute_twin(twin, folder, monkeypatch):
     monkeypatch.setattr(example_files, "EXAMPLE_PROMPTS", ("a tabby",))
-    example_files.precompute([model for model in loaded[0] if model.name == "twin"], folder)
+    example_files.precompute(twin, folder)
 
 
 @pytest.mark.parametrize("place", ["folder", "link", "mount point"])
-def test_new_examples_leave_the_folder_itself_and_what_is_not_theirs(loaded, examples, tmp_path, monkeypatch, place):
+def test_new_examples_leave_the_folder_itself_and_what_is_not_theirs(twin, examples, tmp_path, monkeypatch, place):
     folder = tmp_path / "examples"
     shutil.copytree(examples, folder)
     (folder / "notes.txt").write_text("mine")
@@ -461,7 +474,7 @@ def test_new_examples_leave_the_folder_itself_and_what_is_not_theirs(loaded, exa
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", busy)
-    precompute_twin(loaded, folder, monkeypatch)
+    precompute_twin(twin, folder, monkeypatch)
     (example,) = example_files.load_examples(folder)
     assert [record["name"] for record in example["records"]] == ["twin"]
     assert folder.is_symlink() == (place == "link")
@@ -470,7 +483,7 @@ def test_new_examples_leave_the_folder_itself_and_what_is_not_theirs(loaded, exa
     assert sorted(path.name for path in folder.iterdir()) == ["a-tabby", "examples.json", "notes.txt"]
 
 
-def test_old_examples_are_whole_until_the_new_ones_are(loaded, examples, tmp_path, monkeypatch):
+def test_old_examples_are_whole_until_the_new_ones_are(twin, examples, tmp_path, monkeypatch):
     folder = tmp_path / "examples"
     shutil.copytree(examples, folder)
     before = example_files.load_examples(folder)
@@ -480,22 +493,22 @@ def test_old_examples_are_whole_until_the_new_ones_are(loaded, examples, tmp_pat
 
     monkeypatch.setattr(example_files, "write_json", full)
     with pytest.raises(OSError, match="No space left"):
-        precompute_twin(loaded, folder, monkeypatch)
+        precompute_twin(twin, folder, monkeypatch)
     assert example_files.load_examples(folder) == before
 
 
-def test_damaged_examples_are_drawn_again(loaded, tmp_path, monkeypatch):
+def test_damaged_examples_are_drawn_again(twin, tmp_path, monkeypatch):
     (tmp_path / "examples.json").write_text('{"examples": [{"records": [{"images": ["../secret.png"]}]}]}')
-    precompute_twin(loaded, tmp_path, monkeypatch)
+    precompute_twin(twin, tmp_path, monkeypatch)
     assert len(example_files.load_examples(tmp_path)) == 1
 
 
-def test_new_examples_remove_nothing_outside_their_folder(loaded, tmp_path, monkeypatch):
+def test_new_examples_remove_nothing_outside_their_folder(twin, tmp_path, monkeypatch):
     (tmp_path / "secret.png").write_bytes(b"mine")
     folder = tmp_path / "examples"
     folder.mkdir()
     (folder / "examples.json").write_text('{"examples": [{"records": [{"images": ["../secret.png"]}]}]}')
-    precompute_twin(loaded, folder, monkeypatch)
+    precompute_twin(twin, folder, monkeypatch)
     assert (tmp_path / "secret.png").read_bytes() == b"mine"
 
 
@@ -507,7 +520,7 @@ def test_a_fresh_volume_takes_examples(tmp_path):
 
 def test_places_that_cannot_hold_examples_are_refused_before_any_work(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(app, "load_models", lambda folder: pytest.fail("models were loaded"))
+    monkeypatch.setattr(app, "Models", lambda folder: pytest.fail("models were loaded"))
     for name, message in [("file", "is no folder"), ("file/examples", "Not a directory")]:
         monkeypatch.setenv("MOBILEDIFF_EXAMPLES", str(tmp_path / name))
         with pytest.raises(OSError, match=message):

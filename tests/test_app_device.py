@@ -14,8 +14,8 @@ from PIL import Image
 
 import app
 from mobilediff.checkpoints import load_pipeline
-from mobilediff.demo.compare import load_models
 from mobilediff.demo.device import NOT_BUILT, page_routes
+from mobilediff.demo.work.models import Models
 from mobilediff.ondevice.noise import normal_noise
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,9 @@ def dist(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(checkpoints, dist):
-    demo = app.build_app(*load_models(checkpoints), [], dist)
+    models = Models(checkpoints)
+    models.all()  # loading beside the tests' own would meet diffusers' global patches
+    demo = app.build_app(models, [], [], dist)
     _, url, _ = demo.launch(
         prevent_thread_lock=True, quiet=True, app_kwargs={"routes": page_routes(dist)}, **app.SERVED
     )
@@ -88,5 +90,5 @@ def test_after_the_last_seed_comes_the_first(client):
 
 def test_a_page_that_is_not_built_says_how_to_build_it(tmp_path):
     assert page_routes(tmp_path) == []
-    components = app.build_app([], [], [], tmp_path).config["components"]
+    components = app.build_app(Models(tmp_path), [], [], tmp_path).config["components"]
     assert any(component["props"].get("value") == NOT_BUILT for component in components)

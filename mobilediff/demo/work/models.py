@@ -12,6 +12,7 @@ from eval.benchmark.size import measure_size
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
 from mobilediff.demo.work.inputs import check_names
+from mobilediff.demo.work.turns import TURNS
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,9 @@ class Models:
     def _load_all(self) -> None:
         for name, load in self._loads.items():
             try:
-                load.set_result(load_model(self.folder / name, self.device))
+                with TURNS.of_batch():  # diffusers builds a network under patches that all threads share
+                    model = load_model(self.folder / name, self.device)
+                load.set_result(model)
             except Exception as error:  # a broken folder can raise anything
                 logger.error("%s is left out: %s: %s", self.folder / name, type(error).__name__, error)
                 load.set_exception(
