@@ -31,8 +31,14 @@ logger = logging.getLogger(__name__)
 
 CSS = cards.CSS + device.CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
-# install the page as an app.
-SERVED = {"ssr_mode": False, "show_error": True, "pwa": True, "footer_links": ["api", "settings"]}
+# install the page as an app; mcp_server offers what the tabs do to programs that speak the Model Context Protocol.
+SERVED = {
+    "ssr_mode": False,
+    "show_error": True,
+    "pwa": True,
+    "mcp_server": True,
+    "footer_links": ["api", "settings"],
+}
 # Calls that wait for a turn, of all visitors together; one of the one-step models takes tens of milliseconds.
 MAX_WAITING = 500
 

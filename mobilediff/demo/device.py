@@ -90,7 +90,19 @@ def build_tab(models: Models, dist: Path = DIST) -> None:
         return
     students = page_models(models, dist)
 
-    async def run(prompt, seed, count):
+    async def draw_from_shared_noise(prompt: str, seed: int, count: int):
+        """Draw a prompt with each model that the page of the device has, from the noise that the page draws.
+
+        Args:
+            prompt: a noun or a sentence that names an animal or a vehicle.
+            seed: of the first image, from 0 to 4294967295; the next images have the next seeds.
+            count: images of each model, 1 to 8.
+
+        Returns:
+            One record a model: name, status, latency in ms of the whole call, and images as data URIs (PNG).
+            Warnings about the prompt.
+        """
+
         def steps(cancelled):
             template = models.get(students[0]).pipeline.config.class_template if students else ""
             return compare(models, students, as_page_reads(prompt, template), seed, count, cancelled, shared_noise)
@@ -120,7 +132,7 @@ def build_tab(models: Models, dist: Path = DIST) -> None:
     button.click(None, inputs, None, js=OPEN_PAGE, api_visibility="private")
     prompt.submit(None, inputs, None, js=OPEN_PAGE, api_visibility="private")
     gr.on(
-        [button.click, prompt.submit], run, inputs, [results, note],
-        api_name="draw_from_shared_noise", concurrency_limit=1, concurrency_id="models",
+        [button.click, prompt.submit], draw_from_shared_noise, inputs, [results, note],
+        concurrency_limit=1, concurrency_id="models",
         preprocess=False, show_progress="minimal", show_progress_on=prompt,
     )  # fmt: skip
