@@ -18,7 +18,7 @@ import torch  # noqa: E402
 from eval.protocol import device_description  # noqa: E402
 from mobilediff.command import command_parser, run_command  # noqa: E402
 from mobilediff.demo import compare, device  # noqa: E402
-from mobilediff.demo.page import cards  # noqa: E402
+from mobilediff.demo.page import cards, theme  # noqa: E402
 from mobilediff.demo.work.examples import (  # noqa: E402
     check_examples_folder,
     load_examples,
@@ -29,7 +29,7 @@ from mobilediff.demo.work.models import Models  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-CSS = cards.CSS + device.CSS
+CSS = theme.CSS + cards.CSS + device.CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
 # install the page as an app; mcp_server offers what the tabs do to programs that speak the Model Context Protocol.
 SERVED = {
@@ -70,8 +70,21 @@ def build_app(models: Models, problems: list[str], examples: list[dict], dist: P
         with gr.Tab("On your device"):
             device.build_tab(models, dist)
         # models load while the page is already there
-        demo.load(lambda: describe(models, problems, examples), None, head, queue=False, api_visibility="private")
+        demo.load(
+            lambda: describe(models, problems, examples), None, head,
+            queue=False, show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
     return demo.queue(max_size=MAX_WAITING, api_open=False)
+
+
+def launch(demo: gr.Blocks, dist: Path = device.DIST, **options) -> str:
+    """Serve the page, with the device's built one in `dist`; `options` are further ones of gradio's `launch`.
+
+    Returns:
+        Its address.
+    """
+    routes = {"routes": device.page_routes(dist)}
+    return demo.launch(theme=theme.theme(), css=CSS, app_kwargs=routes, **SERVED, **options)[1]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -101,10 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         logger.warning("%s", error)
         examples, problems = [], ["The precomputed examples are damaged; the log of the app says how."]
-    # System fonts, so that the page fetches nothing from elsewhere.
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    demo = build_app(models, problems, examples)
-    demo.launch(theme=theme, css=CSS, app_kwargs={"routes": device.page_routes()}, **SERVED)
+    launch(build_app(models, problems, examples))
 
 
 if __name__ == "__main__":

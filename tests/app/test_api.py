@@ -81,7 +81,7 @@ def examples(checkpoints, tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(loaded, examples):
     demo = app.build_app(loaded, [], example_files.load_examples(examples))
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.SERVED)
+    url = app.launch(demo, prevent_thread_lock=True, quiet=True)
     yield Client(url, verbose=False)
     demo.close()
 

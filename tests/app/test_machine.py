@@ -24,7 +24,7 @@ from mobilediff.demo import environment
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 # Another user with the right to read all files, as the interpreter may be of the user who runs the tests.
 OTHER_USER = ("setpriv", "--reuid=4711", "--regid=0", "--clear-groups", "--bounding-set=-all,+dac_read_search")

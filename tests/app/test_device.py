@@ -36,9 +36,7 @@ def client(checkpoints, dist):
     models = Models(checkpoints)
     models.all()  # loading beside the tests' own would meet diffusers' global patches
     demo = app.build_app(models, [], [], dist)
-    _, url, _ = demo.launch(
-        prevent_thread_lock=True, quiet=True, app_kwargs={"routes": page_routes(dist)}, **app.SERVED
-    )
+    url = app.launch(demo, dist, prevent_thread_lock=True, quiet=True)
     yield Client(url, verbose=False)
     demo.close()
 

@@ -18,7 +18,7 @@ def address(checkpoints, tmp_path_factory):
     models = Models(checkpoints)
     models.all()
     demo = app.build_app(models, [], [], tmp_path_factory.mktemp("dist"))
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.SERVED)
+    url = app.launch(demo, prevent_thread_lock=True, quiet=True)
     yield f"{url}gradio_api/mcp/"
     demo.close()
 
