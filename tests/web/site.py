@@ -1,6 +1,7 @@
 """Serve the built page as a host of static files does, and count what goes over the wire."""
 
 import gzip
+import json
 import threading
 import zlib
 from collections.abc import Iterator
@@ -9,11 +10,7 @@ from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-ISOLATED = {
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "cross-origin",
-}
+ISOLATED = json.loads((Path(__file__).parents[2] / "web" / "headers.json").read_text(encoding="utf-8"))
 TEXT = (".html", ".js", ".mjs", ".css", ".json", ".webmanifest")
 
 
