@@ -1,13 +1,17 @@
 """Show the page of web/ that draws on the visitor's device, and draw here from the same noise."""
 
 import json
+import os.path
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlencode
 
 import gradio as gr
 import torch
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from mobilediff.captions import caption, load_nouns
@@ -15,7 +19,8 @@ from mobilediff.demo.compare import MAX_IMAGES, Model
 from mobilediff.demo.environment import ROOT
 from mobilediff.ondevice.noise import MAX_SEED, normal_noise
 
-DIST = ROOT / "web" / "dist"
+WEB = ROOT / "web"
+DIST = WEB / "dist"
 ADDRESS = "device"
 NOT_BUILT = (
     "The page that draws on your own device is not built here: `npm ci && npm run build` in the folder `web` makes "
@@ -26,17 +31,17 @@ INTRODUCTION = (
     "[Open the page of your device alone](device/) to install it or to use more threads."
 )
 FIRST = {"prompt": "fire truck", "seed": 7, "count": 4}
-# What lets the page use several threads when it is opened alone.
-ISOLATED = {
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "cross-origin",
-}
 # The page of the device reads the same choices from its address, behind the # that no browser sends.
 OPEN_PAGE = """(prompt, seed, count) => {
   const choices = new URLSearchParams({ prompt, seed, count });
   document.querySelector("#device iframe").src = `device/#${choices}`;
 }"""
+
+
+@cache
+def isolation_headers() -> dict[str, str]:
+    """Read the headers that let the page use several threads where it is opened alone."""
+    return json.loads((WEB / "headers.json").read_text(encoding="utf-8"))
 
 
 class Page(StaticFiles):
@@ -45,13 +50,24 @@ class Page(StaticFiles):
     def file_response(self, *args, **kwargs):
         """Answer with a file, as starlette does, and the headers."""
         response = super().file_response(*args, **kwargs)
-        response.headers.update(ISOLATED)
+        response.headers.update(isolation_headers())
         return response
 
 
-def page_routes(dist: Path = DIST) -> list[Mount]:
-    """Return the route of the built page, none if it is not built."""
-    return [Mount(f"/{ADDRESS}", Page(directory=dist, html=True))] if (dist / "index.html").is_file() else []
+def page_routes(dist: Path = DIST) -> list[Route]:
+    """Return the routes of the built page, none if it is not built.
+
+    A proxy may strip the sub-path that the app stands at, or keep it; starlette's `Mount` of files needs it kept.
+    """
+    if not (dist / "index.html").is_file():
+        return []
+    page = Page(directory=dist, html=True)
+
+    async def file(request: Request) -> Response:
+        return await page.get_response(os.path.normpath(request.path_params["path"]), request.scope)
+
+    # A redirection that is relative holds below any sub-path.
+    return [Route(f"/{ADDRESS}", RedirectResponse(f"{ADDRESS}/")), Route(f"/{ADDRESS}/{{path:path}}", file)]
 
 
 def page_models(models: list[Model], dist: Path = DIST) -> list[Model]:
