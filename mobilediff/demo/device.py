@@ -31,10 +31,13 @@ INTRODUCTION = (
     "[Open the page of your device alone](device/) to install it or to use more threads."
 )
 FIRST = {"prompt": "fire truck", "seed": 7, "count": 4}
-# The page of the device reads the same choices from its address, behind the # that no browser sends.
+# The page of the device reads the same choices from its address, behind the # that no browser sends; models and
+# backend stay those that are chosen there.
 OPEN_PAGE = """(prompt, seed, count) => {
-  const choices = new URLSearchParams({ prompt, seed, count });
-  document.querySelector("#device iframe").src = `device/#${choices}`;
+  const frame = document.querySelector("#device iframe");
+  const choices = new URLSearchParams(frame.contentWindow.location.hash.slice(1));
+  for (const [name, value] of Object.entries({ prompt, seed, count })) choices.set(name, value);
+  frame.src = `device/#${choices}`;
 }"""
 
 
