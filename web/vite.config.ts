@@ -1,13 +1,9 @@
 import { defaultClientConditions, defineConfig, type Plugin } from "vite";
 import { VitePWA } from "vite-plugin-pwa";
 import { siteFiles } from "./build/site";
+import isolated from "./headers.json";
 
 const SOURCES = { models: "models", selfTests: "self-test", results: "../docs/results.json" };
-const ISOLATED = {
-  "cross-origin-embedder-policy": "require-corp",
-  "cross-origin-opener-policy": "same-origin",
-  "cross-origin-resource-policy": "cross-origin",
-};
 
 /** Adds models, runtimes, catalogue and README to the page, built or served for development. */
 function site(): Plugin {
@@ -33,8 +29,8 @@ export default defineConfig({
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
   build: { target: "es2022", assetsInlineLimit: 0 },
   worker: { format: "es" },
-  server: { headers: ISOLATED },
-  preview: { headers: ISOLATED },
+  server: { headers: isolated },
+  preview: { headers: isolated },
   plugins: [
     site(),
     VitePWA({

@@ -2,12 +2,16 @@
 
 import html
 import json
+import os.path
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlencode
 
 import gradio as gr
 import torch
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from mobilediff.captions import caption, load_nouns
@@ -19,7 +23,8 @@ from mobilediff.demo.work.inputs import MAX_IMAGES
 from mobilediff.demo.work.models import Model, Models
 from mobilediff.ondevice.noise import MAX_SEED, normal_noise
 
-DIST = ROOT / "web" / "dist"
+WEB = ROOT / "web"
+DIST = WEB / "dist"
 ADDRESS = "device"
 NOT_BUILT = (
     "The page that draws on your own device is not built here: `npm ci && npm run build` in the folder `web` makes "
@@ -34,17 +39,20 @@ CSS = """
 #device .html-container { padding: 0; }
 #device iframe { width: 100%; height: 1100px; border: 1px solid var(--border-color-primary); border-radius: 8px; }
 """
-# What lets the page use several threads when it is opened alone.
-ISOLATED = {
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "cross-origin",
-}
-# The page of the device reads the same choices from its address, behind the # that no browser sends.
+# The page of the device reads the same choices from its address, behind the # that no browser sends; models and
+# backend stay those that are chosen there.
 OPEN_PAGE = """(prompt, seed, count) => {
-  const choices = new URLSearchParams({ prompt, seed, count });
-  document.querySelector("#device iframe").src = `device/#${choices}`;
+  const frame = document.querySelector("#device iframe");
+  const choices = new URLSearchParams(frame.contentWindow.location.hash.slice(1));
+  for (const [name, value] of Object.entries({ prompt, seed, count })) choices.set(name, value);
+  frame.src = `device/#${choices}`;
 }"""
+
+
+@cache
+def isolation_headers() -> dict[str, str]:
+    """Read the headers that let the page use several threads where it is opened alone."""
+    return json.loads((WEB / "headers.json").read_text(encoding="utf-8"))
 
 
 class Page(StaticFiles):
@@ -53,13 +61,24 @@ class Page(StaticFiles):
     def file_response(self, *args, **kwargs):
         """Answer with a file, as starlette does, and the headers."""
         response = super().file_response(*args, **kwargs)
-        response.headers.update(ISOLATED)
+        response.headers.update(isolation_headers())
         return response
 
 
-def page_routes(dist: Path = DIST) -> list[Mount]:
-    """Return the route of the built page, none if it is not built."""
-    return [Mount(f"/{ADDRESS}", Page(directory=dist, html=True))] if (dist / "index.html").is_file() else []
+def page_routes(dist: Path = DIST) -> list[Route]:
+    """Return the routes of the built page, none if it is not built.
+
+    A proxy may strip the sub-path that the app stands at, or keep it; starlette's `Mount` of files needs it kept.
+    """
+    if not (dist / "index.html").is_file():
+        return []
+    page = Page(directory=dist, html=True)
+
+    async def file(request: Request) -> Response:
+        return await page.get_response(os.path.normpath(request.path_params["path"]), request.scope)
+
+    # A redirection that is relative holds below any sub-path.
+    return [Route(f"/{ADDRESS}", RedirectResponse(f"{ADDRESS}/")), Route(f"/{ADDRESS}/{{path:path}}", file)]
 
 
 def page_models(models: Models, dist: Path = DIST) -> list[str]:

@@ -8,9 +8,11 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from fastapi import FastAPI
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
+from starlette.testclient import TestClient
 
 import app
 from mobilediff.checkpoints import load_pipeline
@@ -49,6 +51,17 @@ def test_the_page_is_served_with_the_headers_that_its_threads_need(client):
         assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
     assert httpx.get(f"{client.src}device/nothing.js", trust_env=False).status_code == 404
     assert "cross-origin-opener-policy" not in httpx.get(client.src, trust_env=False).headers
+
+
+@pytest.mark.parametrize("kept", ["", "/sub"], ids=["stripped", "kept"])
+def test_the_page_is_served_below_a_sub_path(dist, kept):
+    served = FastAPI(routes=page_routes(dist))
+    served.root_path = "/sub"  # as gradio sets it
+    browser = TestClient(served, follow_redirects=False)
+    assert browser.get(f"{kept}/device").headers["location"] == "device/"
+    assert browser.get(f"{kept}/device/").text == "<title>the page</title>"
+    assert browser.get(f"{kept}/device/catalog.json").json()["models"]
+    assert browser.get(f"{kept}/device/../catalog.json").status_code == 404
 
 
 @pytest.mark.parametrize(("typed", "read"), [("fire truck", "a photo of a fire truck"), ("a Fire truck", None)])

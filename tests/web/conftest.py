@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DIST = WEB / "dist"
 # A first picture takes seconds; minutes where other processes share the cores.
 PATIENCE_MS = 120_000
+SOFTWARE_WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
 
 
 def chromium_path() -> str:

@@ -1,6 +1,7 @@
 """Serve the built page as a host of static files does, and count what goes over the wire."""
 
 import gzip
+import json
 import threading
 import zlib
 from collections.abc import Iterator
@@ -9,17 +10,16 @@ from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-ISOLATED = {
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "cross-origin",
-}
+import brotli  # gradio brings it
+
+ISOLATED = json.loads((Path(__file__).parents[2] / "web" / "headers.json").read_text(encoding="utf-8"))
 TEXT = (".html", ".js", ".mjs", ".css", ".json", ".webmanifest")
+ENCODERS = {"gzip": gzip.compress, "br": brotli.compress}
 
 
 @cache
-def compressed(file: Path) -> bytes:
-    return gzip.compress(file.read_bytes())
+def compressed(file: Path, encoding: str) -> bytes:
+    return ENCODERS[encoding](file.read_bytes())
 
 
 class Site(ThreadingHTTPServer):
@@ -28,14 +28,14 @@ class Site(ThreadingHTTPServer):
     Attributes:
         headers: of every answer.
         replaced: content by path instead of the file's, None for a missing file.
-        sent: path and bytes of every answer's body, text under gzip.
+        sent: path and bytes of every answer's body, text under `encoding`.
     """
 
     daemon_threads = True
 
-    def __init__(self, dist: Path, prefix: str = "", isolated: bool = True):
+    def __init__(self, dist: Path, prefix: str = "", isolated: bool = True, encoding: str = "gzip"):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.dist, self.prefix = dist, prefix
+        self.dist, self.prefix, self.encoding = dist, prefix, encoding
         self.headers = ISOLATED if isolated else {}
         self.replaced: dict[str, bytes | None] = {}
         self.sent: list[tuple[str, int]] = []
@@ -52,7 +52,9 @@ class Site(ThreadingHTTPServer):
             return None if content is None else (content, {})
         if not file.is_file():
             return None
-        return (compressed(file), {"Content-Encoding": "gzip"}) if file.suffix in TEXT else (file.read_bytes(), {})
+        if file.suffix in TEXT:
+            return compressed(file, self.encoding), {"Content-Encoding": self.encoding}
+        return file.read_bytes(), {}
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -86,9 +88,9 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve(dist: Path, prefix: str = "", isolated: bool = True) -> Iterator[Site]:
+def serve(dist: Path, prefix: str = "", isolated: bool = True, encoding: str = "gzip") -> Iterator[Site]:
     """Serve a folder at a free port of this machine, below `prefix`."""
-    site = Site(dist, prefix, isolated)
+    site = Site(dist, prefix, isolated, encoding)
     threading.Thread(target=site.serve_forever, daemon=True).start()
     try:
         yield site

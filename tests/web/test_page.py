@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.web.conftest import DIST
+from tests.web.conftest import DIST, SOFTWARE_WEBGPU
 from tests.web.fixtures import MODELS, NOUN, SEED, picture
 from tests.web.site import serve
 
@@ -98,7 +98,7 @@ def test_a_browser_without_a_graphics_processor_says_so(site, visit):
 
 
 def test_webgpu_draws_pytorchs_picture(site, launch):
-    with launch("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader") as browser:
+    with launch(*SOFTWARE_WEBGPU) as browser:
         page = browser.new_page()
         page.goto(f"{site.url}#count=1&seed={SEED}&backend=webgpu")
         page.wait_for_selector("#copy-result:enabled, #error:visible", timeout=240_000)

@@ -1,11 +1,13 @@
 /** Writes the README of the built page, which makes its folder a static Space of Hugging Face. */
 
+import isolated from "../headers.json";
 import type { Catalog } from "../src/catalog";
 import type { FileEntry } from "../src/manifest";
 
 /** Writes the front matter that Spaces reads, and what the folder holds. */
 export function spaceReadme(catalog: Catalog): string {
   const megabytes = ({ sha256 }: FileEntry) => ((catalog.packedBytes[sha256] as number) / 1e6).toFixed(1);
+  const headers = Object.entries(isolated).map(([name, value]) => `  ${name}: ${value}`);
   const rows = catalog.models.map(({ name, steps }) => `| ${name} | ${steps} |`);
   return `---
 title: mobilediff on your device
@@ -16,9 +18,7 @@ sdk: static
 license: mit
 short_description: Text to picture in one step, in your own browser
 custom_headers:
-  cross-origin-embedder-policy: require-corp
-  cross-origin-opener-policy: same-origin
-  cross-origin-resource-policy: cross-origin
+${headers.join("\n")}
 ---
 
 # mobilediff on your device

@@ -3,7 +3,7 @@
 import { chooseBackend, largestDifference, type Preference, probeWebGPU, Refusal } from "./backend";
 import { type Backend, CATALOG, type Catalog, type CatalogModel } from "./catalog";
 import { FileStore, fetchText } from "./files";
-import { type FileEntry, fileEntry, type GraphName, graphEntry, MANIFEST, type Manifest, parseManifest } from "./manifest";
+import { type FileEntry, fileEntry, type GraphName, graphEntry, MANIFEST, type Manifest, parseJson, parseManifest } from "./manifest";
 import { type Embedding, NounTable } from "./nouns";
 import { type OpenGraph, type RunGraph, startRuntime, threadCount } from "./runtime";
 import { blend, draw, output, toPixels } from "./sampler";
@@ -66,7 +66,9 @@ export class Engine {
 
   /** Reads the catalogue, and opens the backend and a model with which that backend passes its self-test. */
   async start(preference: Preference, first: string | null): Promise<Started> {
-    this.catalog = JSON.parse(await fetchText(this.base, CATALOG));
+    performance.mark("worker");
+    this.catalog = parseJson(await fetchText(this.base, CATALOG), CATALOG) as Catalog;
+    performance.mark("catalog");
     const name = this.catalog.models.find((model) => model.name === first)?.name ?? this.catalog.models[0]?.name;
     if (!name) throw new Error(`${CATALOG} lists no model`);
     const { backend, opened, refused } = await chooseBackend(preference, async (backend) => {
@@ -94,14 +96,19 @@ export class Engine {
   /** Downloads what free text and a next visit without a connection need. */
   async keepForOffline(name: string): Promise<void> {
     const { manifest } = await this.load(name);
+    await this.files.keep();
     await this.download(await this.findMissing(manifest.files));
+    await this.files.keep();
     await this.files.prune(Object.keys(this.catalog.packedBytes));
   }
 
   private async startRuntime(backend: Backend): Promise<OpenGraph> {
     const runtime = this.catalog.runtimes[backend];
-    const [content] = await this.download([runtime]);
-    return startRuntime(backend, content as Uint8Array<ArrayBuffer>);
+    const content = this.download([runtime]).then(([binary]) => {
+      performance.mark("runtime");
+      return binary as Uint8Array<ArrayBuffer>;
+    });
+    return startRuntime(backend, content);
   }
 
   private load(name: string): Promise<Model> {
@@ -122,13 +129,16 @@ export class Engine {
     const drawing: GraphName[] = manifest.fused ? ["image"] : ["network", "decoder"];
     const paths = [...drawing.map((graph) => graphEntry(manifest, graph).path), manifest.nouns.path];
     const [contents, openGraph] = await Promise.all([this.getAll(manifest, paths), this.runtime]);
+    performance.mark("model");
     const graphs = new Map<GraphName, RunGraph>();
     for (const [index, graph] of drawing.entries()) {
       graphs.set(graph, await openGraph(contents[index] as Uint8Array));
     }
+    performance.mark("opened");
     const nouns = new NounTable(contents.at(-1) as Uint8Array, manifest.nouns.names);
     const model = { manifest, graphs, nouns, texts: new Map() };
     await this.test(model, entry);
+    performance.mark("tested");
     return model;
   }
 
@@ -184,14 +194,15 @@ export class Engine {
     const progress = this.progress;
     this.downloads += 1;
     try {
-      for (const { sha256 } of await this.findMissing(entries)) {
-        progress.total += this.catalog.packedBytes[sha256] as number;
-      }
       const advance = (count: number) => {
         progress.loaded += count;
         this.report({ ...progress });
       };
-      return await Promise.all(entries.map((entry) => this.files.get(entry, advance)));
+      const start = ({ sha256 }: FileEntry) => {
+        progress.total += this.catalog.packedBytes[sha256] as number;
+        return advance;
+      };
+      return await Promise.all(entries.map((entry) => this.files.get(entry, () => start(entry))));
     } finally {
       this.downloads -= 1;
     }

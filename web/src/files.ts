@@ -40,50 +40,64 @@ async function isWhole(content: Uint8Array<ArrayBuffer>, entry: FileEntry): Prom
   return content.length === entry.bytes && (await hash(content)) === entry.sha256;
 }
 
-/** Opens what is kept from earlier visits; browsers keep files for pages of https and of the own machine alone. */
-async function openCache(): Promise<Cache | undefined> {
-  return globalThis.caches && caches.open(CACHE);
-}
-
 export class FileStore {
+  private opened: Promise<Cache | undefined> | undefined;
+  private writes: Promise<unknown> = Promise.resolve();
+
   /** @param base address of the site. */
   constructor(private readonly base: string) {}
 
   /**
    * Returns the content of a file, from an earlier visit if it is still whole.
    *
-   * @param onBytes is told of bytes that came over the wire.
+   * @param onDownload is called where it is not kept, and what it returns is told of bytes that came over the wire.
    * @throws Error where it is missing, or its content is not that of `entry`.
    */
-  async get(entry: FileEntry, onBytes: (count: number) => void): Promise<Uint8Array<ArrayBuffer>> {
+  async get(entry: FileEntry, onDownload: () => (count: number) => void): Promise<Uint8Array<ArrayBuffer>> {
     const url = this.url(entry);
-    const cache = await openCache();
+    const cache = await this.openCache();
     const kept = await cache?.match(url);
     if (kept) {
       const content = new Uint8Array(await kept.arrayBuffer());
       if (await isWhole(content, entry)) return content;
     }
-    const content = await this.download(url, entry.path, onBytes);
+    const content = await this.download(url, entry.path, onDownload());
     if (!(await isWhole(content, entry))) {
       throw new Error(`${entry.path} is damaged: it is not the file that the manifest describes`);
     }
-    await cache?.put(url, new Response(content));
+    this.writes = Promise.all([this.writes, cache?.put(url, new Response(content))]);
+    this.writes.catch(() => {}); // `keep` reports it
     return content;
+  }
+
+  /** Waits until what was downloaded is kept, and throws an error where the browser has no room for it. */
+  async keep(): Promise<void> {
+    try {
+      await this.writes;
+    } catch (error) {
+      throw new Error(`This browser cannot keep the files for the next visit: ${(error as Error).message}`);
+    }
   }
 
   /** Returns whether a file is kept. */
   async has(entry: FileEntry): Promise<boolean> {
-    const cache = await openCache();
+    const cache = await this.openCache();
     return Boolean(await cache?.match(this.url(entry)));
   }
 
   /** Drops kept files but those of these hashes. */
   async prune(hashes: readonly string[]): Promise<void> {
-    const cache = await openCache();
+    const cache = await this.openCache();
     const wanted = new Set(hashes.map((sha256) => new URL(packedPath(sha256), this.base).href));
     for (const { url } of (await cache?.keys()) ?? []) {
       if (url.startsWith(this.base) && !wanted.has(url)) await cache?.delete(url);
     }
+  }
+
+  /** Opens what is kept from earlier visits; browsers keep files for pages of https and of the own machine alone. */
+  private async openCache(): Promise<Cache | undefined> {
+    this.opened ??= globalThis.caches?.open(CACHE);
+    return this.opened;
   }
 
   private url(entry: FileEntry): URL {

@@ -8,6 +8,7 @@ import type { Engine, Progress, Started, Text } from "./engine";
 import { MAX_SEED } from "./noise";
 import { Card } from "./ui/card";
 import { byId, make } from "./ui/elements";
+import { fitFrame } from "./ui/frame";
 import { wireInterpolation } from "./ui/interpolation";
 import { Latest } from "./ui/latest";
 import { type Choices, readChoices, writeChoices } from "./ui/link";
@@ -214,6 +215,7 @@ async function keepForOffline(): Promise<void> {
 
 async function start(): Promise<void> {
   const chosen = readChoices(location.hash);
+  fitFrame();
   showChoices(chosen);
   wireChoices();
   const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });

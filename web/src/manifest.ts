@@ -65,6 +65,15 @@ export function noiseShape(of: Manifest): readonly number[] {
   return input.shape;
 }
 
+/** Reads JSON, or throws an error that names the file. */
+export function parseJson(text: string, file: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error(`${file} is damaged: it is no JSON`);
+  }
+}
+
 /**
  * Reads the manifest of a folder.
  *
@@ -73,12 +82,7 @@ export function noiseShape(of: Manifest): readonly number[] {
  */
 export function parseManifest(text: string, folder: string): Manifest {
   const file = `${folder}/${MANIFEST}`;
-  let content: unknown;
-  try {
-    content = JSON.parse(text);
-  } catch {
-    throw new Error(`${file} is damaged: it is no JSON`);
-  }
+  const content = parseJson(text, file);
   const version = (content as { version?: unknown } | null)?.version;
   if (version !== VERSION) {
     throw new Error(`${file} is of version ${JSON.stringify(version)}; accepted is ${VERSION}: export it again`);

@@ -19,12 +19,17 @@ export function threadCount(): number {
   return globalThis.crossOriginIsolated ? Math.min(MAX_THREADS, navigator.hardwareConcurrency) : 1;
 }
 
-/** Starts onnxruntime with the content of its WebAssembly file. */
-export async function startRuntime(backend: Backend, binary: Uint8Array<ArrayBuffer>): Promise<OpenGraph> {
-  const ort = backend === "webgpu" ? await import("onnxruntime-web/jspi") : await import("onnxruntime-web/wasm");
+/** Starts onnxruntime with the content of its WebAssembly file, whose download its scripts do not wait for. */
+export async function startRuntime(backend: Backend, download: Promise<Uint8Array<ArrayBuffer>>): Promise<OpenGraph> {
+  const mjs = new URL(backend === "webgpu" ? webgpuScript : wasmScript, import.meta.url).href;
+  const [ort, binary] = await Promise.all([
+    backend === "webgpu" ? import("onnxruntime-web/jspi") : import("onnxruntime-web/wasm"),
+    download,
+    import(/* @vite-ignore */ mjs),
+  ]);
   ort.env.logLevel = "error";
   ort.env.wasm.wasmBinary = binary;
-  ort.env.wasm.wasmPaths = { mjs: new URL(backend === "webgpu" ? webgpuScript : wasmScript, import.meta.url).href };
+  ort.env.wasm.wasmPaths = { mjs };
   ort.env.wasm.numThreads = backend === "webgpu" ? 1 : threadCount();
   return async (file) => {
     const session: InferenceSession = await ort.InferenceSession.create(file, {

@@ -31,7 +31,8 @@ async function drawSelfTest() {
 
 test("a runtime of WebGPU that does not start leaves the models to WebAssembly", async () => {
   serve();
-  vi.mocked(startRuntime).mockImplementation(async (backend) => {
+  vi.mocked(startRuntime).mockImplementation(async (backend, download) => {
+    await download;
     if (backend === "webgpu") throw new Error("no module");
     return async () => drawSelfTest;
   });
@@ -43,7 +44,10 @@ test("a runtime of WebGPU that does not start leaves the models to WebAssembly",
 
 test("no more is downloaded than is announced, at the start and for later visits", async () => {
   serve();
-  vi.mocked(startRuntime).mockResolvedValue(async () => drawSelfTest);
+  vi.mocked(startRuntime).mockImplementation(async (_, download) => {
+    await download;
+    return async () => drawSelfTest;
+  });
   const reports: Progress[] = [];
   const engine = new Engine(BASE, (progress) => reports.push(progress));
   await engine.start("wasm", null);
@@ -54,4 +58,25 @@ test("no more is downloaded than is announced, at the start and for later visits
   expect(reports[atStart]?.loaded).toBeLessThan(reports[atStart]?.total as number);
   expect(reports.at(-1)?.loaded).toBe(reports.at(-1)?.total);
   expect(reports.filter(({ loaded, total }) => loaded > total)).toEqual([]);
+});
+
+test("a browser that has no room for the files draws, and says that it cannot keep them", async () => {
+  serve();
+  vi.mocked(startRuntime).mockImplementation(async (_, download) => {
+    await download;
+    return async () => drawSelfTest;
+  });
+  const put = async () => {
+    throw new Error("the quota has been exceeded");
+  };
+  vi.stubGlobal("caches", { open: async () => ({ match: async () => undefined, put }) });
+  const engine = new Engine(BASE, () => {});
+  await engine.start("wasm", null);
+  expect((await engine.draw("student-1step", { noun: "cat" }, 3)).pixels.length).toBe(4 * 32 * 32);
+  await expect(engine.keepForOffline("student-1step")).rejects.toThrow("cannot keep the files for the next visit: the quota");
+});
+
+test("a catalogue that is none is refused by its name", async () => {
+  vi.stubGlobal("fetch", async () => new Response("<!doctype html>"));
+  await expect(new Engine(BASE, () => {}).start("wasm", null)).rejects.toThrow("catalog.json is damaged: it is no JSON");
 });
