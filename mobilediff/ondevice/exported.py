@@ -1,16 +1,17 @@
 """An exported folder, loaded and called like the pipeline that it was made of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
-from transformers import CLIPTokenizer
 
+from mobilediff.checkpoints import load_tokenizer
 from mobilediff.ondevice.formats import load_format
-from mobilediff.ondevice.manifest import MANIFEST, Plan, noise_count, read_manifest
+from mobilediff.ondevice.manifest import MANIFEST, GraphEntry, Plan, noise_count, read_manifest
 from mobilediff.ondevice.nouns import read_noun_table
 from mobilediff.ondevice.sampling import draw
 from mobilediff.sampling.prompts import readable
@@ -23,6 +24,22 @@ def is_exported(folder: str | Path) -> bool:
     return (Path(folder) / MANIFEST).is_file()
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file or folder that a library could not load in the block."""
+    try:
+        yield
+    except Exception as error:  # the runtimes' errors have no parent in common
+        raise ValueError(f"{path} cannot be loaded: {error}; export it again") from error
+
+
+def _check_shapes(file: Path, session, entry: GraphEntry) -> None:
+    """Refuse a graph whose shapes are not the manifest's."""
+    for kind, tensors, found in zip(("inputs", "outputs"), (entry.inputs, entry.outputs), session.shapes, strict=True):
+        if found != (stated := [one.shape for one in tensors]):
+            raise ValueError(f"{file} has {kind} of shapes {found}, {MANIFEST} states {stated}; export it again")
+
+
 class ExportedPipeline:
     """Prompts to pictures with the graphs of an exported folder, and the same noise as `MobileDiffusionPipeline`.
 
@@ -32,8 +49,8 @@ class ExportedPipeline:
         threads: of each graph.
 
     Raises:
-        ValueError: fewer than one thread, as in `load_format`, or the noun table has another number of nouns than the
-            manifest.
+        ValueError: fewer than one thread, as in `load_format`, a file cannot be loaded, or a graph is of other shapes
+            or the noun table of another number of nouns than in the manifest.
     """
 
     device = torch.device("cpu")
@@ -44,9 +61,15 @@ class ExportedPipeline:
             raise ValueError(f"threads is {threads}; accepted is 1 or more")
         session = load_format(plan.format).Session
         self.plan = plan
-        self.sessions = {entry.name: session(folder / entry.path, threads) for entry in plan.graphs}
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / TOKENIZER)
-        hidden_states, pooled = read_noun_table(folder / plan.nouns.path)
+        self.sessions = {}
+        for entry in plan.graphs:
+            with _naming(folder / entry.path):
+                self.sessions[entry.name] = session(folder / entry.path, threads)
+            _check_shapes(folder / entry.path, self.sessions[entry.name], entry)
+        with _naming(folder / TOKENIZER):
+            self.tokenizer = load_tokenizer(folder / TOKENIZER)
+        with _naming(folder / plan.nouns.path):
+            hidden_states, pooled = read_noun_table(folder / plan.nouns.path)
         if (count := len(pooled)) != (named := len(plan.nouns.names)):
             raise ValueError(
                 f"{folder / plan.nouns.path} has {count} nouns, {MANIFEST} names {named}; export it again"

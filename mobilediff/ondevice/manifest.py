@@ -67,8 +67,8 @@ class GraphEntry(Model):
 
     name: GraphName
     path: str
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    inputs: list[Tensor] = Field(min_length=1)
+    outputs: list[Tensor] = Field(min_length=1)
     operators: dict[str, PositiveInt]
 
 
@@ -128,6 +128,11 @@ class Plan(Model):
             raise ValueError(f"the graphs are {', '.join(found)}; accepted are {', '.join(expected)}")
         if len(self.steps) != self.num_inference_steps:
             raise ValueError(f"there are {len(self.steps)} steps; accepted is num_inference_steps, its number")
+        if len(set(self.nouns.names)) < len(self.nouns.names):
+            raise ValueError("two nouns have one name; accepted are different names")
+        ids = self.graphs[0].inputs[0]
+        if ids.shape != [1, self.max_tokens]:
+            raise ValueError(f"{ids.name} is of shape {ids.shape}; max_tokens takes [1, {self.max_tokens}]")
         first = self.graphs[1].inputs[0]
         latents = self.batch_size * (noise_count(self.steps) if self.fused else 1)
         if not first.shape or first.shape[0] != latents:

@@ -85,7 +85,7 @@ val pixels = image.forward(EValue.from(noise), hiddenStates, pooled)[0].toTensor
 def _swift_executorch(manifest: Plan) -> str:
     noise, images = (_shape(manifest, "image", name) for name in ("noise", "images"))
     return f"""```swift
-import ExecuTorch  // Swift package of github.com/pytorch/executorch; link backend_xnnpack and kernels_optimized
+import ExecuTorch  // of github.com/pytorch/executorch; link executorch, backend_xnnpack, kernels_optimized
 
 let text = Module(filePath: folder + "/text_encoder.pte"), image = Module(filePath: folder + "/image.pte")
 let embeddings = try text.forward(Tensor<Int32>(tokenIds, shape: [1, {manifest.max_tokens}]))  // of tokenizer/

@@ -6,6 +6,7 @@ A format's module has
     LIBRARIES, RUNTIME                                         distributions of its protocol, and the one that runs it
     convert(graph, file, precision, calibration) -> [LayerError]     write a graph
     Session(file, threads).run(inputs) -> outputs              run it
+    Session(file, threads).shapes -> inputs', outputs'         shapes that it takes and gives, in their order
     operators(file) -> {operator: nodes}                       count its nodes
 """
 

@@ -55,6 +55,11 @@ class Session:
         _unsafe_reset_threadpool(threads)
         self.program = Runtime.get().load_program(file)
         self.method = self.program.load_method("forward")
+        meta = self.method.metadata
+        self.shapes = (
+            [list(meta.input_tensor_meta(index).sizes()) for index in range(meta.num_inputs())],
+            [list(meta.output_tensor_meta(index).sizes()) for index in range(meta.num_outputs())],
+        )
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Run the graph; outputs in their order, copied, since the next run reuses their memory."""

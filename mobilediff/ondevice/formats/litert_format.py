@@ -53,6 +53,11 @@ class Session:
     def __init__(self, file: Path, threads: int):
         self.interpreter = Interpreter(str(file), num_threads=threads)
         self.runner = self.interpreter.get_signature_runner()
+        inputs, outputs = self.runner.get_input_details(), self.runner.get_output_details()
+        self.shapes = (
+            [inputs[f"args_{index}"]["shape"].tolist() for index in range(len(inputs))],
+            [outputs[f"output_{index}"]["shape"].tolist() for index in range(len(outputs))],
+        )
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Run the graph; outputs in their order."""

@@ -120,6 +120,8 @@ class Session:
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        self.shapes = [one.shape for one in inputs], [one.shape for one in outputs]
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Run the graph; outputs in their order."""

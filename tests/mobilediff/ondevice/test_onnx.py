@@ -13,7 +13,7 @@ from mobilediff.files import read_json, write_json
 from mobilediff.ondevice import export, parity
 from mobilediff.ondevice.difference import ACCEPTED
 from mobilediff.ondevice.exported import load_exported
-from mobilediff.ondevice.manifest import read_manifest
+from mobilediff.ondevice.manifest import describe_file, read_manifest
 from tests.tiny import MAX_TOKENS, tiny_checkpoint
 
 onnx = pytest.importorskip("onnx", reason="the extra ondevice is not installed: pip install '.[ondevice]'")
@@ -161,8 +161,28 @@ def of_batch_2(content):
     content["batch_size"] = 2
 
 
+def of_longer_prompts(content):
+    content["max_tokens"] += 1
+
+
+def without_inputs(content):
+    content["graphs"][1]["inputs"] = []
+
+
+def of_wider_text(content):
+    content["graphs"][1]["inputs"][1]["shape"][-1] += 1
+
+
+def of_smaller_pictures(content):
+    content["graphs"][1]["outputs"][0]["shape"][-1] -= 1
+
+
 def without_a_noun(content):
     content["nouns"]["names"].pop()
+
+
+def with_a_noun_twice(content):
+    content["nouns"]["names"][1] = content["nouns"]["names"][0]
 
 
 def without_hash_of_the_table(content):
@@ -176,7 +196,12 @@ def without_hash_of_the_table(content):
         (with_a_further_step, "there are 2 steps"),
         (of_two_steps, r"noise is of shape \[1, 4, 16, 16\]; its steps and batch take 2 latents"),
         (of_batch_2, r"noise is of shape \[1, 4, 16, 16\]; its steps and batch take 2 latents"),
+        (of_longer_prompts, rf"input_ids is of shape \[1, {MAX_TOKENS}\]; max_tokens takes \[1, {MAX_TOKENS + 1}\]"),
+        (without_inputs, "graphs.1.inputs: List should have at least 1 item"),
+        (of_wider_text, r"image.onnx has inputs of shapes \[.*, manifest.json states \["),
+        (of_smaller_pictures, r"image.onnx has outputs of shapes \[.*, manifest.json states \["),
         (without_a_noun, "nouns.safetensors has 396 nouns, manifest.json names 395"),
+        (with_a_noun_twice, "two nouns have one name"),
         (without_hash_of_the_table, "lists no size and hash of nouns.safetensors"),
     ],
 )
@@ -185,6 +210,27 @@ def test_a_manifest_that_does_not_fit_is_refused(folder, change, message):
     change(content)
     write_json(folder / "manifest.json", content)
     with pytest.raises(ValueError, match=message):
+        load_exported(folder, threads=1)
+
+
+def replace(folder, path, content):
+    """Replace a file, and its size and hash in the manifest."""
+    (folder / path).write_bytes(content)
+    manifest = read_json(folder / "manifest.json")
+    files = [describe_file(folder, file["path"]).model_dump() for file in manifest["files"]]
+    write_json(folder / "manifest.json", manifest | {"files": files})
+
+
+def test_a_graph_of_another_export_is_refused(folder):
+    replace(folder, "image.onnx", (folder / "text_encoder.onnx").read_bytes())
+    with pytest.raises(ValueError, match=rf"image.onnx has inputs of shapes \[\[1, {MAX_TOKENS}\]\], manifest"):
+        load_exported(folder, threads=1)
+
+
+@pytest.mark.parametrize("path", ["image.onnx", "nouns.safetensors", "tokenizer/tokenizer.json"])
+def test_a_damaged_file_that_the_manifest_describes_is_named(folder, path):
+    replace(folder, path, (folder / path).read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{path.split('/')[0]} cannot be loaded: .*; export it again"):
         load_exported(folder, threads=1)
 
 
