@@ -35,6 +35,8 @@ CSS = cards.CSS + device.CSS
 SERVED = {"ssr_mode": False, "show_error": True, "pwa": True, "footer_links": ["api", "settings"]}
 # Calls that wait for a turn, of all visitors together; one of the one-step models takes tens of milliseconds.
 MAX_WAITING = 500
+# Seconds between looks for files that were made for visitors, and seconds after which these files go.
+KEPT = (600, 3600)
 
 
 def describe(models: Models, problems: list[str], examples: list[dict]) -> str:
@@ -57,10 +59,10 @@ def describe(models: Models, problems: list[str], examples: list[dict]) -> str:
 
 def build_app(models: Models, problems: list[str], examples: list[dict], dist: Path = device.DIST) -> gr.Blocks:
     """Build the page; every call of a model waits in one queue of width one, so that no one waits inside another's."""
-    with gr.Blocks(title="mobilediff", analytics_enabled=False) as demo:
+    with gr.Blocks(title="mobilediff", analytics_enabled=False, delete_cache=KEPT) as demo:
         head = gr.Markdown(describe(models, problems, examples))
         with gr.Tab("Compare"):
-            compare.build_tab(models, examples)
+            compare.build_tab(demo, models, examples)
         with gr.Tab("On your device"):
             device.build_tab(models, dist)
         # models load while the page is already there
