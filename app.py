@@ -17,8 +17,8 @@ import torch  # noqa: E402
 
 from eval.protocol import device_description  # noqa: E402
 from mobilediff.command import command_parser, run_command  # noqa: E402
-from mobilediff.demo import compare, device  # noqa: E402
-from mobilediff.demo.page import cards, theme  # noqa: E402
+from mobilediff.demo import compare, device, explore  # noqa: E402
+from mobilediff.demo.page import cards, pictures, theme  # noqa: E402
 from mobilediff.demo.work.examples import (  # noqa: E402
     check_examples_folder,
     load_examples,
@@ -29,7 +29,7 @@ from mobilediff.demo.work.models import Models  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-CSS = theme.CSS + cards.CSS + device.CSS
+CSS = theme.CSS + cards.CSS + pictures.CSS + device.CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
 # install the page as an app; mcp_server offers what the tabs do to programs that speak the Model Context Protocol.
 SERVED = {
@@ -41,6 +41,8 @@ SERVED = {
 }
 # Calls that wait for a turn, of all visitors together; one of the one-step models takes tens of milliseconds.
 MAX_WAITING = 500
+# Seconds between looks for files that were made for visitors, and seconds after which these files go.
+KEPT = (600, 3600)
 
 
 def describe(models: Models, problems: list[str], examples: list[dict]) -> str:
@@ -63,10 +65,12 @@ def describe(models: Models, problems: list[str], examples: list[dict]) -> str:
 
 def build_app(models: Models, problems: list[str], examples: list[dict], dist: Path = device.DIST) -> gr.Blocks:
     """Build the page; every call of a model waits in one queue of width one, so that no one waits inside another's."""
-    with gr.Blocks(title="mobilediff", analytics_enabled=False) as demo:
+    with gr.Blocks(title="mobilediff", analytics_enabled=False, delete_cache=KEPT) as demo:
         head = gr.Markdown(describe(models, problems, examples))
         with gr.Tab("Compare"):
-            compare.build_tab(models, examples)
+            compare.build_tab(demo, models, examples)
+        with gr.Tab("Explore"):
+            explore.build_tab(models)
         with gr.Tab("On your device"):
             device.build_tab(models, dist)
         # models load while the page is already there

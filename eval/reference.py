@@ -3,9 +3,9 @@
     python -m eval.reference --data DIR        # the judge's, the bundled CLIP's score of real images, and their nouns
     python -m eval.reference --images DIR --extractor dinov2 --output outputs/mine.safetensors
 
-The first command's results ship as eval/weights/reference/{train,test}.safetensors, clip_score.json and
-noun_counts.json. A file of statistics holds mean and covariance, the features of the first images in float16, and the
-hashes of extractor and images.
+The first command's results ship in eval/weights/reference: {train,test}.safetensors, clip_score.json, noun_counts.json
+of the test set and training_noun_counts.json. A file of statistics holds mean and covariance, the features of the
+first images in float16, and the hashes of extractor and images.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ from eval.extractors.statistics import (
 from eval.measures.clip_score import SHIPPED_REAL_SCORE, score_real_images
 from eval.protocol import default_device
 from eval.samples.images import ImageSet, real_images, resized
-from eval.samples.prompts import DEFAULT_TEMPLATE, SHIPPED_NOUN_COUNTS, write_noun_counts
+from eval.samples.prompts import DEFAULT_TEMPLATE, SHIPPED_NOUN_COUNTS, SHIPPED_TRAINING_NOUN_COUNTS, write_noun_counts
 from mobilediff.command import command_parser, run_command
 from mobilediff.data import SPLITS
 from mobilediff.files import write_json
@@ -48,8 +48,9 @@ def main(argv: list[str] | None = None) -> None:
         for split in SPLITS:
             _write_statistics(extractor, real_images(args.data, split), reference_file(extractor, split))
         write_real_clip_score(args.data)
-        write_noun_counts(real_images(args.data, "test"), SHIPPED_NOUN_COUNTS)
-        print(f"{SHIPPED_NOUN_COUNTS}: the nouns of the test set, counted")
+        for split, file in (("test", SHIPPED_NOUN_COUNTS), ("train", SHIPPED_TRAINING_NOUN_COUNTS)):
+            write_noun_counts(real_images(args.data, split), file)
+            print(f"{file}: the nouns of the {split} set, counted")
         return
     check_reference_output(args.output)
     images = reference_images(args.images, args.data)

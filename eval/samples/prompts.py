@@ -19,6 +19,7 @@ from mobilediff.ondevice.exported import ExportedPipeline
 from mobilediff.sampling.saving import DEFAULTS
 
 SHIPPED_NOUN_COUNTS = WEIGHTS / "reference" / "noun_counts.json"
+SHIPPED_TRAINING_NOUN_COUNTS = WEIGHTS / "reference" / "training_noun_counts.json"
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -40,6 +41,12 @@ def write_noun_counts(images: ImageSet, file: str | Path) -> None:
 def noun_counts() -> dict[str, int]:
     """Read the number of test images of each noun, those of none left out."""
     return read_json(SHIPPED_NOUN_COUNTS)
+
+
+@lru_cache
+def training_noun_counts() -> dict[str, int]:
+    """Read the number of training images of each noun, those of none left out."""
+    return read_json(SHIPPED_TRAINING_NOUN_COUNTS)
 
 
 def noun_counts_sha256() -> str:

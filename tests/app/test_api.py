@@ -186,7 +186,9 @@ def test_the_documented_calls_draw(client, tmp_path, monkeypatch):
     # as the lines of JavaScript do
     call = f"{client.src}gradio_api/call/compare"
     assert "/gradio_api/call/compare" in documented
-    event = httpx.post(call, json={"data": ["a fire truck", 7, 1, ["student-1step"]]}).json()["event_id"]
+    body = '{ data: ["a fire truck", 7, 1, ["student-1step"], "own", "own", null] }'
+    assert body in documented
+    event = httpx.post(call, json={"data": json.loads(body[8:-2])}).json()["event_id"]
     last = httpx.get(f"{call}/{event}", timeout=60).text.strip().split("\n")[-1]
     records, _ = json.loads(last.removeprefix("data: "))
     assert pictures(records[0]) == [by_python]
@@ -248,22 +250,25 @@ def test_bad_input_is_refused_by_name(client, arguments, message):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("compare", '["a cat", NaN, 1, ["teacher"]]', "seed is nan; accepted"),
-        ("compare", '["a cat", 1e309, 1, ["teacher"]]', "seed is inf; accepted"),
-        ("compare", '["a cat", 1e308, 1, ["teacher"]]', "seed is 1e+308; accepted"),
-        ("compare", '["a cat", 0, -Infinity, ["teacher"]]', "number of images is -inf; accepted"),
-        ("compare", '["a cat", 0, NaN, ["teacher"]]', "number of images is nan; accepted"),
+        ("compare", '["a cat", NaN, 1, ["teacher"], OWN]', "seed is nan; accepted"),
+        ("compare", '["a cat", 1e309, 1, ["teacher"], OWN]', "seed is inf; accepted"),
+        ("compare", '["a cat", 1e308, 1, ["teacher"], OWN]', "seed is 1e+308; accepted"),
+        ("compare", '["a cat", 0, -Infinity, ["teacher"], OWN]', "number of images is -inf; accepted"),
+        ("compare", '["a cat", 0, NaN, ["teacher"], OWN]', "number of images is nan; accepted"),
         (
             "compare",
-            r'["a cat \ud83d", 0, 1, ["teacher"]]',
+            r'["a cat \ud83d", 0, 1, ["teacher"], OWN]',
             r"prompt 'a cat \\ud83d' holds half a surrogate pair; accepted",
         ),
-        ("compare", r'["\udc00", 0, 1, ["teacher"]]', r"prompt '\\udc00' holds half a surrogate pair; accepted"),
-        ("compare", '["a cat", 0, {"a": 1}, ["teacher"]]', "number of images is {'a': 1}; accepted"),
-        ("compare", '["a cat", 0, 1, {"teacher": true}]', "models are {'teacher': True}; accepted"),
-        ("compare", '["a cat", 0, 1, [null]]', "models are [None]; accepted"),
-        ("compare", '["a cat", 0, 1]', "didn't receive enough input values (needed: 4, got: 3)"),
-        ("compare", "[]", "didn't receive enough input values (needed: 4, got: 0)"),
+        ("compare", r'["\udc00", 0, 1, ["teacher"], OWN]', r"prompt '\\udc00' holds half a surrogate pair; accepted"),
+        ("compare", '["a cat", 0, {"a": 1}, ["teacher"], OWN]', "number of images is {'a': 1}; accepted"),
+        ("compare", '["a cat", 0, 1, {"teacher": true}, OWN]', "models are {'teacher': True}; accepted"),
+        ("compare", '["a cat", 0, 1, [null], OWN]', "models are [None]; accepted"),
+        ("compare", '["a cat", 0, 1]', "didn't receive enough input values (needed: 7, got: 3)"),
+        ("compare", "[]", "didn't receive enough input values (needed: 7, got: 0)"),
+        ("compare", '["a cat", 0, 1, ["teacher"], NaN, "own", null]', "steps of one-step students is nan; accepted"),
+        ("compare", '["a cat", 0, 1, ["teacher"], "own", {}, null]', "steps of teacher and student is {}; accepted"),
+        ("compare", '["a cat", 0, 1, ["teacher"], "own", "own", 1e309]', "guidance is inf; accepted"),
         ("example", "[]", "didn't receive enough input values (needed: 1, got: 0)"),
         ("example", "[NaN]", "example is nan; accepted"),
         ("example", "[1e309]", "example is inf; accepted"),
@@ -272,6 +277,7 @@ def test_bad_input_is_refused_by_name(client, arguments, message):
 )
 def test_what_only_a_raw_request_can_hold_is_refused_by_name(client, name, data, message):
     url, headers = client.src + f"gradio_api/call/{name}", {"content-type": "application/json"}
+    data = data.replace("OWN", '"own", "own", null')
     event = httpx.post(url, content=f'{{"data": {data}}}', headers=headers).json()["event_id"]
     answer = httpx.get(f"{url}/{event}", timeout=60).text
     assert answer.startswith("event: error")
@@ -300,7 +306,8 @@ def test_an_example_that_is_not_there_is_refused_by_name(client, index):
 
 
 def test_no_call_goes_past_the_queue(client):
-    answer = httpx.post(client.src + "gradio_api/run/compare", json={"data": ["a cat", 0, 1, ["teacher"]]})
+    data = ["a cat", 0, 1, ["teacher"], "own", "own", None]
+    answer = httpx.post(client.src + "gradio_api/run/compare", json={"data": data})
     assert answer.status_code == 404
 
 

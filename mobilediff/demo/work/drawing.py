@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,7 @@ PNG_URI = "data:image/png;base64,"
 
 # A model and N seeds to its initial latents, [N, C, h, w].
 Noise = Callable[[Model, list[int]], torch.Tensor]
+Turn = Callable[[], AbstractContextManager[None]]
 
 
 class Cancelled(Exception):
@@ -45,33 +47,50 @@ class Drawing:
 def draw(
     model: Model, prompt: str, seed: int, count: int, cancelled: threading.Event, noise: Noise | None = None, **options
 ) -> Drawing:
-    """Draw `count` images, and time the call from text to images.
+    """Draw `count` images of one prompt, image i with the seed `seed` + i; `noise` and `options` as in `draw_seeds`.
 
-    Image i has a generator of its own, seeded with `seed` + i, for the scheduler's noise and, unless there is a
-    `noise` that makes them, for its latents. So all
-    models start from the same latents, and the number of images changes none of them by more than rounding. Draws of
-    several threads wait for each other; a cancelled one ends after the step under way.
-
-    Args:
-        options: further arguments of the pipeline's call, such as `num_inference_steps`.
+    All models start from the same latents, and the number of images changes none of them by more than rounding.
     """
     seeds = list(range(seed, seed + count))
+    return draw_seeds(model, seeds, cancelled, noise, prompt=prompt, num_images_per_prompt=count, **options)
 
-    def stop_if_cancelled(*_) -> None:
+
+def draw_seeds(
+    model: Model,
+    seeds: list[int],
+    cancelled: threading.Event,
+    noise: Noise | None = None,
+    turn: Turn = TURNS.of_visitor,
+    on_latents: Callable[[torch.Tensor], None] | None = None,
+    **options,
+) -> Drawing:
+    """Draw one image a seed in one call, and time it from text to images.
+
+    Each image has a generator of its own for the scheduler's noise and, unless there is a `noise` that makes them, for
+    its latents. Draws of several threads wait for each other; a cancelled one ends after the step under way.
+
+    Args:
+        turn: on the processor, of `TURNS`.
+        on_latents: called with the latents after each step, [N, C, h, w].
+        options: further arguments of the pipeline's call, such as `num_inference_steps`.
+    """
+
+    def after_step(_pipeline, _step, _timestep, tensors: dict) -> None:
         if cancelled.is_set():
             raise Cancelled
+        if on_latents is not None:
+            on_latents(tensors["latents"])
 
-    with TURNS.of_visitor():
+    with turn():
         start = time.perf_counter()
+        if cancelled.is_set():
+            return Drawing("cancelled")
         try:
-            stop_if_cancelled()
             drawn = draw_images(
                 model.pipeline,
                 model.name,
                 seeds,
-                prompt=prompt,
-                num_images_per_prompt=count,
-                callback_on_step_end=stop_if_cancelled,
+                callback_on_step_end=after_step,
                 latents=noise(model, seeds) if noise else None,
                 **options,
             )

@@ -1,12 +1,14 @@
 """Check what a visitor or a program sends, before any work; gradio's own checks end without a message."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from mobilediff.sampling.prompts import is_unicode
 
 MAX_IMAGES, MAX_CHARACTERS, MAX_SEED = 8, 200, 2**32 - 1
+T = TypeVar("T")
 MAX_QUOTED = 60  # characters of a refused value in a message
 
 
@@ -48,8 +50,20 @@ def check_names(names: object, known: Sequence[str]) -> list[str]:
     return [name for name in known if name in names]
 
 
-def check_prompt(prompt: object, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a prompt that a model can read.
+def check_choice(meaning: str, value: object, accepted: Sequence[T]) -> T:
+    """Return the accepted value that equals `value`.
+
+    Raises:
+        ValueError: none does; `meaning` names it.
+    """
+    for choice in accepted:
+        if type(value) is not bool and value == choice:
+            return choice
+    raise ValueError(f"The {meaning} is {quoted(value)}; accepted are {', '.join(map(str, accepted))}.")
+
+
+def check_text(prompt: object) -> str:
+    """Return a prompt that is text of acceptable length.
 
     Raises:
         ValueError: it is no text, empty, too long, or no Unicode.
@@ -62,6 +76,16 @@ def check_prompt(prompt: object, tokenizer: PreTrainedTokenizerBase) -> str:
         raise ValueError(f"The prompt has {len(prompt)} characters; accepted are up to {MAX_CHARACTERS}.")
     if not is_unicode(prompt):
         raise ValueError(f"The prompt {quoted(prompt)} holds half a surrogate pair; accepted is Unicode text.")
+    return prompt
+
+
+def check_prompt(prompt: object, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a prompt that a model can read.
+
+    Raises:
+        ValueError: it has too many tokens, or as in `check_text`.
+    """
+    prompt = check_text(prompt)
     tokens, most = len(tokenizer(prompt).input_ids), tokenizer.model_max_length
     if tokens > most:
         raise ValueError(f"The prompt has {tokens} tokens; accepted are up to {most}. Say it shorter.")

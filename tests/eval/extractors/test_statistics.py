@@ -145,12 +145,13 @@ def test_references_of_another_size_are_made_once_resized(judge, tmp_path):
 
 def test_the_command_without_images_makes_what_is_shipped(judge, monkeypatch, tmp_path):
     sets = {"train": random_images(30, 1), "test": random_images(20, 2)}
-    nouns = {"train": None, "test": torch.tensor([-1, 7] * 10)}
+    nouns = {"train": torch.tensor([-1, 2, 2] * 10), "test": torch.tensor([-1, 7] * 10)}
     sets = {
         split: ImageSet(one.images, noun_ids=nouns[split], protocol={"images_sha256": split})
         for split, one in sets.items()
     }
     monkeypatch.setattr(eval.reference, "SHIPPED_NOUN_COUNTS", tmp_path / "noun_counts.json")
+    monkeypatch.setattr(eval.reference, "SHIPPED_TRAINING_NOUN_COUNTS", tmp_path / "training_noun_counts.json")
     monkeypatch.setattr(eval.reference, "real_images", lambda data, split: sets[split])
     monkeypatch.setattr(eval.reference, "write_real_clip_score", lambda data: None)
     reference(["--data", "stand-in"])
@@ -159,7 +160,8 @@ def test_the_command_without_images_makes_what_is_shipped(judge, monkeypatch, tm
         assert statistics.n == n == len(statistics.kept_features())
         assert statistics.metadata["images_sha256"] == split
     assert read_json(tmp_path / "noun_counts.json") == {list(load_nouns())[7]: 10}
-    sets["test"] = sets["train"]
+    assert read_json(tmp_path / "training_noun_counts.json") == {list(load_nouns())[2]: 20}
+    sets["test"] = replace(sets["train"], noun_ids=None)
     with pytest.raises(ValueError, match="no image has a noun"):
         reference(["--data", "stand-in"])
 
