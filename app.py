@@ -23,6 +23,8 @@ import torch  # noqa: E402
 
 from eval.protocol import device_description  # noqa: E402
 from mobilediff.command import command_parser, run_command  # noqa: E402
+from mobilediff.demo import about as about_tab  # noqa: E402
+from mobilediff.demo import results as results_tab  # noqa: E402
 from mobilediff.demo.compare import (  # noqa: E402
     MAX_IMAGES,
     MAX_SEED,
@@ -185,6 +187,10 @@ def build_app(models: list[Model], problems: list[str], examples: list[dict], di
             )  # fmt: skip
         with gr.Tab("On your device"):
             build_tab(run_beside_page, CARDS, dist)
+        with gr.Tab("Results"):
+            results_tab.build_tab(examples)
+        with gr.Tab("About"):
+            about_tab.build_tab(examples)
     return demo.queue(max_size=20, api_open=False)
 
 
@@ -219,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
     # System fonts, so that the page fetches nothing from elsewhere.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     demo = build_app(models, problems, examples)
-    demo.launch(theme=theme, css=CSS, app_kwargs={"routes": page_routes()}, **SERVED)
+    demo.launch(theme=theme, css=CSS + results_tab.CSS + about_tab.CSS, app_kwargs={"routes": page_routes()}, **SERVED)
 
 
 if __name__ == "__main__":
