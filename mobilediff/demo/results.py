@@ -168,6 +168,7 @@ def build_tab(examples: list[dict], file: Path = RESULTS) -> None:
         gr.Markdown(NOT_READ)
         return
     titles = list(dict.fromkeys(title for record in records.values() for title in row_cells(record)))
+    first_titles = [title for title in FIRST_COLUMNS if title in titles]
     pictures = example_pictures(records, examples)
 
     def results() -> dict[str, dict[str, str]]:
@@ -233,9 +234,9 @@ def build_tab(examples: list[dict], file: Path = RESULTS) -> None:
                 interactive=False,
                 wrap_lines=True,
             )
-    columns = gr.Dropdown(titles, value=list(FIRST_COLUMNS), multiselect=True, label="Columns")
+    columns = gr.Dropdown(titles, value=first_titles, multiselect=True, label="Columns")
     table = gr.Dataframe(
-        table_of(list(FIRST_COLUMNS)),
+        table_of(first_titles),
         label="All rows",
         interactive=False,
         show_search="filter",
