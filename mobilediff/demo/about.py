@@ -27,7 +27,7 @@ LINEAGE = {
     "student-1step-pruned": "Inner channels removed, repaired by UFOGen",
 }
 FIGURES = {
-    "of these, network (M)": "network, M parameters",
+    "of these, network (M)": "network, M params",
     "NFE": "network calls",
     "image (ms)": "ms an image",
     "Fréchet distance": "Fréchet distance",
