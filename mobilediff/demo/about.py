@@ -52,6 +52,7 @@ CSS = """
 .lineage img { width: 64px; height: 64px; margin: 0 0 6px; image-rendering: pixelated; }
 .lineage dl { display: grid; grid-template-columns: 1fr auto; gap: 0 8px; margin: 0; font-size: var(--text-sm); }
 .lineage dt { font-weight: normal; } .lineage dd { margin: 0; text-align: right; }
+.methods :is(td, th) { overflow-wrap: normal; word-break: normal; }
 @media (max-width: 1000px) {
   .lineage { grid-template-columns: 1fr; }
   .lineage > li + li::before { content: "↓"; left: 0; width: 100%; top: -14px; }
@@ -111,6 +112,6 @@ def build_tab(examples: list[dict], file: Path = RESULTS, readme: Path = README)
     gr.HTML(lineage_html(records, examples))
     if parts:
         gr.Markdown(f"## Limits\n\n{parts['limits']}")
-        gr.Markdown(f"## Methods\n\n{parts['methods']}")
+        gr.Markdown(f"## Methods\n\n{parts['methods']}", elem_classes="methods")
     gr.Markdown("## Documents")
     gr.HTML(documents_html(), elem_classes="prose")

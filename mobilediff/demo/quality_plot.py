@@ -22,7 +22,7 @@ PERCENTAGES = ("class accuracy", "noun top-1", "noun top-5")
 # Okabe and Ito's colours, which colour-blind readers tell apart, and a shape each.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down")
-DASHES = ("dash", "dot", "dashdot")
+DASHES = ("dash", "dot")
 GREY = "#808080"  # is seen on white and on the dark page
 LARGEST_DOT, SMALLEST_DOT = 26, 8  # pixels
 LAYOUT = {
@@ -35,7 +35,7 @@ LAYOUT = {
     "plot_bgcolor": "rgba(0,0,0,0)",
     "font": {"family": "system-ui, sans-serif"},
     "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top", "itemsizing": "constant"},
-    "modebar": {"remove": ["select", "lasso"]},
+    "modebar": {"remove": ["select", "lasso"], "bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": GREY},
 }
 
 
@@ -87,14 +87,15 @@ def draw_plot(records: dict[str, Record], cost: str, quality: str) -> go.Figure:
         rows = {name: models[name] for name in names}
         figure.add_trace(_dots(rows, cost, quality, colour, symbol, _largest(models)).update(name=title))
     costs = [row[cost].value for row in models.values()]
-    for (name, cell), dash in zip(scale.items(), DASHES, strict=False):
+    drawn = {name: cell for name, cell in scale.items() if name != DAMAGED}
+    for (name, cell), dash in zip(drawn.items(), DASHES, strict=False):
         figure.add_trace(_scale_line(name, cell, quality, (min(costs), max(costs)), dash))
     if DAMAGED in scale:
         side = {"y": 1, "yanchor": "top"} if better > 0 else {"y": 0, "yanchor": "bottom"}
         note = f"{_value(DAMAGED, scale[DAMAGED])}, beyond the axis"
         figure.add_annotation(text=note, showarrow=False, xref="paper", yref="paper", x=1, xanchor="right", **side)
     inside = [row[quality].value for row in models.values()]
-    inside += [cell.value for name, cell in scale.items() if name != DAMAGED]
+    inside += [cell.value for cell in drawn.values()]
     margin = 0.08 * (max(inside) - min(inside))
     ticks = {"tickvals": sorted(set(costs))} if cost == "NFE" else {"dtick": "D2"}
     return figure.update_layout(

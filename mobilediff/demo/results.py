@@ -225,15 +225,7 @@ def build_tab(examples: list[dict], file: Path = RESULTS) -> None:
             row = gr.Dropdown(list(records), value=first, label="Row")
             _, content, command = show(first)
             details = gr.HTML(content, js_on_load=LISTEN)
-            code = gr.Code(
-                command,
-                language=None,
-                lines=4,
-                max_lines=8,
-                label="Measures it again",
-                interactive=False,
-                wrap_lines=True,
-            )
+            again = gr.Textbox(command, label="Measures it again", lines=4, interactive=False, buttons=["copy"])
     columns = gr.Dropdown(titles, value=first_titles, multiselect=True, label="Columns")
     table = gr.Dataframe(
         table_of(first_titles),
@@ -242,7 +234,7 @@ def build_tab(examples: list[dict], file: Path = RESULTS) -> None:
         show_search="filter",
         max_height=800,
     )
-    shown = [row, details, code]
+    shown = [row, details, again]
     gr.on([cost.change, quality.change], plot_of, [cost, quality], plot, queue=False, api_visibility="private")
     columns.change(table_of, columns, table, queue=False, api_visibility="private")
     row.input(show, row, shown, queue=False, show_progress="hidden", api_visibility="private")

@@ -28,6 +28,6 @@ def with_source_links(markdown: str) -> str:
 
     def replaced(match: re.Match) -> str:
         text, path = match.groups()
-        return f"[{text}]({url})" if (url := source_url(path)) else f"{text} (`{path}`)"
+        return f"[{text}]({url})" if (url := source_url(path)) else f"{text}, `{path}`"
 
     return RELATIVE_LINK.sub(replaced, markdown)

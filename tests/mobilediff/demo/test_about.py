@@ -50,7 +50,7 @@ def test_each_document_exists(path):
 def test_links_lead_to_the_space_or_are_paths(monkeypatch):
     text = "[a](docs/results.md#x) ![b](docs/samples.png) [c](https://arxiv.org/abs/1) [d](checkpoints)"
     assert with_source_links(text) == (
-        "a (`docs/results.md#x`) b (`docs/samples.png`) [c](https://arxiv.org/abs/1) d (`checkpoints`)"
+        "a, `docs/results.md#x` b, `docs/samples.png` [c](https://arxiv.org/abs/1) d, `checkpoints`"
     )
     monkeypatch.setenv("SPACE_ID", "someone/mobilediff")
     place = "https://huggingface.co/spaces/someone/mobilediff"

@@ -55,7 +55,8 @@ def visit(browser, url, request) -> Iterator[Visit]:
 def wait_for_row(visit: Visit, name: str) -> None:
     visit.page.wait_for_selector(f".result h3:text-is('{name}')")
     assert visit.page.get_by_label("Row", exact=True).input_value() == name
-    visit.page.wait_for_function("name => document.querySelector('.cm-content').innerText.includes(name)", arg=name)
+    again = visit.page.get_by_label("Measures it again")
+    assert f"--models {name}" in again.input_value()
 
 
 def point_at(visit: Visit, name: str) -> None:
@@ -95,6 +96,24 @@ def test_a_line_of_the_table_shows_its_row(visit):
     visit.page.get_by_role("gridcell", name="student-2step").first.click()
     wait_for_row(visit, "student-2step")
     assert visit.page.inner_text(".result p") == "No pictures of this row are kept."
+
+
+def test_the_table_sorts_by_number_and_filters_by_name(visit):
+    def wait_for_rows(first: str, count: int) -> None:
+        there = """([first, count]) => {
+          const rows = [...document.querySelectorAll("[role=row]")].slice(1);
+          return rows.length === count && rows[0].innerText.split("\\n")[0] === first;
+        }"""
+        visit.page.wait_for_function(there, arg=[first, count])
+
+    wait_for_rows("teacher", len(results.load_records(results.RESULTS)))
+    heading = visit.page.get_by_test_id("header-1").last
+    heading.hover()
+    heading.get_by_role("button").click()
+    visit.page.get_by_role("menuitem", name="Sort descending").click()
+    wait_for_rows("teacher-in-50", len(results.load_records(results.RESULTS)))  # 1385.6, before 613.0
+    visit.page.get_by_placeholder("Filter...").fill("dmd2")
+    wait_for_rows("student-1step-dmd2", 1)
 
 
 def test_the_models_stand_in_a_row_or_below_each_other(visit):
