@@ -1,5 +1,6 @@
 """The tabs of results and models in Chromium: dots and lines that are chosen, sorting, both widths, no other host."""
 
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -53,10 +54,11 @@ def visit(browser, url, request) -> Iterator[Visit]:
 
 
 def wait_for_row(visit: Visit, name: str) -> None:
+    from playwright.sync_api import expect
+
     visit.page.wait_for_selector(f".result h3:text-is('{name}')")
-    assert visit.page.get_by_label("Row", exact=True).input_value() == name
-    again = visit.page.get_by_label("Measures it again")
-    assert f"--models {name}" in again.input_value()
+    expect(visit.page.get_by_label("Row", exact=True)).to_have_value(name)
+    expect(visit.page.get_by_label("Measures it again")).to_have_value(re.compile(f"--models {name}[ =]"))
 
 
 def point_at(visit: Visit, name: str) -> None:
