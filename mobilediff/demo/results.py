@@ -34,6 +34,7 @@ CSS = """
 #result-plot .gridlayer path, #result-plot .zerolinelayer path { stroke: var(--border-color-primary) !important; }
 #result-plot .hovertext path { fill: var(--background-fill-primary) !important; }
 #result-plot .nsewdrag { touch-action: pan-y; }
+#result-command code { white-space: pre-wrap; }
 .result h3 { margin: 0 0 4px; } .result p { margin: 4px 0; }
 .result .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(56px, 1fr)); gap: 4px; }
 .result .pictures img { width: 100%; aspect-ratio: 1; margin: 0; image-rendering: pixelated; }
@@ -194,7 +195,8 @@ def build_tab(examples: list[dict], file: Path = RESULTS) -> None:
 
     def show(row):
         record = choose_row(records, row)
-        return row, row_html(row, record, pictures.get(row, [])), report_command(records, row)
+        command = f"Measure it again:\n```bash\n{report_command(records, row)}\n```"
+        return row, row_html(row, record, pictures.get(row, [])), command
 
     def show_cell(event: gr.SelectData):
         return show((event.row_value or [None])[0])
@@ -225,7 +227,7 @@ def build_tab(examples: list[dict], file: Path = RESULTS) -> None:
             row = gr.Dropdown(list(records), value=first, label="Row")
             _, content, command = show(first)
             details = gr.HTML(content, js_on_load=LISTEN)
-            again = gr.Textbox(command, label="Measures it again", lines=4, interactive=False, buttons=["copy"])
+            again = gr.Markdown(command, elem_id="result-command")
     columns = gr.Dropdown(titles, value=first_titles, multiselect=True, label="Columns")
     table = gr.Dataframe(
         table_of(first_titles),

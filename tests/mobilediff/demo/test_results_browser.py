@@ -58,7 +58,7 @@ def wait_for_row(visit: Visit, name: str) -> None:
 
     visit.page.wait_for_selector(f".result h3:text-is('{name}')")
     expect(visit.page.get_by_label("Row", exact=True)).to_have_value(name)
-    expect(visit.page.get_by_label("Measures it again")).to_have_value(re.compile(f"--models {name}[ =]"))
+    expect(visit.page.locator("#result-command code")).to_contain_text(re.compile(f"--models {name}[ =]"))
 
 
 def point_at(visit: Visit, name: str) -> None:
