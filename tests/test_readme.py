@@ -4,12 +4,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from tests.tiny import tiny_checkpoint
 
@@ -49,6 +51,11 @@ def test_the_front_matter_is_what_spaces_reads():
     assert (ROOT / front["app_file"]).is_file()
     assert front["license"] == "mit" and (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
     assert front["sdk_version"] in requirements()["gradio"].specifier
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert front["python_version"] in SpecifierSet(project["requires-python"])
+    assert front["suggested_hardware"] in ("cpu-basic", "cpu-upgrade", "zero-a10g")
+    card = yaml.safe_load((ROOT / "checkpoints/student-1step/README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert (front["datasets"], front["tags"]) == (card["datasets"], card["tags"])
 
 
 def test_installed_versions_are_within_the_bounds():

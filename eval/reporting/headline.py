@@ -127,7 +127,7 @@ def headline(records: dict[str, Record]) -> str:
     )
     table = markdown_table(("checkpoint", *COLUMNS), [row.cells for row in rows])
     legend = [f"- **{column}**: {meaning}" for column, meaning in zip(COLUMNS, meanings, strict=True)]
-    return "\n".join([table, "", *legend, "", sample_counts(rows)])
+    return "\n".join([table, "", *legend, "", sample_counts({row.name: row.distance.n for row in rows})])
 
 
 def processor(protocol: TimingProtocol) -> str:
@@ -135,10 +135,9 @@ def processor(protocol: TimingProtocol) -> str:
     return f"{protocol.threads} threads ({protocol.device_name.replace('(R)', '')})"
 
 
-def sample_counts(rows: list[Row]) -> str:
+def sample_counts(counts: dict[str, int]) -> str:
     """State the number of samples of the rows, and each row that has another."""
-    counts = [row.distance.n for row in rows]
-    common = max(counts, key=lambda count: (counts.count(count), count))
-    others = [f"{row.name} {row.distance.n:,}" for row in rows if row.distance.n != common]
+    common = max(counts.values(), key=lambda count: (list(counts.values()).count(count), count))
+    others = [f"{name} {count:,}" for name, count in counts.items() if count != common]
     exceptions = f" but {', '.join(others)}: the distance of fewer samples is biased upward" if others else ""
     return f"{common:,} samples a row{exceptions}. 95% bootstrap intervals in brackets."

@@ -1,9 +1,10 @@
 """Tabulate the report's records as Markdown, cost and quality, with a legend."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from eval.extractors.judge import JUDGE
-from eval.schema import Measured, Record, TimingProtocol
+from eval.schema import Interval, Measured, Record, TimingProtocol
 from mobilediff.model_card import markdown_text
 
 BASELINE = "teacher"  # of the speeds
@@ -20,61 +21,86 @@ IMAGE_COSTS = (
 )
 
 
+@dataclass(frozen=True)
+class Cell:
+    """Hold one figure of a table.
+
+    Attributes:
+        value: rows sort by it.
+        text: as the tables show it, with the confidence interval.
+        interval: the confidence interval, where the figure has one.
+    """
+
+    value: float
+    text: str
+    interval: Interval | None = None
+
+
 def figures(record: Record) -> dict[str, dict[str, str]]:
     """Format a record's figures for the two tables, "cost" and "quality", by column title.
 
     Sections that were not measured have no columns. Where sections have different numbers of samples, `n` lists them
     in the order of the columns.
     """
+    return {kind: {title: cell.text for title, cell in row.items()} for kind, row in record_cells(record).items()}
+
+
+def record_cells(record: Record) -> dict[str, dict[str, Cell]]:
+    """Collect a record's figures, with their values, for the two tables; columns as in `figures`."""
     return {"cost": _cost(record), "quality": _quality(record)}
 
 
-def _cost(record: Record) -> dict[str, str]:
+def _cost(record: Record) -> dict[str, Cell]:
     cells = {}
     if size := record.size:
-        cells["params (M)"] = f"{size.params_total / 1e6:.2f}"
-        cells["of these, network (M)"] = f"{size.params_unet / 1e6:.2f}"
-        cells["MACs, network call (M)"] = f"{size.macs_network_call / 1e6:,.0f}"
+        cells["params (M)"] = Cell(size.params_total / 1e6, f"{size.params_total / 1e6:.2f}")
+        cells["of these, network (M)"] = Cell(size.params_unet / 1e6, f"{size.params_unet / 1e6:.2f}")
+        cells["MACs, network call (M)"] = Cell(size.macs_network_call / 1e6, f"{size.macs_network_call / 1e6:,.0f}")
         for key, title, form in IMAGE_COSTS:
             if (value := getattr(size, key)) is not None:  # a peer may be timed by its network call alone
-                cells[title] = form(value)
+                cells[title] = Cell(value, form(value))
     if latency := record.latency:
         for timing, title in ((latency.network_call, "network call (ms)"), (latency.image, "image (ms)")):
             if timing:
-                cells[title] = f"{timing.median_ms:.1f} / {timing.p90_ms:.1f}"
-        if latency.times_faster is not None:
-            cells[f"times faster than {latency.baseline}"] = f"{latency.times_faster:.1f}"
+                cells[title] = Cell(timing.median_ms, f"{timing.median_ms:.1f} / {timing.p90_ms:.1f}")
+        if (faster := latency.times_faster) is not None:
+            cells[f"times faster than {latency.baseline}"] = Cell(faster, f"{faster:.1f}")
     if record.throughput:
         largest = record.throughput.batches[-1]
         size, image = largest.protocol.batch_size, largest.image
-        cells[f"images/s, batch {size}"] = f"{image.images_per_second:.1f}"
-        cells[f"peak memory, batch {size} (MB)"] = f"{image.peak_memory_bytes / 1e6:.0f}"
+        rate, memory = image.images_per_second, image.peak_memory_bytes
+        cells[f"images/s, batch {size}"] = Cell(rate, f"{rate:.1f}")
+        cells[f"peak memory, batch {size} (MB)"] = Cell(memory, f"{memory / 1e6:.0f}")
     return cells
 
 
-def _quality(record: Record) -> dict[str, str]:
+def _quality(record: Record) -> dict[str, Cell]:
     cells = {}
     sections = [record.frechet_distance, record.nouns, record.clip, record.quality]
-    if counts := [f"{section.n:,}" for section in sections if section]:
-        cells["n"] = " / ".join(dict.fromkeys(counts))
+    if counts := [section.n for section in sections if section]:
+        cells["n"] = Cell(counts[0], " / ".join(dict.fromkeys(f"{count:,}" for count in counts)))
     if distance := record.frechet_distance:
-        cells["Fréchet distance"] = with_interval(distance, "frechet_distance_judge", "{:.2f}")
-        cells["class accuracy"] = with_interval(distance, "class_accuracy", "{:.1%}")
+        cells["Fréchet distance"] = _measured(distance, "frechet_distance_judge", "{:.2f}")
+        cells["class accuracy"] = _measured(distance, "class_accuracy", "{:.1%}")
     for other in record.other_distances.values():
-        cells[other.label] = with_interval(other, other.figure, "{:.2f}")
+        cells[other.label] = _measured(other, other.figure, "{:.2f}")
     if nouns := record.nouns:
         for key, title in (("noun_top1", "noun top-1"), ("noun_top5", "noun top-5")):
-            cells[title] = with_interval(nouns, key, "{:.1%}")
+            cells[title] = _measured(nouns, key, "{:.1%}")
     if record.clip:
-        cells["CLIP score"] = with_interval(record.clip, "clip_score", "{:.2f}")
+        cells["CLIP score"] = _measured(record.clip, "clip_score", "{:.2f}")
     if quality := record.quality:
-        cells["kernel distance"] = with_interval(quality, "kernel_distance_mean", "{:.3f}")
+        cells["kernel distance"] = _measured(quality, "kernel_distance_mean", "{:.3f}")
         for name in ("precision", "recall", "density", "coverage"):
-            cells[name] = f"{getattr(quality, name):.3f}"
+            cells[name] = Cell(getattr(quality, name), f"{getattr(quality, name):.3f}")
         if quality.seed_distance is not None:
-            cells["seed distance"] = f"{quality.seed_distance:.2f}"
-        cells["near copies"] = f"{quality.copies.copy_fraction:.1%}"
+            cells["seed distance"] = Cell(quality.seed_distance, f"{quality.seed_distance:.2f}")
+        cells["near copies"] = Cell(quality.copies.copy_fraction, f"{quality.copies.copy_fraction:.1%}")
     return cells
+
+
+def _measured(section: Measured, key: str, form: str) -> Cell:
+    return Cell(getattr(section, key), with_interval(section, key, form), section.intervals.get(key))
 
 
 def with_interval(section: Measured, key: str, form: str) -> str:
