@@ -17,7 +17,7 @@ import torch  # noqa: E402
 
 from eval.protocol import device_description  # noqa: E402
 from mobilediff.command import command_parser, run_command  # noqa: E402
-from mobilediff.demo import compare, device  # noqa: E402
+from mobilediff.demo import compare, device, evaluate  # noqa: E402
 from mobilediff.demo.page import cards  # noqa: E402
 from mobilediff.demo.work.examples import (  # noqa: E402
     check_examples_folder,
@@ -29,7 +29,7 @@ from mobilediff.demo.work.models import Models  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-CSS = cards.CSS + device.CSS
+CSS = cards.CSS + device.CSS + evaluate.CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
 # install the page as an app.
 SERVED = {"ssr_mode": False, "show_error": True, "pwa": True, "footer_links": ["api", "settings"]}
@@ -61,6 +61,8 @@ def build_app(models: Models, problems: list[str], examples: list[dict], dist: P
         head = gr.Markdown(describe(models, problems, examples))
         with gr.Tab("Compare"):
             compare.build_tab(models, examples)
+        with gr.Tab("Evaluate"):
+            evaluate.build_tab(models)
         with gr.Tab("On your device"):
             device.build_tab(models, dist)
         # models load while the page is already there
