@@ -56,9 +56,9 @@ def introduction(targets: Targets, most: int) -> str:
 
 def progress_html(state: State) -> str:
     """Lay out the progress of an evaluation."""
-    text = html.escape(state.text)
+    role = ' role="status"' if state.is_last else ""  # read out once, not each second
     return (
-        f'<p role="status">{text}</p>'
+        f"<p{role}>{html.escape(state.text)}</p>"
         f'<progress aria-label="Samples drawn" max="1" value="{state.fraction:.4f}"></progress>'
     )
 

@@ -1,8 +1,8 @@
 """Choose models to evaluate: checkpoints, and exported folders beside them."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from eval.benchmark.latency import MAX_BATCH_SIZE
@@ -15,6 +15,8 @@ from mobilediff.ondevice.exported import ExportedPipeline, is_exported
 from mobilediff.ondevice.formats import load_format
 from mobilediff.ondevice.manifest import MANIFEST
 from mobilediff.pipeline import MobileDiffusionPipeline
+
+logger = logging.getLogger(__name__)
 
 # Multiply-accumulates between two pauses of a drawing, and images an export draws without one at one step each: about
 # half a second of two slow cores. They decide the batch size, so a command of the same batch size repeats the samples.
@@ -44,11 +46,6 @@ class Target:
     settings: Callable[[int, str], SamplingSettings]
     batch_size: int
     macs: int
-
-    @cached_property
-    def template(self) -> str | None:
-        """Return the sentence that class or noun is put into."""
-        return self.settings(0, "class").template
 
 
 def batch_size_of(macs: int) -> int:
@@ -125,6 +122,7 @@ class Targets:
         try:
             pipeline, settings = load_exported_sampler(folder)
         except (OSError, ValueError) as error:
+            logger.error("%s cannot be loaded: %s", folder, error)
             raise ValueError(f"{name} cannot be loaded, and the log of the app says why.") from error
         steps = settings.num_inference_steps
         return Target(
