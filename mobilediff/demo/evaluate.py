@@ -37,7 +37,7 @@ RESULTS = ROOT / "docs" / "results.json"
 DEFAULT_SAMPLES, MAX_SAMPLES = 500, 2000
 DEFAULT_METRICS = ["frechet_distance", "class_accuracy", "clip_score"]
 MAX_ROWS = 100  # of a visit, so that no session holds ever more
-SO_FAR = ["Model", "Figure", "Value", "95 % interval", "Samples"]
+SO_FAR = ["Model", "Figure", "Value", "95 % interval", "Over"]
 COLUMNS = [*(name for figures in FIGURES.values() for name in figures.values()), LATENCY]
 INTRODUCTION = (
     "Samples are drawn here, one seed an image, and measured with the bundled classifier and CLIP against the shipped "
@@ -79,7 +79,7 @@ def so_far(figures: list[Figure]) -> list[list[str]]:
             one.name,
             f"{one.value:.4g}",
             "" if one.low is None or one.high is None else f"{one.low:.4g} to {one.high:.4g}",
-            f"{one.n:,}",
+            f"{one.n:,} {'calls' if one.name == LATENCY else 'samples'}",
         ]
         for one in figures
     ]

@@ -51,10 +51,15 @@ def compare_with_shipped(record: Record, name: str, results: Sequence[dict]) -> 
     changes = []
     for content in results:
         result: Any = check_result(content["command"], content)
+        names = set(FIGURES) - ({"class_accuracy"} if _of_nouns(result) else set())  # which is that of class prompts
         for section, shipped, measured in _pairs(record, name, result):
             if shipped is not None:
-                changes += compare_section(name, section, shipped, measured)
-    return [change for change in changes if _key(change) in FIGURES]
+                changes += [one for one in compare_section(name, section, shipped, measured) if _key(one) in names]
+    return changes
+
+
+def _of_nouns(result: Any) -> bool:
+    return result.command == "eval.accuracy" and result.samples.model_dump()["prompts"] == "noun"
 
 
 def _pairs(record: Record, name: str, result: Any) -> list[tuple[str, Any, Any]]:
@@ -65,15 +70,8 @@ def _pairs(record: Record, name: str, result: Any) -> list[tuple[str, Any, Any]]
         if "network_call" not in timings:
             return []
         return [("latency", record.latency, Latency(**timings, protocol=batch.protocol))]
-    if result.command == "eval.accuracy":
-        # no distance is in it, so the reference is no condition
-        return [
-            (
-                "nouns",
-                record.nouns if result.samples.model_dump()["prompts"] == "noun" else record.frechet_distance,
-                result,
-            )
-        ]
+    if result.command == "eval.accuracy":  # no distance is in it, so the reference is no condition
+        return [("nouns", record.nouns if _of_nouns(result) else record.frechet_distance, result)]
     section = {"eval.fid": "frechet_distance", "eval.clip_score": "clip", "eval.quality": "quality"}[result.command]
     return [(section, getattr(record, section), result)]
 

@@ -90,7 +90,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Figure:
-    """Hold a figure of a model with its 95 % interval, if there is one, over `n` samples."""
+    """Hold a figure of a model with its 95 % interval, if there is one, over `n` samples or timed calls."""
 
     model: str
     name: str
@@ -373,7 +373,8 @@ class Evaluation:
 
     def state(self, text: str, sheet: str | None = None, **options: bool) -> State:
         """Return the state so far."""
-        return State(text, self.progress.fraction, list(self.figures), list(self.outcomes), sheet, **options)
+        outcomes = sorted(self.outcomes, key=lambda one: self.request.names.index(one.model))
+        return State(text, self.progress.fraction, list(self.figures), outcomes, sheet, **options)
 
     def run(self) -> Iterator[State]:
         """Measure model after model, and then time them together."""

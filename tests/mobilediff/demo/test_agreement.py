@@ -45,14 +45,19 @@ def test_distances_of_fewer_samples_are_not_compared_but_accuracies_are():
     )
 
 
-@pytest.mark.parametrize(("prompts", "section"), [("class", "frechet_distance"), ("noun", "nouns")])
-def test_accuracies_are_compared_with_those_of_the_same_prompts(prompts, section):
+@pytest.mark.parametrize(
+    ("prompts", "section", "key", "figure"),
+    [
+        ("class", "frechet_distance", "class_accuracy", "class accuracy"),
+        ("noun", "nouns", "noun_top1", "noun accuracy, top 1"),
+    ],
+)
+def test_accuracies_are_compared_with_those_of_the_same_prompts(prompts, section, key, figure):
     content = result("eval.accuracy", "nouns")
     content["samples"]["prompts"] = prompts
-    expected = CONTENT[section]["class_accuracy"]
     (sentence,) = agreement(RECORD, "x", [content])
-    assert f"class accuracy (0.914, shipped {expected:.4g})" in sentence
-    assert ("noun accuracy, top 1" in sentence) == (prompts == "noun")
+    assert (f"{figure} ({content[key]:.4g}, shipped {CONTENT[section][key]:.4g})") in sentence
+    assert ("noun accuracy" in sentence) != ("class accuracy" in sentence)
 
 
 def test_another_judge_is_not_compared():
