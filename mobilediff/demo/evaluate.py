@@ -109,17 +109,18 @@ def downloads_html(results: Mapping[str, dict]) -> str:
     return " ".join(links)
 
 
-def details(outcome: Mapping) -> tuple[str, str, str]:
-    """Return a result's sentences in Markdown, its command lines and its downloads."""
+def details(outcome: Mapping) -> tuple[str, str]:
+    """Return a result's sentences and command lines in Markdown, and its downloads."""
     head = f"**{outcome['model']}, {outcome['n']:,} samples, seed {outcome['seed']}**"
-    sentences = [head, *outcome["sentences"]]
-    return "\n\n".join(sentences), "\n".join(outcome["commands"]), downloads_html(outcome["results"])
+    commands = "\n".join(["```bash", *outcome["commands"], "```"])
+    lines = [head, *outcome["sentences"], *(["These commands repeat it:", commands] if outcome["commands"] else [])]
+    return "\n\n".join(lines), downloads_html(outcome["results"])
 
 
 def remember(history: list[dict], outcomes: list[dict] | None):
     """Put results into the history of the visit, in place of earlier ones of the same run and model."""
     if not outcomes:
-        return history, visit_table(history), gr.skip(), gr.skip(), gr.skip()
+        return history, visit_table(history), gr.skip(), gr.skip()
     places = {(one["run"], one["model"]): one for one in history}
     places |= {(one["run"], one["model"]): one for one in outcomes}
     history = list(places.values())[-MAX_ROWS:]
@@ -199,7 +200,13 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
     progress = gr.HTML(elem_classes="evaluation")
     with gr.Row():
         with gr.Column(min_width=320):
-            figures = gr.Dataframe(headers=SO_FAR, label="Figures so far", interactive=False, wrap=True)
+            figures = gr.Dataframe(
+                headers=SO_FAR,
+                label="Figures so far",
+                interactive=False,
+                wrap=True,
+                column_widths=["22%", "23%", "12%", "25%", "18%"],
+            )
         with gr.Column(min_width=320):
             sheet = gr.HTML(elem_classes="sheet")
     history = gr.State([])
@@ -209,8 +216,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
         label="Results of this visit; choose a row for its commands",
         interactive=False,
     )
-    sentences = gr.Markdown()
-    commands = gr.Code(language="shell", label="Commands that repeat it", interactive=False, wrap_lines=True)
+    described = gr.Markdown()
     downloads = gr.HTML(elem_classes="downloads")
     with gr.Accordion("JSON of the commands", open=False):
         results = gr.JSON(label="Results")
@@ -219,10 +225,10 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
         api_name="evaluate", concurrency_limit=1, concurrency_id="evaluations",
         preprocess=False, show_progress="minimal", show_progress_on=progress,
     )  # fmt: skip
-    stop.click(
+    stop.click(None, cancels=[evaluation], api_visibility="private").then(
         lambda: '<p role="status">Stopped.</p>', None, progress,
-        cancels=[evaluation], queue=False, api_visibility="private",
+        queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
-    remembered = [history, table, sentences, commands, downloads]
+    remembered = [history, table, described, downloads]
     results.change(remember, [history, results], remembered, queue=False, api_visibility="private")
-    table.select(show, history, [sentences, commands, downloads], queue=False, api_visibility="private")
+    table.select(show, history, [described, downloads], queue=False, api_visibility="private")

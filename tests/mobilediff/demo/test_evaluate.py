@@ -117,9 +117,9 @@ def test_results_stay_for_the_visit_and_newer_ones_of_a_run_replace_older():
     }  # fmt: skip
     history, *_ = evaluate.remember([], [outcome])
     timed = outcome | {"figures": {"ms an image": {"value": 1.23456}}}
-    history, table, sentences, commands, downloads = evaluate.remember(history, [timed])
+    history, table, described, downloads = evaluate.remember(history, [timed])
     assert history == [timed] and table[0][:4] == [1, "m", 200, 1] and table[0][-1] == 1.235
-    assert "Agrees." in sentences and commands == "python -m x"
+    assert "Agrees." in described and "```bash\npython -m x\n```" in described
     data = re.search('href="data:application/json;base64,([^"]+)"', downloads)[1]
     assert json.loads(base64.b64decode(data)) == {"command": "x"}
     history, table, *_ = evaluate.remember(history, [outcome | {"run": "b"}])
