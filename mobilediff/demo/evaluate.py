@@ -205,7 +205,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
                 label="Figures so far",
                 interactive=False,
                 wrap=True,
-                column_widths=["22%", "23%", "12%", "25%", "18%"],
+                column_widths=[130, 140, 75, 135, 100],
             )
         with gr.Column(min_width=320):
             sheet = gr.HTML(elem_classes="sheet")

@@ -10,6 +10,7 @@ from eval.samples.exported import load_exported_sampler
 from eval.samples.settings import SamplingSettings, resolve_settings
 from mobilediff.demo.work.inputs import check_names, quoted
 from mobilediff.demo.work.models import TEMPLATE_CHARACTERS, Model, Models
+from mobilediff.demo.work.turns import TURNS
 from mobilediff.files import read_json
 from mobilediff.ondevice.exported import ExportedPipeline, is_exported
 from mobilediff.ondevice.formats import load_format
@@ -120,7 +121,8 @@ class Targets:
     def _export(self, name: str) -> Target:
         folder = self._exports[name]
         try:
-            pipeline, settings = load_exported_sampler(folder)
+            with TURNS.of_batch():
+                pipeline, settings = load_exported_sampler(folder)
         except (OSError, ValueError) as error:
             logger.error("%s cannot be loaded: %s", folder, error)
             raise ValueError(f"{name} cannot be loaded, and the log of the app says why.") from error

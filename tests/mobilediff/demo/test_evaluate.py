@@ -8,9 +8,9 @@ import threading
 import time
 
 import gradio as gr
+import httpx
 import pytest
 from gradio_client import Client
-from gradio_client.exceptions import AppError
 
 from eval.schema import check_result
 from mobilediff.demo import compare, evaluate
@@ -65,23 +65,25 @@ def test_an_evaluation_streams_and_ends_with_results_of_the_schema(client):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("data", "message"),
     [
-        ({"names": None}, "The models are None"),
-        ({"names": ["\ud800"]}, "There is no model"),
-        ({"metrics": None}, "The metrics are None"),
-        ({"metrics": ["fid"]}, "There is no metric 'fid'"),
-        ({"n": None}, "The number of samples is None"),
-        ({"n": float("nan")}, "The number of samples is"),
-        ({"n": 10**9}, "The number of samples is 1000000000"),
-        ({"n": {"a": 1}}, "The number of samples is {'a': 1}"),
-        ({"seed": None}, "The seed is None"),
+        ('[null, ["class_accuracy"], 200, 0]', "The models are None; accepted"),
+        (r'[["\ud800"], ["class_accuracy"], 200, 0]', r"There is no model '\\ud800'; accepted"),
+        ('[["teacher"], null, 200, 0]', "The metrics are None; accepted"),
+        ('[["teacher"], [], 200, 0]', "No metric is chosen; accepted"),
+        ('[["teacher"], ["fid"], 200, 0]', "There is no metric 'fid'; accepted"),
+        ('[["teacher"], ["class_accuracy"], null, 0]', "The number of samples is None; accepted"),
+        ('[["teacher"], ["class_accuracy"], NaN, 0]', "The number of samples is nan; accepted"),
+        ('[["teacher"], ["class_accuracy"], 1e12, 0]', "The number of samples is 1000000000000.0; accepted"),
+        ('[["teacher"], ["class_accuracy"], {"a": 1}, 0]', "The number of samples is {'a': 1}; accepted"),
+        ('[["teacher"], ["class_accuracy"], 200, null]', "The seed is None; accepted"),
     ],
 )
-def test_bad_input_is_answered_by_a_message(client, changes, message):
-    values = {"names": ["student-1step"], "metrics": ["class_accuracy"], "n": 200, "seed": 0} | changes
-    with pytest.raises(AppError, match=re.escape(message)):
-        client.predict(*values.values(), api_name="/evaluate")
+def test_bad_input_is_answered_by_a_message(url, data, message):
+    address, headers = url + "gradio_api/call/evaluate", {"content-type": "application/json"}
+    event = httpx.post(address, content=f'{{"data": {data}}}', headers=headers).json()["event_id"]
+    answer = httpx.get(f"{address}/{event}", timeout=60).text
+    assert answer.startswith("event: error") and message in answer
 
 
 def test_cancelling_stops_within_a_second_and_frees_the_queue(client, url):
@@ -95,6 +97,15 @@ def test_cancelling_stops_within_a_second_and_frees_the_queue(client, url):
     assert time.monotonic() - start < 1.5  # the next one has its first answer
     job.result(timeout=60)
     assert threading.active_count() <= threads + 1
+
+
+def test_a_closed_tab_frees_the_queue(client, url):
+    number = next(one["id"] for one in client.config["dependencies"] if one["api_name"] == "evaluate")
+    call = {"data": [["teacher"], ["class_accuracy"], 2000, 0], "fn_index": number, "session_hash": "closed"}
+    httpx.post(url + "gradio_api/queue/join", json=call)
+    with httpx.stream("GET", url + "gradio_api/queue/data?session_hash=closed", timeout=60) as events:
+        next(line for line in events.iter_lines() if "process_generating" in line)
+    assert submit(client).result(timeout=60)[0][0]["model"] == "student-1step"
 
 
 def test_a_comparison_gets_by_while_two_thousand_samples_are_measured(client, url):
