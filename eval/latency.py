@@ -14,11 +14,11 @@ import argparse
 from pathlib import Path
 
 from eval.benchmark.latency import MAX_BATCH_SIZE, check_options
+from eval.benchmark.models import measure_models
 from eval.benchmark.peers import PEERS, load_peers
 from eval.cli.output import add_json_argument
 from eval.cli.show import checked_result, keep_result
 from eval.cli.table import aligned
-from eval.measures.latency import measure_models
 from eval.protocol import default_device
 from eval.samples.pipelines import load_sampler
 from eval.schema import LatencyResult, MeasuredSize

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from PIL import Image
 
+from eval.benchmark.models import measure_models
 from eval.cli.show import stated
 from eval.extractors.base import Extractor
 from eval.extractors.clip import BATCH_SIZE as CLIP_BATCH_SIZE
@@ -22,7 +23,6 @@ from eval.extractors.statistics import reference_statistics
 from eval.measures.accuracy import measure_accuracy
 from eval.measures.clip_score import clip_score_result, clip_scores, shipped_real_score
 from eval.measures.frechet import measure_frechet_distance
-from eval.measures.latency import measure_models
 from eval.measures.quality import measure_manifold, measure_quality
 from eval.metrics.frechet import Statistics, check_count
 from eval.metrics.pauses import pause
