@@ -452,7 +452,7 @@ class Evaluation:
             now = time.monotonic()
             batch_is_full = drawn // BATCH_SIZE > (drawn - target.batch_size) // BATCH_SIZE
             if drawn < n and batch_is_full and now >= measured + SECONDS_BETWEEN_FIGURES:
-                self._replace_figures(target, measurement.results())
+                self._replace_figures(measurement, measurement.results())
                 measured = time.monotonic()
                 yield self.state(f"{text}, {self.progress.time_left()}")
             if drawn >= CLASSES and (now >= shown + SECONDS_BETWEEN_SHEETS or drawn == n):
@@ -460,13 +460,16 @@ class Evaluation:
                 yield self.state(f"{text}, {self.progress.time_left()}", measurement.sheet())
         yield self.state(f"{target.name}, {measurement.prompts} prompts: measuring {n:,} images …")
         results = measurement.results()
-        self._replace_figures(target, results)
+        self._replace_figures(measurement, results)
         return results
 
-    def _replace_figures(self, target: Target, results: Mapping[str, dict]) -> None:
-        """Put a model's newer figures in the place of older ones."""
-        new = {one.name: one for one in figures_of(target.name, results, self.request.metrics)}
-        kept = [one for one in self.figures if one.model != target.name or one.name not in new]
+    def _replace_figures(self, measurement: Measurement, results: Mapping[str, dict]) -> None:
+        """Put a model's newer figures in the place of older ones; the class accuracy is that of class prompts."""
+        model, metrics = measurement.target.name, self.request.metrics
+        if measurement.prompts == "noun":
+            metrics = ["noun_accuracy"]
+        new = {one.name: one for one in figures_of(model, results, metrics)}
+        kept = [one for one in self.figures if one.model != model or one.name not in new]
         self.figures = [*kept, *new.values()]
 
     def _compared(self, outcome: Outcome, target: Target) -> Outcome:
