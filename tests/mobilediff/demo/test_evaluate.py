@@ -98,16 +98,6 @@ def test_cancelling_stops_within_a_second_and_frees_the_queue(client, url):
     job.result(timeout=60)
 
 
-def test_a_closed_tab_frees_the_queue(client, url):
-    number = next(one["id"] for one in client.config["dependencies"] if one["api_name"] == "evaluate")
-    call = {"data": [["teacher"], ["class_accuracy"], 2000, 0], "fn_index": number, "session_hash": "closed"}
-    httpx.post(url + "gradio_api/queue/join", json=call)
-    with httpx.stream("GET", url + "gradio_api/queue/data?session_hash=closed", timeout=60) as events:
-        next(line for line in events.iter_lines() if "process_generating" in line)
-        time.sleep(1)  # in the middle of a batch
-    assert submit(client).result(timeout=60)[0][0]["model"] == "student-1step"
-
-
 def test_a_comparison_gets_by_while_two_thousand_samples_are_measured(client, url):
     job = submit(client, ["teacher"], ["frechet_distance", "manifold"], n=2000)
     wait_for(job.outputs)
