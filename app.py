@@ -17,7 +17,7 @@ import torch  # noqa: E402
 
 from eval.protocol import device_description  # noqa: E402
 from mobilediff.command import command_parser, run_command  # noqa: E402
-from mobilediff.demo import about, compare, device, explore, results  # noqa: E402
+from mobilediff.demo import about, compare, device, evaluate, explore, results  # noqa: E402
 from mobilediff.demo.page import cards, pictures, theme  # noqa: E402
 from mobilediff.demo.work.examples import (  # noqa: E402
     check_examples_folder,
@@ -29,7 +29,7 @@ from mobilediff.demo.work.models import Models  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-CSS = theme.CSS + cards.CSS + pictures.CSS + results.CSS + device.CSS + about.CSS
+CSS = theme.CSS + cards.CSS + pictures.CSS + evaluate.CSS + results.CSS + device.CSS + about.CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
 # install the page as an app; mcp_server offers what the tabs do to programs that speak the Model Context Protocol.
 SERVED = {
@@ -71,6 +71,8 @@ def build_app(models: Models, problems: list[str], examples: list[dict], dist: P
             compare.build_tab(demo, models, examples)
         with gr.Tab("Explore"):
             explore.build_tab(models)
+        with gr.Tab("Evaluate"):
+            evaluate.build_tab(models)
         with gr.Tab("Results"):
             results.build_tab(examples)
         with gr.Tab("On your device"):

@@ -13,19 +13,17 @@ runs, in calls of its own.
 import argparse
 from pathlib import Path
 
-from eval.benchmark.latency import MAX_BATCH_SIZE, check_options, measure_latency, speed_ups
+from eval.benchmark.latency import MAX_BATCH_SIZE, check_options
+from eval.benchmark.models import measure_models
 from eval.benchmark.peers import PEERS, load_peers
-from eval.benchmark.size import exported_size, measure_size
 from eval.cli.output import add_json_argument
 from eval.cli.show import checked_result, keep_result
 from eval.cli.table import aligned
-from eval.protocol import default_device, folder_sha256
+from eval.protocol import default_device
 from eval.samples.pipelines import load_sampler
 from eval.schema import LatencyResult, MeasuredSize
 from mobilediff.command import command_parser, run_command
 from mobilediff.ondevice.exported import is_exported, load_exported
-
-FP32_BYTES = 4
 
 
 def table(result: LatencyResult) -> str:
@@ -114,12 +112,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def measure_all(args: argparse.Namespace) -> dict:
-    """Measure sizes and timings of the models of the command line.
-
-    Returns:
-        `models`: by name, `weights` ("checkpoint", "exported" or "random"), the counts of `measure_size`,
-        `exported_size` or `Peer.size`, and but for exports `weights_memory_bytes` in fp32; `batches`: for each batch
-        size the result of `measure_latency` and, with a baseline, `times_faster`; `baseline`.
+    """Load the models of the command line and measure them.
 
     Raises:
         ValueError: an export and a device other than the CPU, or as in the functions that load.
@@ -134,34 +127,9 @@ def measure_all(args: argparse.Namespace) -> dict:
         name: load_exported(folder, args.threads) if name in exported else load_sampler(folder, device)
         for name, folder in args.folders.items()
     }
-    peers, sizes = load_peers(args.peers, device), {}
-    for name, pipeline in pipelines.items():
-        folder = args.folders[name]
-        sha256 = {"model_sha256": folder_sha256(folder)}
-        if name in exported:
-            sizes[name] = {"weights": "exported"} | sha256 | exported_size(folder)
-        else:
-            sizes[name] = {"weights": "checkpoint"} | sha256 | measure_size(pipeline, folder)
-    for name, peer in peers.items():
-        sizes[name] = {"weights": "random"} | peer.size()
-    for size in sizes.values():
-        if size["weights"] != "exported":
-            size["weights_memory_bytes"] = FP32_BYTES * size["params_total"]
-    batches = []
-    for batch_size in args.batch_sizes:
-        batch = measure_latency(
-            pipelines | peers,
-            args.threads,
-            args.rounds,
-            args.max_seconds,
-            batch_size,
-            memory=True,
-            neighbours=args.neighbours,
-        )
-        if args.baseline:
-            batch["times_faster"] = speed_ups(batch["models"], args.baseline)
-        batches.append(batch)
-    return {"models": sizes, "batches": batches} | ({"baseline": args.baseline} if args.baseline else {})
+    peers = load_peers(args.peers, device)
+    options = args.threads, args.rounds, args.max_seconds, args.batch_sizes, args.neighbours, args.baseline
+    return measure_models(pipelines, args.folders, peers, *options)
 
 
 def main(argv: list[str] | None = None) -> None:

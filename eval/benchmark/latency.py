@@ -18,6 +18,7 @@ from tqdm import tqdm
 from eval.benchmark.neighbours import busy_neighbours
 from eval.benchmark.peers import Peer
 from eval.benchmark.size import PROMPT, network_inputs
+from eval.metrics.pauses import pause
 from eval.protocol import measured_with
 from mobilediff.models.latent_decoder import LatentDecoder
 from mobilediff.models.macs import count_params_and_macs
@@ -41,8 +42,8 @@ LONG_CALL = 10
 Key = TypeVar("Key", bound=Hashable)
 
 
-def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
-    """Build a call of each part of a pipeline or peer, ready to be timed."""
+def timed_parts(model, batch_size: int = 1, at_step: Callable | None = None) -> dict[str, Callable[[], object]]:
+    """Build a call of each part of a pipeline or peer, ready to be timed; `at_step` as in `measure_latency`."""
     if isinstance(model, Peer):
         return model.timed_parts(batch_size)
     if isinstance(model, ExportedPipeline):
@@ -54,7 +55,7 @@ def timed_parts(model, batch_size: int = 1) -> dict[str, Callable[[], object]]:
         "text_encoder": lambda: encode_text(model.tokenizer, model.text_encoder, prompts),
         "network_call": lambda: model.unet(**inputs),
         "vae_decoder": lambda: decoder(inputs["sample"]),
-        "image": lambda: model(prompt=prompts, generator=generator.manual_seed(0)),
+        "image": lambda: model(prompt=prompts, generator=generator.manual_seed(0), callback_on_step_end=at_step),
     }
 
 
@@ -80,11 +81,13 @@ def interleave(
     """
     times, long = {key: [] for key in calls}, {}
     for key, call in calls.items():
+        pause()
         long[key] = seconds(call, device) > LONG_CALL
         for _ in range(0 if long[key] else WARM_UP - 1):
             call()
     for done in tqdm(range(rounds), desc="latency", unit="round"):
         for key, call in calls.items():
+            pause()
             if done < MIN_RUNS or sum(times[key]) < max_seconds:
                 if not long[key]:
                     call()  # untimed: the call before it has filled the caches with its own weights
@@ -151,6 +154,7 @@ def measure_latency(
     batch_size: int = 1,
     memory: bool = False,
     neighbours: int = 0,
+    at_step: Callable | None = None,
 ) -> dict:
     """Time every part of every pipeline and peer at one batch size, taking turns.
 
@@ -162,6 +166,7 @@ def measure_latency(
         batch_size: images of each call, 1 to 64.
         memory: also measure each part's peak memory, in one more call after the timed ones.
         neighbours: busy processes that run beside the measurement, 0 to 64.
+        at_step: `callback_on_step_end` of a checkpoint's images, which may stop the measurement by an error.
 
     Returns:
         `models`: by name, each part's `median_ms`, `p90_ms`, `runs`, `images_per_second` (`batch_size` / median),
@@ -177,12 +182,13 @@ def measure_latency(
     check_options(threads, rounds, max_seconds, [batch_size], neighbours)
     device = next(iter(pipelines.values())).device
     with thread_count(threads), busy_neighbours(neighbours):
-        parts = {name: timed_parts(model, batch_size) for name, model in pipelines.items()}
+        parts = {name: timed_parts(model, batch_size, at_step) for name, model in pipelines.items()}
         calls = {(name, part): parts[name][part] for part in PARTS for name in pipelines if part in parts[name]}
         products = matrix_products(device)
         times = interleave(products | calls, device, rounds, max_seconds)
         result = {name: {} for name in pipelines}
         for (name, part), call in calls.items():
+            pause()
             record = summary(times[name, part])
             record["images_per_second"] = 1000 * batch_size / record["median_ms"]
             if memory and not isinstance(pipelines[name], ExportedPipeline):  # whose runtime has its own allocator

@@ -34,17 +34,18 @@ def checked_result(command: Literal["eval.latency"], result: dict) -> LatencyRes
 def checked_result(command: str, result: dict) -> CommandResult: ...
 def checked_result(command: str, result: dict) -> CommandResult:
     """Return the model of a result; errors as in `check_result`."""
-    return check_result(command, _stated(command, result))
+    return check_result(command, stated(command, result))
 
 
 def keep_result(command: str, result: dict, path: str | None) -> None:
     """Check a result and write it to `path` if there is one; errors as in `check_result`."""
     checked_result(command, result)
     if path:
-        write_json(path, _stated(command, result))
+        write_json(path, stated(command, result))
 
 
-def _stated(command: str, result: dict) -> dict:
+def stated(command: str, result: dict) -> dict:
+    """Put schema and command before a result, as its JSON has them."""
     return {"schema": SCHEMA, "command": command} | result
 
 

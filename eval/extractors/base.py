@@ -9,6 +9,8 @@ from torch.utils.data import Dataset
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
+BATCH_SIZE = 250
+
 
 @dataclass(frozen=True)
 class Extractor:
@@ -65,7 +67,7 @@ def extract_features(
     extractor: Extractor,
     images: torch.Tensor,
     names: tuple[str, ...],
-    batch_size: int = 250,
+    batch_size: int = BATCH_SIZE,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> dict[str, torch.Tensor]:

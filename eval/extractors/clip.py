@@ -12,6 +12,7 @@ from transformers import CLIPTextModelWithProjection
 from eval import WEIGHTS
 from eval.extractors.judge import IMAGE_SIZE, RESIZE
 from eval.extractors.open_clip import OPEN_CLIP_RESIZE, load_open_clip, preprocessed
+from eval.metrics.pauses import pause_before
 from eval.protocol import folder_sha256, state_dict_sha256
 from mobilediff.checkpoints import load_component, load_tokenizer
 from mobilediff.images import to_float
@@ -58,6 +59,7 @@ def bundled_clip(folder: str | Path | None = None, device: torch.device | str = 
     if missing:
         raise FileNotFoundError(f"{folder} holds no CLIP: {', '.join(missing)} missing")
     image_encoder = load_component(ImageEncoder, folder / "image_encoder").to(device)
+    pause_before(image_encoder.levels)
     text_encoder = load_component(CLIPTextModelWithProjection, folder / "text_encoder").to(device)
     tokenizer = load_tokenizer(folder / "tokenizer")
 

@@ -8,6 +8,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from eval import WEIGHTS
 from eval.extractors.base import Extractor, registered
+from eval.metrics.pauses import pause_before
 from eval.protocol import folder_sha256
 from mobilediff.checkpoints import load_component
 from mobilediff.images import to_float
@@ -31,6 +32,7 @@ class JudgeFeatureExtractor(FeatureExtractorBase):
     def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
         super().__init__(name, features_list)
         self.encoder = load_judge(feature_extractor_weights_path or JUDGE_FOLDER)
+        pause_before(self.encoder.levels)
 
     @staticmethod
     def get_provided_features_list():

@@ -70,23 +70,22 @@ def real_score(clip: ClipModel, template: str, data: str | Path | None, n: int) 
     """
     if data_source(data):
         return score_real_images(clip, template, data, n)
-    shipped = shipped_real_score(clip)
-    if shipped["template"] != template:
-        raise ValueError(
-            f"no score of real images for {clip.name} with {template!r}: pass CIFAR-10 (--data DIR) to measure it"
-        )
-    return shipped
+    return shipped_real_score(clip, template)
 
 
-def shipped_real_score(clip: ClipModel) -> dict:
+def shipped_real_score(clip: ClipModel, template: str | None = None) -> dict:
     """Read the score of real images shipped with the bundled CLIP.
 
     Raises:
-        ValueError: it is of another model than `clip`.
+        ValueError: it is of another model than `clip`, or of another template than one that is given.
     """
     shipped = read_json(SHIPPED_REAL_SCORE) if SHIPPED_REAL_SCORE.exists() else {}
     if shipped.get("clip_sha256") != clip.sha256:
         raise ValueError(f"no score of real images for {clip.name}: pass CIFAR-10 (--data DIR) to measure it")
+    if template is not None and shipped["template"] != template:
+        raise ValueError(
+            f"no score of real images for {clip.name} with {template!r}: pass CIFAR-10 (--data DIR) to measure it"
+        )
     return shipped
 
 
@@ -102,6 +101,18 @@ def measure_clip_score(
     Raises:
         ValueError: the images have no prompts or no template, or there is no score of real images.
     """
+    check_prompted(images)
+    real = real_score(clip, images.protocol["template"], data, len(images))
+    scores = clip_scores(clip, images.images, images.prompts or [])
+    return clip_score_result(images, clip, scores, real, device)
+
+
+def check_prompted(images: ImageSet) -> None:
+    """Refuse images without prompts.
+
+    Raises:
+        ValueError: they have none, or no template.
+    """
     if images.prompts is None:
         raise ValueError("the images have no prompts: CLIP score needs a folder or npz file made by eval.generate")
     if "template" not in images.protocol:
@@ -109,8 +120,12 @@ def measure_clip_score(
             "the images have prompts, but no protocol says the template that their nouns were put into: CLIP score "
             "needs a folder or npz file made by eval.generate"
         )
-    real = real_score(clip, images.protocol["template"], data, len(images))
-    scores = clip_scores(clip, images.images, images.prompts)
+
+
+def clip_score_result(
+    images: ImageSet, clip: ClipModel, scores: torch.Tensor, real: dict, device: torch.device | str = "cpu"
+) -> dict:
+    """Average `clip_scores` of images, float64 [N], as `measure_clip_score` does; `real` is from `real_score`."""
     result = {
         "clip_score": scores.mean().item(),
         "clip_cosine": scores.mean().item() / 100,

@@ -10,6 +10,7 @@ from eval.extractors.inception import INCEPTION
 from eval.extractors.statistics import reference_protocol, reference_statistics
 from eval.metrics.bootstrap import interval_at_n, kernel_interval, manifold_intervals
 from eval.metrics.checks import in_canonical_order
+from eval.metrics.frechet import Statistics
 from eval.metrics.kernel import inception_score, kernel_distance
 from eval.metrics.manifold import NEIGHBOURS, manifold_metrics
 from eval.metrics.nearest import compare_nearest, nearest_training, pairwise_distance
@@ -76,18 +77,49 @@ def measure_quality(
     scores = kernel_distance(*ordered, subsets=SUBSETS, subset_size=subset_size)
     if extractor.logits:
         scores |= inception_score(in_canonical_order(features[extractor.logits[0]][:n]))
-    result = {"n": n} | _named(scores, extractor) | manifold_metrics(real[:n], generated[:n], k=NEIGHBOURS)
-    if seeds := _by_class(generated, images):
-        result["seed_distance"] = pairwise_distance(torch.stack(seeds))
+    manifold, intervals = _manifold(real, generated)
+    result = {"n": n} | _named(scores, extractor) | manifold
+    result |= _seed_distance(generated, images)
     if training is not None:
         distances = nearest_training(generated[:MAX_COPY_QUERIES], training.training)[0]
         result["copies"] = compare_nearest(distances, training.test_distances)
         result["copies"] |= {"n_training": len(training.training), "training_features_sha256": training.sha256}
     key = next(key for key in result if key.startswith("kernel_") and key.endswith("_mean"))
     result["intervals"] = {key: interval_at_n(kernel_interval(real[:n], generated[:n]))}
-    result["intervals"] |= manifold_intervals(real[:n], generated[:n], NEIGHBOURS)
+    result["intervals"] |= intervals
     protocol = extractor.protocol() | reference_protocol(reference, statistics) | {"reference_n": n}
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
+
+
+def measure_manifold(measured: FeatureSet, extractor: Extractor, statistics: Statistics) -> dict:
+    """Measure those figures of `measure_quality` that take no kernel, which is the longest to compute.
+
+    Args:
+        measured, extractor: as there.
+        statistics: of the reference, with features.
+
+    Returns:
+        `n`, the figures of `manifold_metrics`, `seed_distance` for samples of class prompts, `intervals`.
+
+    Raises:
+        ValueError: as there.
+    """
+    real, generated = statistics.kept_features(), measured.of(extractor)[extractor.layer]
+    manifold, intervals = _manifold(real, generated)
+    n = min(len(real), len(generated))
+    return {"n": n} | manifold | _seed_distance(generated, measured.images) | {"intervals": intervals}
+
+
+def _manifold(real: torch.Tensor, generated: torch.Tensor) -> tuple[dict, dict]:
+    """Compute the manifold's figures of equally many rows, and their intervals."""
+    n = min(len(real), len(generated))
+    pair = real[:n], generated[:n]
+    return manifold_metrics(*pair, k=NEIGHBOURS), manifold_intervals(*pair, NEIGHBOURS)
+
+
+def _seed_distance(features: torch.Tensor, images: ImageSet) -> dict:
+    seeds = _by_class(features, images)
+    return {"seed_distance": pairwise_distance(torch.stack(seeds))} if seeds else {}
 
 
 def _named(scores: dict, extractor: Extractor) -> dict:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from eval.metrics.checks import check_features, check_pair
 from eval.metrics.frechet import Statistics, check_count
 from eval.metrics.manifold import ball_hits
+from eval.metrics.pauses import pause
 
 Z = NormalDist().inv_cdf(0.975)
 
@@ -134,7 +135,10 @@ def frechet_interval(
     draws = _draws(n, resamples, confidence, seed)
     distance = _weighted_distance(features.cpu().numpy(), reference)
     draws = tqdm(draws, desc="bootstrap", total=resamples, leave=False)  # minutes at 2048 features
-    values = [distance(torch.bincount(rows, minlength=n).numpy()) for rows in draws]
+    values = []
+    for rows in draws:
+        pause()
+        values.append(distance(torch.bincount(rows, minlength=n).numpy()))
     return _basic_interval(distance(np.ones(n, dtype=np.int64)), values, confidence)
 
 
@@ -175,6 +179,7 @@ def kernel_interval(
 
     pairs, cross = torch.zeros(multiplicities.shape[1], dtype=torch.float64), torch.empty(n, dtype=torch.float64)
     for rows in torch.arange(n).split(batch_size):
+        pause()
         pairs += (kernel(generated[rows], generated) @ multiplicities * multiplicities[rows]).sum(dim=0)
         cross[rows] = kernel(generated[rows], real).mean(dim=1)
     among_real = sum(kernel(rows, real).sum().item() for rows in real.split(batch_size))

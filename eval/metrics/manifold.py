@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 import torch
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+from torch_fidelity.metric_prc import calc_cdist_part
 
 from eval.metrics.checks import check_pair
+from eval.metrics.pauses import pause
 
 # A row on the rim of a ball counts as inside. Features come out of float32 networks, so the rim is as wide as the
 # rounding of float32, relative to the longest row.
@@ -23,8 +24,8 @@ def manifold_metrics(real: torch.Tensor, generated: torch.Tensor, k: int = 3, ba
 
     Distances are Euclidean, in float64. Memory is a few times batch_size x max(N, M) x 8 bytes.
 
-    Sources: precision and recall: Kynkaanniemi et al., arXiv 1904.06991, equations 1 and 2, by torch-fidelity's own
-    function; density and coverage: Naeem et al., arXiv 2002.09797, equations 3 and 4, where k is 5.
+    Sources: precision and recall: Kynkaanniemi et al., arXiv 1904.06991, equations 1 and 2, as torch-fidelity computes
+    them; density and coverage: Naeem et al., arXiv 2002.09797, equations 3 and 4, where k is 5.
 
     Args:
         real: [N, F].
@@ -44,17 +45,27 @@ def manifold_metrics(real: torch.Tensor, generated: torch.Tensor, k: int = 3, ba
         if value < 1:
             raise ValueError(f"{name} is {value}; accepted is 1 or more")
     real, generated = check_pair(real, generated, ("real", "generated"), least=k + 1)
-    # The generated set comes first. save_cpu_ram: without it the batches are of no use, whole matrices are held.
-    options = {"prc_neighborhood": k, "prc_batch_size": batch_size, "save_cpu_ram": True, "verbose": False}
-    fidelity = prc_features_to_metric(generated, real, **options)
     density, coverage = density_and_coverage(real, generated, k, batch_size)
     return {
-        "precision": fidelity[KEY_METRIC_PRECISION],
-        "recall": fidelity[KEY_METRIC_RECALL],
+        "precision": fraction_in_balls(generated, real, k, batch_size),
+        "recall": fraction_in_balls(real, generated, k, batch_size),
         "density": density,
         "coverage": coverage,
         "neighbours": k,
     }
+
+
+def fraction_in_balls(rows: torch.Tensor, centres: torch.Tensor, k: int, batch_size: int) -> float:
+    """Compute the fraction of rows [N, F] that lie in the ball of one of the centres [M, F], both float64."""
+    radii, inside = [], []
+    for batch in centres.split(batch_size):
+        pause()
+        radii.append(calc_cdist_part(batch, centres, batch_size).kthvalue(k + 1).values)
+    reach = torch.cat(radii)
+    for batch in rows.split(batch_size):
+        pause()
+        inside.append((calc_cdist_part(batch, centres, batch_size) <= reach).any(dim=1).float())
+    return torch.cat(inside).mean().item()
 
 
 def density_and_coverage(real: torch.Tensor, generated: torch.Tensor, k: int, batch_size: int) -> tuple[float, float]:
@@ -86,6 +97,7 @@ def ball_hits(real: torch.Tensor, generated: torch.Tensor, k: int, batch_size: i
     """
     rim = RIM * real.norm(dim=1).max()
     for centres in real.split(batch_size):
+        pause()
         # k + 1, as a centre is its own nearest row
         radii = torch.cdist(centres, real).kthvalue(k + 1, dim=1, keepdim=True).values
         yield torch.cdist(centres, generated) <= radii + rim

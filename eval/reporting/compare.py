@@ -4,7 +4,8 @@ python -m eval.report --compare before.json after.json
 
 A figure with a confidence interval moved if the two intervals do not overlap; a latency moved if either median lies
 beyond the other's 90th percentile. Figures of different extractors, references or machines are listed as not
-comparable, and so are distances of different numbers of samples, which have different biases.
+comparable, and so are distances of different numbers of samples, which have different biases; means over images,
+such as accuracies, have none.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ SAME = {
     "clip": ("clip_sha256", "resize", "template"),
     "latency": ("device_name", "threads", "wait_policy", "neighbours", "dtype", "batch_size"),
 }
+# Means over images: their expectation is that of any number of images.
+UNBIASED = ("class_accuracy", "noun_top1", "noun_top5", "clip_score")
 LATENCY_PARTS = ("network_call", "image")
 
 
@@ -58,27 +61,44 @@ def compare_results(before: Results, after: Results) -> list[Change]:
         for section in SAME:
             first, second = (getattr(results.records[row], section) for results in (before, after))
             if first and second:
-                changes += _compare_section(row, section, first, second)
+                changes += compare_section(row, section, first, second)
     return changes
 
 
-def _compare_section(row: str, section: str, first: Measured | Latency, second: Measured | Latency) -> list[Change]:
+def compare_section(row: str, section: str, first: Measured | Latency, second: Measured | Latency) -> list[Change]:
+    """Compare the figures that two measurements of a section of `SAME` share."""
     conditions = [dict(one) | dict(one.protocol) for one in (first, second)]
     different = [key for key in SAME[section] if conditions[0][key] != conditions[1][key]]
-    obstacle = f"not comparable: another {', '.join(different)}" if different else None
     if isinstance(first, Latency) or isinstance(second, Latency):
         parts = [(part, getattr(first, part), getattr(second, part)) for part in LATENCY_PARTS]
         return [
-            Change(row, f"latency {part} (ms)", one.median_ms, two.median_ms, obstacle or _latency_verdict(one, two))
+            Change(
+                row,
+                f"latency {part} (ms)",
+                one.median_ms,
+                two.median_ms,
+                _obstacle(different) or _latency_verdict(one, two),
+            )
             for part, one, two in parts
             if one and two
         ]
-    figures = [(key, value, getattr(second, key)) for key, value in first if isinstance(value, float)]
+    figures = [(key, value, getattr(second, key, None)) for key, value in first if isinstance(value, float)]
     return [
-        Change(row, f"{section} {key}", one, two, obstacle or _interval_verdict(first, second, key))
+        Change(
+            row,
+            f"{section} {key}",
+            one,
+            two,
+            _obstacle([name for name in different if name != "n" or key not in UNBIASED])
+            or _interval_verdict(first, second, key),
+        )
         for key, one, two in figures
         if isinstance(two, float)
     ]
+
+
+def _obstacle(different: list[str]) -> str | None:
+    return f"not comparable: another {', '.join(different)}" if different else None
 
 
 def _latency_verdict(one: Timing, two: Timing) -> str:

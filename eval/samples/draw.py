@@ -46,8 +46,12 @@ def draw_samples(
     plan: SamplePlan,
     indices: list[int],
     batch_size: int,
+    **options,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Draw the samples with the given indices, batch after batch; batches as in `batches_of`.
+
+    Args:
+        options: further arguments of the pipeline's call, such as a callback.
 
     Yields:
         Indices of a batch and its images, uint8 [B, 3, H, W].
@@ -58,7 +62,7 @@ def draw_samples(
     drawn = 0
     for batch in batches_of(indices, batch_size, settings.compiled):
         seeds, arguments = [settings.seed + index for index in batch], settings.call_arguments(plan, batch)
-        images = draw(pipeline, settings.model, seeds, settings.dtype, **arguments)
+        images = draw(pipeline, settings.model, seeds, settings.dtype, **arguments, **options)
         kept = batch[: len(indices) - drawn]
         drawn += len(kept)
         yield kept, images[: len(kept)]

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
-from eval.protocol import device_description
+from eval.protocol import device_description, tensor_sha256
 from eval.samples.draw import batches_of, draw_samples
 from eval.samples.images import LABELS, MANIFEST, ImageSet, image_files, read_images
 from eval.samples.pipelines import compiled_networks, counted_evaluations
@@ -212,6 +212,26 @@ def generate(
         return _draw_missing(pipeline, settings, plan, store, batch_size)
 
 
+def manifest_of(settings: SamplingSettings, n: int, device: torch.device, nfe: float | None = None) -> dict:
+    """Describe `n` samples that are not all drawn: settings, device and, where `settings` do not say it, the NFE."""
+    return {"nfe": nfe} | settings.protocol(n) | device_description(device) | {"complete": False}
+
+
+def samples_in_memory(
+    images: torch.Tensor, settings: SamplingSettings, plan: SamplePlan, device: torch.device
+) -> ImageSet:
+    """Hold the first samples of a plan as `kept_samples` reads them.
+
+    Args:
+        images: uint8 [N, 3, H, W], N at most that of the plan.
+        device: that drew them.
+    """
+    n = len(images)
+    protocol = manifest_of(settings, n, device) | {"complete": True, "images_sha256": tensor_sha256(images)}
+    labels = [None if one is None else torch.tensor(one[:n]) for one in (plan.class_labels, plan.noun_ids)]
+    return ImageSet(images, *labels, None if plan.prompts is None else plan.prompts[:n], protocol)
+
+
 def _draw_missing(
     pipeline: DiffusionPipeline | ExportedPipeline,
     settings: SamplingSettings,
@@ -223,7 +243,7 @@ def _draw_missing(
     state, n = PartialState(), plan.n
     done = check_resume(store, settings, n)
     there = read_json(store.manifest) if store.manifest.exists() else {"nfe": None, "complete": False}
-    manifest = {"nfe": there["nfe"]} | settings.protocol(n) | device_description(pipeline.device) | {"complete": False}
+    manifest = manifest_of(settings, n, pipeline.device, there["nfe"])
     state.wait_for_everyone()  # nobody writes before everybody has looked
     if len(done) == n and there["complete"]:
         return there

@@ -28,17 +28,30 @@ def folder_of(variable: str, default: str) -> Path:
         raise ValueError(f"{variable} is {value}; there is no such home, accepted is a folder without ~") from error
 
 
+def whole_number_of(variable: str, default: int, low: int) -> int:
+    """Return the whole number that an environment variable holds; an empty variable is none.
+
+    Raises:
+        ValueError: it holds something else, or less than `low`.
+    """
+    value = os.environ.get(variable) or str(default)
+    if not (value.isascii() and value.isdecimal()) or int(value) < low:
+        raise ValueError(f"{variable} is {value}; accepted is a whole number from {low}")
+    return int(value)
+
+
 def prepare() -> None:
     """Set the variables that gradio and torch read at import; a value of the environment stays.
 
     A temporary folder of this process, as gradio's own belongs to the first user who served something; no proxy
-    between the app and itself, since gradio asks its own address whether it is there; no calls home; threads that
-    sleep while they wait.
+    between the app and itself, since gradio asks its own address whether it is there; no calls home; no progress
+    bars in the log; threads that sleep while they wait.
     """
     if "GRADIO_TEMP_DIR" not in os.environ:
         os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="mobilediff-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     no_proxy = ",".join(filter(None, (getproxies_environment().get("no"), THIS_MACHINE)))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = no_proxy
     let_threads_sleep()

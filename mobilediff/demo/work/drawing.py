@@ -14,7 +14,7 @@ from PIL import Image
 
 from eval.samples.draw import draw as draw_images
 from mobilediff.demo.work.models import Model
-from mobilediff.demo.work.turns import TURNS
+from mobilediff.demo.work.turns import TURNS, Cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +23,6 @@ PNG_URI = "data:image/png;base64,"
 # A model and N seeds to its initial latents, [N, C, h, w].
 Noise = Callable[[Model, list[int]], torch.Tensor]
 Turn = Callable[[], AbstractContextManager[None]]
-
-
-class Cancelled(Exception):
-    """Nobody waits for the images that a call is drawing."""
 
 
 @dataclass(frozen=True)

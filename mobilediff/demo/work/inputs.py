@@ -34,19 +34,19 @@ def check_whole(meaning: str, value: object, low: int, high: int) -> int:
     return int(value)  # pyright: ignore[reportArgumentType] - a whole number
 
 
-def check_names(names: object, known: Sequence[str]) -> list[str]:
-    """Return the known names that are among `names`, in the order of `known`.
+def check_names(names: object, known: Sequence[str], kind: str = "model") -> list[str]:
+    """Return the known names of a kind that are among `names`, in the order of `known`.
 
     Raises:
         ValueError: `names` is no list of names, is empty, or holds others.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"The models are {quoted(names)}; accepted is a list of names.")
+        raise ValueError(f"The {kind}s are {quoted(names)}; accepted is a list of names.")
     if unknown := [name for name in names if name not in known]:
         more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
-        raise ValueError(f"There is no model {quoted(unknown[0])}{more}; accepted are {', '.join(known) or 'none'}.")
+        raise ValueError(f"There is no {kind} {quoted(unknown[0])}{more}; accepted are {', '.join(known) or 'none'}.")
     if not names:
-        raise ValueError("No model is chosen, or none could be loaded.")
+        raise ValueError(f"No {kind} is chosen, or none could be loaded.")
     return [name for name in known if name in names]
 
 

@@ -72,6 +72,18 @@ def test_distances_of_other_numbers_of_samples_are_not_judged():
     assert verdicts(before, after)["frechet_distance frechet_distance_judge"] == "not comparable: another n"
 
 
+def test_accuracies_of_other_numbers_of_samples_are_judged():
+    before, after = results(10.0, 1.0, 100.0), results(20.0, 1.0, 100.0)
+    after["records"]["student"]["frechet_distance"]["n"] = 50
+    for file, low in ((before, 0.5), (after, 0.8)):
+        distance = file["records"]["student"]["frechet_distance"]
+        distance["class_accuracy"] = low + 0.05
+        distance["intervals"]["class_accuracy"] = {
+            "low": low, "high": low + 0.1, "confidence": 0.95, "resamples": 100,
+        }  # fmt: skip
+    assert verdicts(before, after)["frechet_distance class_accuracy"] == "moved"
+
+
 def test_the_table_shows_what_is_not_within_and_counts_what_moved():
     before, after = results(10.0, 2.0, 100.0), results(20.0, 2.0, 100.0)
     table = changes_table(compared(before, after))

@@ -2,7 +2,7 @@
 
 import gradio as gr
 import pytest
-from mobilediff.demo.examples import load_examples
+from mobilediff.demo.work.examples import load_examples
 
 from eval.reporting.insertion import part_of
 from mobilediff.demo import about

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
-from mobilediff.demo.examples import load_examples
+from mobilediff.demo.work.examples import load_examples
 
 from eval.reporting.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, figures
 from eval.schema import read_results

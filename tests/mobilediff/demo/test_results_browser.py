@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 import pytest
-from mobilediff.demo.examples import load_examples
+from mobilediff.demo.work.examples import load_examples
 
 from mobilediff.demo import about, results
 from mobilediff.demo.environment import ROOT

@@ -1,0 +1,234 @@
+"""Measure models in a tab, on samples drawn here."""
+
+import html
+import json
+import uuid
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import gradio as gr
+
+from eval.schema import Record
+from mobilediff.demo.environment import ROOT, folder_of, whole_number_of
+from mobilediff.demo.page.stream import stream
+from mobilediff.demo.work.agreement import shipped_records
+from mobilediff.demo.work.evaluation import (
+    FIGURES,
+    LATENCY,
+    METRICS,
+    MIN_SAMPLES,
+    Figure,
+    Outcome,
+    State,
+    evaluate,
+)
+from mobilediff.demo.work.models import Models
+from mobilediff.demo.work.targets import Targets
+
+CSS = """
+.evaluation progress { width: 100%; height: 12px; } .evaluation p { margin: 4px 0; font-weight: 600; }
+.sheet figure { margin: 0; } .sheet figcaption { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
+.sheet img { width: 100%; max-width: 640px; margin: 0; image-rendering: pixelated; }
+.evaluation .html-container, .sheet .html-container, .downloads .html-container { padding: 0; }
+.downloads a { display: inline-block; margin: 0 16px 8px 0; text-decoration: underline; }
+"""
+RESULTS = ROOT / "docs" / "results.json"
+DEFAULT_SAMPLES, MAX_SAMPLES = 500, 2000
+DEFAULT_METRICS = ["frechet_distance", "class_accuracy", "clip_score"]
+MAX_ROWS = 100  # of a visit, so that no session holds ever more
+SO_FAR = ["Model", "Figure", "Value", "95 % interval", "Over"]
+COLUMNS = [*(name for figures in FIGURES.values() for name in figures.values()), LATENCY]
+INTRODUCTION = (
+    "Samples are drawn here, one seed an image, and measured with the bundled classifier and CLIP against the shipped "
+    "statistics of CIFAR-10's training images. The figures are those of the commands below each result. Who compares "
+    "models meanwhile goes first."
+)
+
+
+def introduction(targets: Targets, most: int) -> str:
+    """Write the head of the tab in Markdown, with the exports that are left out."""
+    limits = f"Up to {most:,} samples a model; a Fréchet distance needs more than 256."
+    return "\n".join(
+        [f"{INTRODUCTION} {limits}", *(["", *(f"- {one}" for one in targets.problems)] * bool(targets.problems))]
+    )
+
+
+def progress_html(state: State) -> str:
+    """Lay out the progress of an evaluation."""
+    role = ' role="status"' if state.is_last else ""  # read out once, not each second
+    return (
+        f"<p{role}>{html.escape(state.text)}</p>"
+        f'<progress aria-label="Samples drawn" max="1" value="{state.fraction:.4f}"></progress>'
+    )
+
+
+def sheet_html(uri: str) -> str:
+    """Lay out the newest samples, if there are any."""
+    if not uri:
+        return ""
+    caption = "The newest samples, a column for each class"
+    return f'<figure><img src="{uri}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def so_far(figures: list[Figure]) -> list[list[str]]:
+    """Tabulate figures with their intervals, a row each."""
+    return [
+        [
+            one.model,
+            one.name,
+            f"{one.value:.4g}",
+            "" if one.low is None or one.high is None else f"{one.low:.4g} to {one.high:.4g}",
+            f"{one.n:,} {'calls' if one.name == LATENCY else 'samples'}",
+        ]
+        for one in figures
+    ]
+
+
+def visit_table(history: list[dict]) -> list[list]:
+    """Tabulate the results of a visit, a row each."""
+    return [
+        [
+            number,
+            one["model"],
+            one["n"],
+            one["seed"],
+            *(float(f"{one['figures'][name]['value']:.4g}") if name in one["figures"] else None for name in COLUMNS),
+        ]
+        for number, one in enumerate(history, start=1)
+    ]
+
+
+def downloads_html(results: Mapping[str, dict]) -> str:
+    """Link the JSON of commands, inside the page so that no file of it lies anywhere."""
+    links = []
+    for name, content in results.items():
+        data = b64encode((json.dumps(content, indent=2) + "\n").encode()).decode()
+        name = html.escape(name)
+        links.append(f'<a download="{name}" href="data:application/json;base64,{data}">{name}</a>')
+    return " ".join(links)
+
+
+def details(outcome: Mapping) -> tuple[str, str]:
+    """Return a result's sentences and command lines in Markdown, and its downloads."""
+    head = f"**{outcome['model']}, {outcome['n']:,} samples, seed {outcome['seed']}**"
+    commands = "\n".join(["```bash", *outcome["commands"], "```"])
+    lines = [head, *outcome["sentences"], *(["These commands repeat it:", commands] if outcome["commands"] else [])]
+    return "\n\n".join(lines), downloads_html(outcome["results"])
+
+
+def remember(history: list[dict], outcomes: list[dict] | None):
+    """Put results into the history of the visit, in place of earlier ones of the same run and model."""
+    if not outcomes:
+        return history, visit_table(history), gr.skip(), gr.skip()
+    places = {(one["run"], one["model"]): one for one in history}
+    places |= {(one["run"], one["model"]): one for one in outcomes}
+    history = list(places.values())[-MAX_ROWS:]
+    return history, visit_table(history), *details(outcomes[-1])
+
+
+def as_json(outcomes: list[Outcome], run: str) -> list[dict]:
+    """Write outcomes as JSON values."""
+    return [{"run": run} | asdict(outcome) for outcome in outcomes]
+
+
+def build_tab(models: Models) -> None:
+    """Build the tab's content.
+
+    The variable MOBILEDIFF_EXPORTS names the folder of exports, MOBILEDIFF_MAX_SAMPLES the largest number of samples.
+
+    Raises:
+        ValueError: a variable holds something else.
+    """
+    targets = Targets(models, folder_of("MOBILEDIFF_EXPORTS", "exports"))
+    most = whole_number_of("MOBILEDIFF_MAX_SAMPLES", MAX_SAMPLES, MIN_SAMPLES)
+    with gr.Tabs():
+        with gr.Tab("A model"):
+            build_model_tab(targets, shipped_records(RESULTS), most)
+
+
+def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) -> None:
+    """Build the content of the sub-tab on a model's samples.
+
+    Args:
+        targets: models to choose from.
+        records: shipped figures.
+        most: the largest number of samples.
+    """
+
+    async def run(names, metrics, n, seed):
+        """Draw samples of models and measure them: JSON of the results, progress, figures so far, newest samples.
+
+        Args:
+            names: of models, a list.
+            metrics: of frechet_distance, class_accuracy, noun_accuracy, clip_score, manifold, seed_distance, latency.
+            n: samples of each model, a multiple of 10.
+            seed: sample i is drawn with seed + i.
+        """
+        run_id = uuid.uuid4().hex
+        sheet = ""
+        async for state in stream(
+            lambda cancelled: evaluate(targets, records, most, names, metrics, n, seed, cancelled)
+        ):
+            sheet = state.sheet or sheet
+            yield (
+                as_json(state.outcomes, run_id) if state.changed else gr.skip(),
+                progress_html(state),
+                so_far(state.figures),
+                sheet_html(sheet) if state.sheet or state.is_last else gr.skip(),
+            )
+
+    def show(history, event: gr.SelectData):
+        return details(history[event.row_value[0] - 1])
+
+    gr.Markdown(introduction(targets, most))
+    names = gr.CheckboxGroup(targets.names, value=targets.names[:1], label="Models to measure")
+    metrics = gr.CheckboxGroup(
+        [(label, key) for key, label in METRICS.items()],
+        value=DEFAULT_METRICS,
+        label="Metrics",
+        info="Noun accuracy draws as many samples again, of nouns' prompts",
+    )
+    with gr.Row():
+        n = gr.Slider(
+            MIN_SAMPLES, most, min(DEFAULT_SAMPLES, most), step=10, label="Samples of each model", min_width=200
+        )
+        seed = gr.Number(0, label="First seed", min_width=120)
+    with gr.Row():
+        start = gr.Button("Measure", variant="primary", min_width=120)
+        stop = gr.Button("Stop", min_width=120)
+    progress = gr.HTML(elem_classes="evaluation")
+    with gr.Row():
+        with gr.Column(min_width=320):
+            figures = gr.Dataframe(
+                headers=SO_FAR,
+                label="Figures so far",
+                interactive=False,
+                wrap=True,
+                column_widths=[130, 140, 75, 135, 100],
+            )
+        with gr.Column(min_width=320):
+            sheet = gr.HTML(elem_classes="sheet")
+    history = gr.State([])
+    table = gr.Dataframe(
+        headers=["No.", "Model", "Samples", "Seed", *COLUMNS],
+        datatype=["number", "str", "number", "number", *["number"] * len(COLUMNS)],
+        label="Results of this visit; choose a row for its commands",
+        interactive=False,
+    )
+    described = gr.Markdown()
+    downloads = gr.HTML(elem_classes="downloads")
+    with gr.Accordion("JSON of the commands", open=False):
+        results = gr.JSON(label="Results")
+    evaluation = start.click(
+        run, [names, metrics, n, seed], [results, progress, figures, sheet],
+        api_name="evaluate", concurrency_limit=1, concurrency_id="evaluations",
+        preprocess=False, show_progress="minimal", show_progress_on=progress,
+    )  # fmt: skip
+    stop.click(None, cancels=[evaluation], api_visibility="private").then(
+        lambda: '<p role="status">Stopped.</p>', None, progress,
+        queue=False, show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+    remembered = [history, table, described, downloads]
+    results.change(remember, [history, results], remembered, queue=False, api_visibility="private")
+    table.select(show, history, [described, downloads], queue=False, api_visibility="private")
