@@ -18,7 +18,7 @@ import torch  # noqa: E402
 from eval.protocol import device_description  # noqa: E402
 from mobilediff.command import command_parser, run_command  # noqa: E402
 from mobilediff.demo import compare, device, evaluate  # noqa: E402
-from mobilediff.demo.page import cards  # noqa: E402
+from mobilediff.demo.page import cards, sheets  # noqa: E402
 from mobilediff.demo.work.examples import (  # noqa: E402
     check_examples_folder,
     load_examples,
@@ -29,7 +29,7 @@ from mobilediff.demo.work.models import Models  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-CSS = cards.CSS + device.CSS + evaluate.CSS
+CSS = cards.CSS + sheets.CSS + device.CSS + evaluate.CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
 # install the page as an app.
 SERVED = {"ssr_mode": False, "show_error": True, "pwa": True, "footer_links": ["api", "settings"]}
