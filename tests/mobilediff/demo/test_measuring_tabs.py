@@ -74,12 +74,6 @@ def test_what_a_program_sends_instead_of_files_is_refused(client, files, message
         client.predict(files, api_name="/measure_pictures")
 
 
-def test_files_of_the_machine_are_not_read(client):
-    sent = {"path": str(EXAMPLES[0]), "meta": {"_type": "gradio.FileData"}}
-    with pytest.raises(AppError, match="not uploaded"):
-        client.predict([sent], api_name="/measure_pictures")
-
-
 def test_a_hostile_file_is_a_message_without_the_machines_paths(client, tmp_path):
     file = tmp_path / "array.npz"
     np.savez(file, images=np.array([{}], dtype=object))
