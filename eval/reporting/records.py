@@ -5,8 +5,6 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-import torch
-
 from eval.benchmark.latency import MIN_RUNS, TIMED, measure_latency, speed_ups
 from eval.benchmark.peers import load_peers
 from eval.benchmark.size import measure_size
@@ -24,6 +22,7 @@ from eval.metrics.accuracy import known_nouns
 from eval.metrics.frechet import check_count
 from eval.protocol import default_device, device_description, folder_sha256, library_versions, tensor_sha256
 from eval.reporting.tables import BASELINE, DAMAGED, NOISE_STD, RECONSTRUCTED, SCALE, figures
+from eval.samples.damage import noised
 from eval.samples.images import ImageSet, real_images
 from eval.samples.pipelines import load_sampler
 from eval.samples.settings import CheckpointSettings, resolve_settings
@@ -39,11 +38,10 @@ ONE_SET = ("frechet_distance", "quality", "clip")  # sections of one row that ar
 
 def damaged(images: ImageSet) -> ImageSet:
     """Add Gaussian noise to the images, seed 0, cut to 0..255."""
-    noise = torch.randn(images.images.shape, generator=torch.Generator().manual_seed(0)) * (255 * NOISE_STD)
-    noised = (images.images + noise).round().clamp(0, 255).to(torch.uint8)
+    noisy = noised(images.images, NOISE_STD)
     protocol = images.protocol | {"damage": f"Gaussian noise, standard deviation {NOISE_STD}, seed 0"}
-    protocol |= {"images_sha256": tensor_sha256(noised)}
-    return replace(images, images=noised, protocol=protocol)
+    protocol |= {"images_sha256": tensor_sha256(noisy)}
+    return replace(images, images=noisy, protocol=protocol)
 
 
 def agrees(there: dict, wanted: dict) -> bool:

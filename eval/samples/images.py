@@ -1,10 +1,13 @@
 """Read and check image sets from a folder of images, an npz file or CIFAR-10."""
 
+import io
 import json
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -112,15 +115,17 @@ def resized(images: ImageSet, size: int) -> ImageSet:
     if width == size:
         return images
 
-    def resize_one(image: torch.Tensor) -> np.ndarray:
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
-
     with ThreadPoolExecutor() as pool:
-        arrays = list(pool.map(resize_one, images.images))
+        arrays = list(pool.map(lambda image: resize_image(image.permute(1, 2, 0).numpy(), size), images.images))
     smaller = torch.from_numpy(np.stack(arrays).transpose(0, 3, 1, 2).copy())  # NHWC -> NCHW
     protocol = {"images_sha256": tensor_sha256(smaller), "resized": f"Lanczos (Pillow), from {width}x{height}"}
     return replace(images, images=smaller, protocol=images.protocol | protocol)
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize an image, uint8 [H, W, 3], to `size` x `size` pixels by Pillow's Lanczos filter."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def read_images(path: str | Path) -> ImageSet:
@@ -155,7 +160,7 @@ def _read_folder(folder: Path) -> ImageSet:
     if others:
         print(f"{folder}: {left_out}; read are its {', '.join(IMAGE_SUFFIXES)} files", file=sys.stderr)
     with ThreadPoolExecutor() as pool:
-        arrays, formats = zip(*pool.map(_read_image, files), strict=True)
+        arrays, formats = zip(*pool.map(lambda file: read_image(file.read_bytes(), file), files), strict=True)
     for file, array in zip(files, arrays, strict=True):
         if array.shape != arrays[0].shape:
             raise ValueError(
@@ -201,29 +206,56 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     return files, others
 
 
-def _read_image(file: Path) -> tuple[np.ndarray, str | None]:
-    """Read RGB pixels [H, W, 3], turned as the image says, and the format of the file's content."""
-    try:
-        with Image.open(file, formats=FORMATS) as image:
+def read_image(
+    content: bytes, name: object, check: Callable[[Image.Image], None] = lambda image: None
+) -> tuple[np.ndarray, str | None]:
+    """Read RGB pixels of a PNG or JPEG file, turned as its EXIF orientation says.
+
+    Args:
+        content: of the file.
+        name: of the file in an error.
+        check: takes the image before its pixels are decoded, and raises what stops it.
+
+    Returns:
+        uint8 [H, W, 3], and the format of the content.
+
+    Raises:
+        ValueError: the image is truncated, of another kind, mode or depth, or animated.
+    """
+    with _whole(name):
+        opened = Image.open(io.BytesIO(content), formats=FORMATS)
+    with opened as image:
+        check(image)
+        with _whole(name):
             image.load()
-            _check_kind(file, image)
+        _check_kind(content, image, name)
+        with _whole(name):
             turned = ImageOps.exif_transpose(image) if image.getexif() else image
-            return np.asarray(turned), image.format
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow reports broken PNG chunks as SyntaxError
-        raise ValueError(f"{file} is not a whole image in PNG or JPEG: {error}") from error
+        return np.asarray(turned), image.format
 
 
-def _check_kind(file: Path, image: Image.Image) -> None:
+@contextmanager
+def _whole(name: object) -> Iterator[None]:
+    """Name the image in Pillow's errors about its content."""
+    try:
+        yield
+    except UnidentifiedImageError as error:  # its text names no file, but an object
+        raise ValueError(f"{name} is not a whole image in PNG or JPEG") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow reports broken PNG chunks as SyntaxError, too large texts as ValueError
+        raise ValueError(f"{name} is not a whole image in PNG or JPEG: {error}") from error
+
+
+def _check_kind(content: bytes, image: Image.Image, name: object) -> None:
     """Refuse an image whose 8-bit RGB values would not be the picture."""
-    depth = file.read_bytes()[BIT_DEPTH] if image.format == LOSSLESS else 8
+    depth = content[BIT_DEPTH] if image.format == LOSSLESS else 8
     if image.mode != "RGB" or depth != 8:
         kind = f"has mode {image.mode}" if image.mode != "RGB" else f"has {depth} bits a channel"
-        raise ValueError(f"{file} {kind}; accepted is RGB, 8 bits a channel: convert it first")
+        raise ValueError(f"{name} {kind}; accepted is RGB, 8 bits a channel: convert it first")
     if "transparency" in image.info:
-        raise ValueError(f"{file} has a transparent colour; accepted is RGB without transparency: convert it first")
+        raise ValueError(f"{name} has a transparent colour; accepted is RGB without transparency: convert it first")
     if (frames := getattr(image, "n_frames", 1)) > 1:
-        raise ValueError(f"{file} holds {frames} frames; accepted is one image a file")
+        raise ValueError(f"{name} holds {frames} frames; accepted is one image a file")
 
 
 def _check_range(images: torch.Tensor, name: str) -> None:

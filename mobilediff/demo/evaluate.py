@@ -10,6 +10,7 @@ from dataclasses import asdict
 import gradio as gr
 
 from eval.schema import Record
+from mobilediff.demo import damage, pictures
 from mobilediff.demo.environment import ROOT, folder_of, whole_number_of
 from mobilediff.demo.page.stream import stream
 from mobilediff.demo.work.agreement import shipped_records
@@ -145,6 +146,10 @@ def build_tab(models: Models) -> None:
     with gr.Tabs():
         with gr.Tab("A model"):
             build_model_tab(targets, shipped_records(RESULTS), most)
+        with gr.Tab("My pictures"):
+            pictures.build_tab()
+        with gr.Tab("Damage"):
+            damage.build_tab(models)
 
 
 def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) -> None:

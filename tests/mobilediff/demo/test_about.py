@@ -2,13 +2,13 @@
 
 import gradio as gr
 import pytest
-from mobilediff.demo.work.examples import load_examples
 
 from eval.reporting.insertion import part_of
 from mobilediff.demo import about
 from mobilediff.demo.environment import ROOT
 from mobilediff.demo.results import RESULTS, load_records
 from mobilediff.demo.sources import with_source_links
+from mobilediff.demo.work.examples import load_examples
 
 RECORDS = load_records(RESULTS)
 

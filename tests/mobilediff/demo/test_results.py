@@ -6,12 +6,12 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
-from mobilediff.demo.work.examples import load_examples
 
 from eval.reporting.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, figures
 from eval.schema import read_results
 from mobilediff.demo import quality_plot, results
 from mobilediff.demo.environment import ROOT
+from mobilediff.demo.work.examples import load_examples
 
 RECORDS = results.load_records(results.RESULTS)
 

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 import pytest
-from mobilediff.demo.work.examples import load_examples
 
 from mobilediff.demo import about, results
 from mobilediff.demo.environment import ROOT
+from mobilediff.demo.work.examples import load_examples
 from tests.web.conftest import Visit, chromium_path
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

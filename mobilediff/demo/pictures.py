@@ -1,0 +1,108 @@
+"""Measure pictures that a visitor uploads, in a tab."""
+
+import html
+import threading
+from collections.abc import Iterator
+
+import gradio as gr
+from gradio.data_classes import ListFiles
+
+from mobilediff.demo.page.sentences import shown, status
+from mobilediff.demo.page.sheets import sheets
+from mobilediff.demo.page.stream import stream
+from mobilediff.demo.work.measuring import COLUMNS, Figures, measure_pictures
+from mobilediff.demo.work.turns import Cancelled
+from mobilediff.demo.work.uploads import (
+    ACCEPTED,
+    ARCHIVES,
+    IMAGE_SUFFIXES,
+    MAX_BYTES,
+    MAX_PICTURES,
+    MAX_UNPACKED,
+    MIB,
+    Upload,
+    check_files,
+    read_upload,
+)
+
+SHOWN = 40  # pictures on the sheet
+INTRODUCTION = (
+    f"How good are pictures of your own, by the same judge as the models' here? Upload {ACCEPTED}: up to "
+    f"{MAX_PICTURES:,} square pictures in 8-bit RGB, {MAX_BYTES // MIB} MiB and unpacked {MAX_UNPACKED // MIB} MiB. "
+    "They are brought to 32 x 32 pixels. Folders of a zip that are named like the ten classes are labels; an npz file "
+    "holds `images`, [N, H, W, 3], and may hold `class_labels`."
+)
+
+
+class Files(gr.File):
+    """Take uploaded files, and hand on whatever a program sent instead, for `check_files` to refuse with a message."""
+
+    is_template = True  # of gradio's component, whose name the page knows
+
+    def __init__(self, **kwargs):
+        super().__init__(file_count="multiple", file_types=[*ARCHIVES, *IMAGE_SUFFIXES], **kwargs)
+        self.data_model = None
+
+    def api_info(self) -> dict:
+        """Describe the input as gradio's own component does."""
+        return ListFiles.model_json_schema()
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path):
+        """Refuse addresses, which gradio would fetch; a path is of a file that gradio has received."""
+        if url_or_file_path is not None and "://" in str(url_or_file_path):
+            raise gr.Error("An address is not fetched; accepted are uploaded files.", print_exception=False)
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+
+
+def _steps(files: object, folder: str, cancelled: threading.Event) -> Iterator[tuple[list[list[str]], str, str]]:
+    """Read and measure an upload; yields the table, the notes and the sheet."""
+    upload = yield from shown(read_upload(check_files(files, folder)), lambda text: ([], status(text), ""))
+    images, count = upload.images, len(upload.names)
+    sheet = sheets({f"The first {min(SHOWN, count)} of {count:,} pictures": images[:SHOWN]})
+    measured = measure_pictures(images, upload.labels, upload.names, cancelled)
+    try:
+        figures = yield from shown(measured, lambda text: ([], status(text), sheet))
+    except Cancelled:
+        return
+    yield figures.rows, _notes(upload, figures), sheet
+
+
+def _notes(upload: Upload, figures: Figures) -> str:
+    notes = list(figures.notes)
+    if upload.resized:
+        notes.append(f"{upload.resized:,} pictures of another size were brought to 32 x 32 pixels (Lanczos).")
+    text = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    if not upload.refused_count:
+        return text
+    unnamed = upload.refused_count - len(upload.refused)
+    lines = [*upload.refused, *([f"and {unnamed:,} more."] if unnamed else [])]
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"{text}<p><strong>Left out: {upload.refused_count:,}.</strong></p><ul>{items}</ul>"
+
+
+def build_tab() -> None:
+    """Build the tab's content."""
+
+    async def run(pictures):
+        """Measure uploaded pictures by the judge, beside CIFAR-10's test images.
+
+        Args:
+            pictures: one zip, one npz, or PNG and JPEG files.
+
+        Returns:
+            The figures, notes on what was left out, and a sheet of the pictures.
+        """
+        async for step in stream(lambda cancelled: _steps(pictures, files.GRADIO_CACHE, cancelled)):
+            yield step
+
+    gr.Markdown(INTRODUCTION)
+    files = Files(label="Pictures", height=160)
+    button = gr.Button("Measure", variant="primary")
+    table = gr.Dataframe(headers=list(COLUMNS), label="Figures", interactive=False, wrap=True, type="array")
+    notes = gr.HTML(label="Notes")
+    sheet = gr.HTML(label="Sheet of the pictures")
+    button.click(
+        run, files, [table, notes, sheet],
+        api_name="measure_pictures", concurrency_limit=1, concurrency_id="evaluations",
+        preprocess=False, show_progress="minimal", show_progress_on=table,
+    )  # fmt: skip
