@@ -15,7 +15,6 @@ prepare()  # before gradio and torch, which read the environment when they are i
 import gradio as gr  # noqa: E402
 import torch  # noqa: E402
 
-from eval.protocol import device_description  # noqa: E402
 from mobilediff.command import command_parser, run_command  # noqa: E402
 from mobilediff.demo import about, compare, device, evaluate, explore, results  # noqa: E402
 from mobilediff.demo.page import cards, pictures, sheets, theme  # noqa: E402
@@ -40,6 +39,9 @@ SERVED = {
     "mcp_server": True,
     "footer_links": ["api", "settings"],
 }
+TITLE = (
+    "# mobilediff\nSmall text-to-image diffusion models on CIFAR-10, from 25 steps to one: compare, explore, measure."
+)
 # Calls that wait for a turn, of all visitors together; one of the one-step models takes tens of milliseconds.
 MAX_WAITING = 500
 # Seconds between looks for files that were made for visitors, and seconds after which these files go.
@@ -47,26 +49,20 @@ KEPT = (600, 3600)
 
 
 def describe(models: Models, problems: list[str], examples: list[dict]) -> str:
-    """Write the head of the page in Markdown: its purpose, the machine, and the problems so far."""
-    machine = device_description(models.device)
+    """Write the problems so far as a list in Markdown."""
     problems = [*models.problems(), *problems]
     if not examples:
-        problems = [*problems, "There are no precomputed examples; `python app.py --precompute` makes them."]
+        problems.append("There are no precomputed examples; `python app.py --precompute` makes them.")
     if stale := stale_examples(examples, models.loaded()):
         names = ", ".join(stale)
-        problems = [*problems, f"The examples of {names} show older weights; `python app.py --precompute` mends that."]
-    return "\n".join([
-        "# mobilediff",
-        "Tiny pictures of CIFAR-10's world, drawn from the same prompt and the same noise by each model in turn, the "
-        f"fastest first. Times are of the one call you see, from text to images, on {machine['device_name']} "
-        f"({machine['device']}, threads: {machine['threads']}). GMACs are of one network evaluation.",
-        *(["", *(f"- {problem}" for problem in problems)] if problems else []),
-    ])  # fmt: skip
+        problems.append(f"The examples of {names} show older weights; `python app.py --precompute` mends that.")
+    return "\n".join(f"- {problem}" for problem in problems)
 
 
 def build_app(models: Models, problems: list[str], examples: list[dict], dist: Path = device.DIST) -> gr.Blocks:
     """Build the page; every call of a model waits in one queue of width one, so that no one waits inside another's."""
     with gr.Blocks(title="mobilediff", analytics_enabled=False, delete_cache=KEPT) as demo:
+        gr.Markdown(TITLE)
         head = gr.Markdown(describe(models, problems, examples))
         with gr.Tab("Compare"):
             compare.build_tab(demo, models, examples)

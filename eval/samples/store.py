@@ -228,8 +228,10 @@ def samples_in_memory(
     """
     n = len(images)
     protocol = manifest_of(settings, n, device) | {"complete": True, "images_sha256": tensor_sha256(images)}
-    labels = [None if one is None else torch.tensor(one[:n]) for one in (plan.class_labels, plan.noun_ids)]
-    return ImageSet(images, *labels, None if plan.prompts is None else plan.prompts[:n], protocol)
+    class_labels, noun_ids = (
+        None if one is None else torch.tensor(one[:n]) for one in (plan.class_labels, plan.noun_ids)
+    )
+    return ImageSet(images, class_labels, noun_ids, None if plan.prompts is None else plan.prompts[:n], protocol)
 
 
 def _draw_missing(

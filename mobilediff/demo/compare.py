@@ -2,12 +2,15 @@
 
 import html
 import json
+import logging
 import random
 from pathlib import Path
 
 import gradio as gr
+import torch
 from gradio.processing_utils import save_bytes_to_cache
 
+from eval.protocol import device_description
 from mobilediff.demo.environment import ROOT
 from mobilediff.demo.page.cards import CARDS, CHOOSE_PAIR, SHOW_PAIR
 from mobilediff.demo.page.stream import stream
@@ -21,6 +24,8 @@ from mobilediff.demo.work.quality import load_quality
 from mobilediff.demo.work.settings import FEW_STEPS, MANY_STEPS, MAX_GUIDANCE, OWN, check_settings
 from mobilediff.demo.work.sheet import draw_sheet
 from mobilediff.demo.work.vocabulary import prompt_choices
+
+logger = logging.getLogger(__name__)
 
 RESULTS = ROOT / "docs" / "results.json"
 RESTORED = "These choices are from the link; press Compare to draw."
@@ -41,6 +46,16 @@ COPY_LINK = """(...values) => {
 DOWNLOAD = """() => setTimeout(() => document.querySelector("#sheet-file").click(), 50)"""
 
 
+def introduction(device: torch.device) -> str:
+    """Say what is compared, and what the times are of."""
+    machine = device_description(device)
+    return (
+        "Each model draws the same prompt from the same noise, the fastest first. Times are of the one call you see, "
+        f"from text to images, on {machine['device_name']} ({machine['device']}, threads: {machine['threads']}). GMACs "
+        "are of one network evaluation."
+    )
+
+
 def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_file: Path = RESULTS) -> None:
     """Build the tab's content.
 
@@ -53,10 +68,12 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
         examples: shown without running a model.
         results_file: the report's, with the models' quality.
 
-    Raises:
-        ValueError: the report's file is damaged.
     """
-    quality = load_quality(results_file)
+    try:
+        quality = load_quality(results_file)
+    except ValueError as error:  # the tab of results says that the file is damaged
+        logger.warning("%s", error)
+        quality = {}
     for one in examples:
         for record in one["records"]:
             record |= {"prompt": one["prompt"], "seed": one["seed"]}
@@ -132,6 +149,7 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
             raise gr.Error(str(error), print_exception=False) from error
         return save_bytes_to_cache(png, "mobilediff.png", file.GRADIO_CACHE)
 
+    gr.Markdown(introduction(models.device))
     with gr.Row():
         prompt = gr.Textbox("a fire truck", label="Prompt", max_lines=1, info="An animal or a vehicle", min_width=240)
         nouns = gr.Dropdown(

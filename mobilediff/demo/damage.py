@@ -8,6 +8,7 @@ from mobilediff.captions import CLASS_NAMES
 from mobilediff.demo.page.sentences import shown, status
 from mobilediff.demo.page.sheets import sheets
 from mobilediff.demo.page.stream import stream
+from mobilediff.demo.work import damaged
 from mobilediff.demo.work.damaged import (
     COLUMNS,
     COUNT,
@@ -20,11 +21,17 @@ from mobilediff.demo.work.damaged import (
     Damage,
     Originals,
     check_damage,
-    find_damage,
     redraw,
 )
 from mobilediff.demo.work.models import Models
 
+WIDTHS: list[str | int] = [
+    150,
+    110,
+    110,
+    110,
+    110,
+]  # of the table's columns, in pixels: others lie beyond a telephone's screen
 SHOWN = 40  # pictures on a sheet
 INTRODUCTION = (
     f"What does a Fréchet distance of 1, 4 or 30 look like? Move a slider: {COUNT:,} pictures are damaged and "
@@ -45,7 +52,7 @@ def build_tab(models: Models) -> None:
         sheet = sheets({"Undamaged": drawn.undamaged[:SHOWN], "Damaged": drawn.damaged[:SHOWN]})
         yield drawn.rows, status(f"Damaged, they lie {drawn.from_undamaged:.2f} from the undamaged."), sheet
 
-    async def run(source, blur, noise, quality, dropped):
+    async def measure_damage(source, blur, noise, quality, dropped):
         """Damage pictures, and measure them beside undamaged and real ones.
 
         Args:
@@ -64,11 +71,11 @@ def build_tab(models: Models) -> None:
     def search(source, kind, target) -> Iterator[tuple]:
         nothing = (gr.skip(),) * 4
         found: Damage = yield from shown(
-            find_damage(originals, source, kind, target), lambda text: (*nothing, status(f"Searching: {text}"))
+            damaged.find_damage(originals, source, kind, target), lambda text: (*nothing, status(f"Searching: {text}"))
         )
         yield found.blur, found.noise, found.quality, 0, status("Found.")
 
-    async def find(source, kind, target):
+    async def find_damage(source, kind, target):
         """Find the damage of one kind that moves pictures by a Fréchet distance.
 
         Args:
@@ -103,14 +110,16 @@ def build_tab(models: Models) -> None:
             target = gr.Radio(list(TARGETS), value=TARGETS[0], label="Distance to the undamaged", min_width=200)
         finder = gr.Button("Find")
     note = gr.HTML(elem_classes="note", label="State")
-    table = gr.Dataframe(headers=list(COLUMNS), label="Figures", interactive=False, wrap=True, type="array")
+    table = gr.Dataframe(
+        headers=list(COLUMNS), label="Figures", interactive=False, wrap=True, type="array", column_widths=WIDTHS
+    )
     sheet = gr.HTML(label="Sheets of pictures")
     inputs, outputs = [source, blur, noise, quality, dropped], [table, note, sheet]
     queue = {"concurrency_limit": 1, "concurrency_id": "evaluations", "preprocess": False, "show_progress": "hidden"}
-    button.click(run, inputs, outputs, api_name="measure_damage", **queue)
+    button.click(measure_damage, inputs, outputs, **queue)
     # of the moves during a measurement, the last one alone is measured
     gr.on(
-        [one.change for one in inputs], run, inputs, outputs,
+        [one.change for one in inputs], measure_damage, inputs, outputs,
         trigger_mode="always_last", api_visibility="private", **queue,
     )  # fmt: skip
-    finder.click(find, [source, kind, target], [blur, noise, quality, dropped, note], api_name="find_damage", **queue)
+    finder.click(find_damage, [source, kind, target], [blur, noise, quality, dropped, note], **queue)

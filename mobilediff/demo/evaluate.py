@@ -6,6 +6,7 @@ import uuid
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import gradio as gr
 
@@ -13,6 +14,7 @@ from eval.schema import Record
 from mobilediff.demo import damage, pictures
 from mobilediff.demo.environment import ROOT, folder_of, whole_number_of
 from mobilediff.demo.page.stream import stream
+from mobilediff.demo.work import evaluation
 from mobilediff.demo.work.agreement import shipped_records
 from mobilediff.demo.work.evaluation import (
     FIGURES,
@@ -22,7 +24,6 @@ from mobilediff.demo.work.evaluation import (
     Figure,
     Outcome,
     State,
-    evaluate,
 )
 from mobilediff.demo.work.models import Models
 from mobilediff.demo.work.targets import Targets
@@ -40,6 +41,7 @@ DEFAULT_METRICS = ["frechet_distance", "class_accuracy", "clip_score"]
 MAX_ROWS = 100  # of a visit, so that no session holds ever more
 SO_FAR = ["Model", "Figure", "Value", "95 % interval", "Over"]
 COLUMNS = [*(name for figures in FIGURES.values() for name in figures.values()), LATENCY]
+DATATYPES: list[Any] = ["number", "str", "number", "number", *["number"] * len(COLUMNS)]
 INTRODUCTION = (
     "Samples are drawn here, one seed an image, and measured with the bundled classifier and CLIP against the shipped "
     "statistics of CIFAR-10's training images. The figures are those of the commands below each result. Who compares "
@@ -161,19 +163,22 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
         most: the largest number of samples.
     """
 
-    async def run(names, metrics, n, seed):
-        """Draw samples of models and measure them: JSON of the results, progress, figures so far, newest samples.
+    async def evaluate(names: list[str], metrics: list[str], n: int, seed: int):
+        """Draw samples of models and measure them.
 
         Args:
             names: of models, a list.
             metrics: of frechet_distance, class_accuracy, noun_accuracy, clip_score, manifold, seed_distance, latency.
             n: samples of each model, a multiple of 10.
             seed: sample i is drawn with seed + i.
+
+        Returns:
+            JSON of the results, progress, figures so far, and the newest samples.
         """
         run_id = uuid.uuid4().hex
         sheet = ""
         async for state in stream(
-            lambda cancelled: evaluate(targets, records, most, names, metrics, n, seed, cancelled)
+            lambda cancelled: evaluation.evaluate(targets, records, most, names, metrics, n, seed, cancelled)
         ):
             sheet = state.sheet or sheet
             yield (
@@ -217,7 +222,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
     history = gr.State([])
     table = gr.Dataframe(
         headers=["No.", "Model", "Samples", "Seed", *COLUMNS],
-        datatype=["number", "str", "number", "number", *["number"] * len(COLUMNS)],
+        datatype=DATATYPES,
         label="Results of this visit; choose a row for its commands",
         interactive=False,
     )
@@ -225,12 +230,12 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
     downloads = gr.HTML(elem_classes="downloads")
     with gr.Accordion("JSON of the commands", open=False):
         results = gr.JSON(label="Results")
-    evaluation = start.click(
-        run, [names, metrics, n, seed], [results, progress, figures, sheet],
-        api_name="evaluate", concurrency_limit=1, concurrency_id="evaluations",
+    running = start.click(
+        evaluate, [names, metrics, n, seed], [results, progress, figures, sheet],
+        concurrency_limit=1, concurrency_id="evaluations",
         preprocess=False, show_progress="minimal", show_progress_on=progress,
     )  # fmt: skip
-    stop.click(None, cancels=[evaluation], api_visibility="private").then(
+    stop.click(None, cancels=[running], api_visibility="private").then(
         lambda: '<p role="status">Stopped.</p>', None, progress,
         queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip

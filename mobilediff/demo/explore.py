@@ -10,6 +10,7 @@ from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import load_nouns
 from mobilediff.demo.page.pictures import PICTURES
 from mobilediff.demo.page.stream import stream
+from mobilediff.demo.work import exploration
 from mobilediff.demo.work.exploration import (
     MAX_FRAMES,
     MAX_NOUNS,
@@ -33,7 +34,6 @@ async def shown(start: Callable[[Event], Iterator[Progress]]) -> AsyncIterator[P
 
 def build_tab(models: Models) -> None:
     """Build the tab's content, a tab inside it for each exploration."""
-    gr.Markdown("Long work is done in short turns, between the pictures that other visitors wait for.")
     with gr.Tab("Seeds"):
         _seeds(models)
     with gr.Tab("Nouns"):
@@ -94,7 +94,9 @@ def _seeds(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-        async for step in shown(lambda cancelled: explore_seeds(models, model, prompt, seed, count, cancelled)):
+        async for step in shown(
+            lambda cancelled: exploration.explore_seeds(models, model, prompt, seed, count, cancelled)
+        ):
             yield step
 
     gr.Markdown("One prompt, one model, many seeds: how different its pictures are.")
@@ -120,7 +122,7 @@ def _nouns(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-        async for step in shown(lambda cancelled: explore_nouns(models, model, nouns, seed, cancelled)):
+        async for step in shown(lambda cancelled: exploration.explore_nouns(models, model, nouns, seed, cancelled)):
             yield step
 
     gr.Markdown("One seed, one model, many nouns: what the noise decides, and what the prompt.")
@@ -149,7 +151,7 @@ def _between_seeds(models: Models) -> None:
         """
 
         def start(cancelled):
-            return explore_noise(models, model, prompt, first_seed, last_seed, count, cancelled)
+            return exploration.explore_noise(models, model, prompt, first_seed, last_seed, count, cancelled)
 
         async for step in shown(start):
             yield step
@@ -177,7 +179,7 @@ def _between_prompts(models: Models) -> None:
         """
 
         def start(cancelled):
-            return explore_prompts(models, model, first_prompt, last_prompt, seed, count, cancelled)
+            return exploration.explore_prompts(models, model, first_prompt, last_prompt, seed, count, cancelled)
 
         async for step in shown(start):
             yield step
@@ -202,7 +204,7 @@ def _steps(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-        async for step in shown(lambda cancelled: explore_steps(models, chosen, prompt, seed, cancelled)):
+        async for step in shown(lambda cancelled: exploration.explore_steps(models, chosen, prompt, seed, cancelled)):
             yield step
 
     gr.Markdown(
@@ -227,7 +229,7 @@ def _latents(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-        async for step in shown(lambda cancelled: explore_latents(models, model, prompt, seed, cancelled)):
+        async for step in shown(lambda cancelled: exploration.explore_latents(models, model, prompt, seed, cancelled)):
             yield step
 
     gr.Markdown("The latents of one picture, decoded after each step: from noise to picture.")

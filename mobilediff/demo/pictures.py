@@ -10,7 +10,8 @@ from gradio.data_classes import ListFiles
 from mobilediff.demo.page.sentences import shown, status
 from mobilediff.demo.page.sheets import sheets
 from mobilediff.demo.page.stream import stream
-from mobilediff.demo.work.measuring import COLUMNS, Figures, measure_pictures
+from mobilediff.demo.work import measuring
+from mobilediff.demo.work.measuring import COLUMNS, Figures
 from mobilediff.demo.work.turns import Cancelled
 from mobilediff.demo.work.uploads import (
     ACCEPTED,
@@ -25,6 +26,13 @@ from mobilediff.demo.work.uploads import (
     read_upload,
 )
 
+WIDTHS: list[str | int] = [
+    150,
+    110,
+    110,
+    110,
+    110,
+]  # of the table's columns, in pixels: others lie beyond a telephone's screen
 SHOWN = 40  # pictures on the sheet
 INTRODUCTION = (
     f"How good are pictures of your own, by the same judge as the models' here? Upload {ACCEPTED}: up to "
@@ -34,24 +42,28 @@ INTRODUCTION = (
 )
 
 
-class Files(gr.File):
-    """Take uploaded files, and hand on whatever a program sent instead, for `check_files` to refuse with a message."""
+def upload_field(**options) -> gr.File:
+    """Make a field that hands on whatever a program sent, for `check_files` to refuse with a message.
 
-    is_template = True  # of gradio's component, whose name the page knows
+    Its own methods are set on the component: gradio writes a file beside the source of each subclass.
+    """
+    files = gr.File(file_count="multiple", file_types=[*ARCHIVES, *IMAGE_SUFFIXES], **options)
+    keep = files.async_move_resource_to_block_cache
 
-    def __init__(self, **kwargs):
-        super().__init__(file_count="multiple", file_types=[*ARCHIVES, *IMAGE_SUFFIXES], **kwargs)
-        self.data_model = None
-
-    def api_info(self) -> dict:
-        """Describe the input as gradio's own component does."""
-        return ListFiles.model_json_schema()
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path):
+    async def keep_received(url_or_file_path):
         """Refuse addresses, which gradio would fetch; a path is of a file that gradio has received."""
         if url_or_file_path is not None and "://" in str(url_or_file_path):
             raise gr.Error("An address is not fetched; accepted are uploaded files.", print_exception=False)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await keep(url_or_file_path)
+
+    own = {
+        "data_model": None,
+        "api_info": ListFiles.model_json_schema,  # as gradio describes several files
+        "async_move_resource_to_block_cache": keep_received,
+    }
+    for name, value in own.items():
+        setattr(files, name, value)
+    return files
 
 
 def _steps(files: object, folder: str, cancelled: threading.Event) -> Iterator[tuple[list[list[str]], str, str]]:
@@ -59,7 +71,7 @@ def _steps(files: object, folder: str, cancelled: threading.Event) -> Iterator[t
     upload = yield from shown(read_upload(check_files(files, folder)), lambda text: ([], status(text), ""))
     images, count = upload.images, len(upload.names)
     sheet = sheets({f"The first {min(SHOWN, count)} of {count:,} pictures": images[:SHOWN]})
-    measured = measure_pictures(images, upload.labels, upload.names, cancelled)
+    measured = measuring.measure_pictures(images, upload.labels, upload.names, cancelled)
     try:
         figures = yield from shown(measured, lambda text: ([], status(text), sheet))
     except Cancelled:
@@ -83,7 +95,7 @@ def _notes(upload: Upload, figures: Figures) -> str:
 def build_tab() -> None:
     """Build the tab's content."""
 
-    async def run(pictures):
+    async def measure_pictures(pictures: list):
         """Measure uploaded pictures by the judge, beside CIFAR-10's test images.
 
         Args:
@@ -96,13 +108,15 @@ def build_tab() -> None:
             yield step
 
     gr.Markdown(INTRODUCTION)
-    files = Files(label="Pictures", height=160)
+    files = upload_field(label="Pictures", height=160)
     button = gr.Button("Measure", variant="primary")
-    table = gr.Dataframe(headers=list(COLUMNS), label="Figures", interactive=False, wrap=True, type="array")
+    table = gr.Dataframe(
+        headers=list(COLUMNS), label="Figures", interactive=False, wrap=True, type="array", column_widths=WIDTHS
+    )
     notes = gr.HTML(label="Notes")
     sheet = gr.HTML(label="Sheet of the pictures")
     button.click(
-        run, files, [table, notes, sheet],
-        api_name="measure_pictures", concurrency_limit=1, concurrency_id="evaluations",
+        measure_pictures, files, [table, notes, sheet],
+        concurrency_limit=1, concurrency_id="evaluations",
         preprocess=False, show_progress="minimal", show_progress_on=table,
     )  # fmt: skip

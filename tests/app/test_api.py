@@ -10,7 +10,6 @@ import shutil
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -21,6 +20,7 @@ from PIL import Image
 
 import app
 import eval.protocol
+from mobilediff.demo.compare import introduction
 from mobilediff.demo.work import comparison, drawing
 from mobilediff.demo.work import examples as example_files
 from mobilediff.demo.work.models import FAMILY, Models
@@ -110,8 +110,7 @@ def test_problems_are_named_and_the_others_start(loaded, checkpoints, caplog):
 def test_the_page_names_a_device_whose_module_tells_no_name(device, machine, monkeypatch):
     assert not hasattr(torch.mps, "get_device_name")  # unlike torch.cuda and torch.xpu
     monkeypatch.setattr(eval.protocol, "_cpu_name", lambda: "the Mac's")
-    models = SimpleNamespace(device=torch.device(device), problems=list, loaded=list)
-    assert machine in app.describe(models, [], [])
+    assert machine in introduction(torch.device(device))
 
 
 @pytest.mark.parametrize("name", ["a`b", "${alert(1)}", "a\\\\b"])

@@ -4,7 +4,8 @@ import html
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-T, S = TypeVar("T"), TypeVar("S")
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 def status(text: str) -> str:

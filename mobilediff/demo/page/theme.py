@@ -5,8 +5,8 @@ import gradio as gr
 
 def theme() -> gr.themes.Base:
     """Make the theme: gradio's own with the system's fonts, and with more contrast than it has."""
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    return gr.themes.Default(primary_hue="indigo", **fonts).set(
+    font, font_mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    return gr.themes.Default(primary_hue="indigo", font=font, font_mono=font_mono).set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",

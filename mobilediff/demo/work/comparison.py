@@ -37,7 +37,7 @@ def add_quality(records: list[dict], quality: dict[str, list[str]]) -> None:
     """Write a model's measured quality into its record, if it drew with its own settings, as it was measured."""
     for record in records:
         if not record.get("options"):
-            record["quality"] = quality.get(record.get("model_sha256"), [])
+            record["quality"] = quality.get(record.get("model_sha256", ""), [])
 
 
 def compare(

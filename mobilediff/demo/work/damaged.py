@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -144,7 +145,7 @@ class Originals:
         Raises:
             ValueError: there is no such source, or the model cannot be loaded.
         """
-        if source not in self.sources:
+        if not isinstance(source, str) or source not in self.sources:
             raise ValueError(f"There are no pictures {quoted(source)}; accepted are {', '.join(self.sources)}.")
         if source not in self._kept:
             if source == REAL:
@@ -223,7 +224,7 @@ def _measure(pictures: Pictures, undamaged: Statistics) -> dict:
     }
 
 
-def find_damage(originals: Originals, source: object, kind: object, target: object) -> Generator[str, None, Damage]:
+def find_damage(originals: Originals, source: object, kind: object, target: Any) -> Generator[str, None, Damage]:
     """Search the strength of one kind of damage that moves pictures by a Frechet distance, by halving its range.
 
     Args:

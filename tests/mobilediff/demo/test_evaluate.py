@@ -26,7 +26,7 @@ def url(checkpoints, tmp_path_factory):
     models = Models(folder)
     models.all()
     with gr.Blocks() as demo:
-        compare.build_tab(models, [])
+        compare.build_tab(demo, models, [])
         evaluate.build_tab(models)
     _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, show_error=True, ssr_mode=False)
     yield url
