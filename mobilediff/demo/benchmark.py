@@ -138,7 +138,7 @@ def measure_beside_evaluation(server: Server) -> dict:
     """Time comparisons of the one-step models alone, and beside another visitor's evaluation."""
     client, other = server.client(), server.client()
     alone = _timed_comparisons(client, lambda: len(seconds_alone) < 10, seconds_alone := [])
-    job = other.submit(["teacher"], ["frechet_distance"], EVALUATED, 0, api_name="/evaluate_models")
+    job = other.submit(["teacher"], ["frechet_distance"], EVALUATED, 0, api_name="/evaluate")
     seconds: list[float] = []
     until = time.monotonic() + 60
     beside = _timed_comparisons(client, lambda: time.monotonic() < until and not job.done(), seconds)

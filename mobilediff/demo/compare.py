@@ -51,8 +51,8 @@ def introduction(device: torch.device) -> str:
     machine = device_description(device)
     return (
         "Each model draws the same prompt from the same noise, the fastest first. Times are of the one call you see, "
-        f"from text to images, on {machine['device_name']} ({machine['device']}, threads: {machine['threads']}). GMACs "
-        "are of one network evaluation."
+        f"from text to images, on {machine['device_name']} ({machine['device']}, threads: {machine['threads']}). "
+        "GMACs are of one network evaluation."
     )
 
 
