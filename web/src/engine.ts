@@ -42,6 +42,8 @@ interface Model {
   graphs: Map<GraphName, RunGraph>;
   nouns: NounTable;
   texts: Map<string, Embedding>;
+  /** The picture of the self-test, until a visitor asks for the same. */
+  tested?: Picture;
 }
 
 export class Engine {
@@ -87,10 +89,13 @@ export class Engine {
   /** Draws the picture of a text and a seed, and times it without the text's encoding. */
   async draw(name: string, text: Text, seed: number): Promise<Picture> {
     const model = await this.load(name);
-    const embedding = await this.embed(model, text);
-    const start = performance.now();
-    const pixels = await this.picture(model, embedding, seed);
-    return { pixels, milliseconds: performance.now() - start };
+    const { selfTest } = this.entry(name);
+    if (model.tested && "noun" in text && text.noun === selfTest.noun && seed === selfTest.seed) {
+      const { tested } = model;
+      delete model.tested;
+      return tested;
+    }
+    return this.picture(model, await this.embed(model, text), seed);
   }
 
   /** Downloads what free text and a next visit without a connection need. */
@@ -123,7 +128,6 @@ export class Engine {
   }
 
   private async open(name: string): Promise<Model> {
-    const entry = this.catalog.models.find((model) => model.name === name) as CatalogModel;
     const folder = `models/${name}`;
     const manifest = parseManifest(await fetchText(this.base, `${folder}/${MANIFEST}`), folder);
     const drawing: GraphName[] = manifest.fused ? ["image"] : ["network", "decoder"];
@@ -136,16 +140,20 @@ export class Engine {
     }
     performance.mark("opened");
     const nouns = new NounTable(contents.at(-1) as Uint8Array, manifest.nouns.names);
-    const model = { manifest, graphs, nouns, texts: new Map() };
-    await this.test(model, entry);
+    const model: Model = { manifest, graphs, nouns, texts: new Map() };
+    model.tested = await this.test(model, this.entry(name));
     performance.mark("tested");
     return model;
   }
 
+  private entry(name: string): CatalogModel {
+    return this.catalog.models.find((model) => model.name === name) as CatalogModel;
+  }
+
   /** Draws the picture of the self-test, and refuses the backend if it is another. */
-  private async test(model: Model, { name, selfTest }: CatalogModel): Promise<void> {
-    const pixels = await this.picture(model, model.nouns.embedding(selfTest.noun), selfTest.seed);
-    const difference = largestDifference(pixels, selfTest);
+  private async test(model: Model, { name, selfTest }: CatalogModel): Promise<Picture> {
+    const picture = await this.picture(model, model.nouns.embedding(selfTest.noun), selfTest.seed);
+    const difference = largestDifference(picture.pixels, selfTest);
     const accepted = Math.max(ACCEPTED_DIFFERENCE, Math.ceil(127.5 * model.manifest.parity.largest_with_noun_table));
     if (difference > accepted) {
       const title = this.backend === "webgpu" ? "WebGPU" : "WebAssembly";
@@ -153,11 +161,14 @@ export class Engine {
         `${title} draws the test picture of ${name} wrongly: ${difference} of 255 off, accepted is ${accepted}`,
       );
     }
+    return picture;
   }
 
-  private async picture(model: Model, embedding: Embedding, seed: number) {
+  private async picture(model: Model, embedding: Embedding, seed: number): Promise<Picture> {
     const run = (graph: GraphName, inputs: Parameters<RunGraph>[0]) => (model.graphs.get(graph) as RunGraph)(inputs);
-    return toPixels(await draw(run, model.manifest, embedding, seed));
+    const start = performance.now();
+    const pixels = toPixels(await draw(run, model.manifest, embedding, seed));
+    return { pixels, milliseconds: performance.now() - start };
   }
 
   private async embed(model: Model, text: Text): Promise<Embedding> {

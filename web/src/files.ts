@@ -43,6 +43,11 @@ async function isWhole(content: Uint8Array<ArrayBuffer>, entry: FileEntry): Prom
 export class FileStore {
   private opened: Promise<Cache | undefined> | undefined;
   private writes: Promise<unknown> = Promise.resolve();
+  private startWriting!: () => void;
+  /** Until `keep` is first called, so that writing does not take time from the first picture. */
+  private readonly mayWrite = new Promise<void>((resolve) => {
+    this.startWriting = resolve;
+  });
 
   /** @param base address of the site. */
   constructor(private readonly base: string) {}
@@ -65,13 +70,15 @@ export class FileStore {
     if (!(await isWhole(content, entry))) {
       throw new Error(`${entry.path} is damaged: it is not the file that the manifest describes`);
     }
-    this.writes = Promise.all([this.writes, cache?.put(url, new Response(content))]);
+    const write = this.mayWrite.then(() => cache?.put(url, new Response(content)));
+    this.writes = Promise.all([this.writes, write]);
     this.writes.catch(() => {}); // `keep` reports it
     return content;
   }
 
   /** Waits until what was downloaded is kept, and throws an error where the browser has no room for it. */
   async keep(): Promise<void> {
+    this.startWriting();
     try {
       await this.writes;
     } catch (error) {

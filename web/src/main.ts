@@ -38,6 +38,8 @@ const jobs = new Latest();
 const cards = new Map<string, Card>();
 let started: Started;
 let engine: Comlink.Remote<Engine>;
+/** Jobs under way: their last news of a download may come after their end. */
+let busy = 0;
 
 function choices(): Choices {
   const checked = [...modelBoxes.querySelectorAll<HTMLInputElement>("input:checked")];
@@ -70,13 +72,15 @@ function showReading(): void {
 /** Runs a job, and shows its error or hides the last one's. */
 function run(job: () => Promise<void>): Promise<void> {
   return jobs.run(async () => {
+    busy += 1;
     try {
       await job();
       hideError();
     } catch (error) {
       showError(error, false);
     }
-    showBackend(started);
+    busy -= 1;
+    if (!busy) showBackend(started);
   });
 }
 
@@ -203,14 +207,15 @@ function wirePrompt(): void {
 }
 
 async function keepForOffline(): Promise<void> {
+  busy += 1;
   try {
     await engine.keepForOffline(firstModel());
-    showBackend(started);
     document.documentElement.dataset.offline = "ready";
   } catch (error) {
-    showBackend(started);
     showError(error, false);
   }
+  busy -= 1;
+  if (!busy) showBackend(started);
 }
 
 async function start(): Promise<void> {
@@ -220,8 +225,10 @@ async function start(): Promise<void> {
   wireChoices();
   const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   const Remote = Comlink.wrap<typeof Engine>(worker);
-  engine = await new Remote(BASE, Comlink.proxy((progress: Progress) => showProgress(progress)));
+  engine = await new Remote(BASE, Comlink.proxy((progress: Progress) => busy && showProgress(progress)));
+  busy += 1;
   started = await engine.start(chosen.preference, chosen.models[0] ?? null);
+  busy -= 1;
   showBackend(started);
   wireModels(started.catalog.models, readChoices(location.hash).models);
   wirePrompt();
