@@ -15,6 +15,9 @@ ON_DEVICE = "export parity benchmark".split()
 LAYERS = [
     ["app"],
     ["mobilediff.demo"],
+    ["mobilediff.demo.page"],
+    ["mobilediff.demo.work"],
+    ["mobilediff.demo.environment"],
     [f"eval.{command}" for command in COMMANDS],
     [f"mobilediff.ondevice.{command}" for command in ON_DEVICE],
     ["eval.reporting"],
@@ -63,6 +66,12 @@ def test_imports_go_down(file):
     for module in imported(file):
         there = place(module)
         assert here == there or RANK[here] < RANK[there], f"{module_of(file)} imports {module}, which is not below it"
+
+
+def test_what_the_app_computes_does_not_know_its_page():
+    files = sorted((ROOT / "mobilediff" / "demo" / "work").glob("*.py"))
+    assert files
+    assert not any(name.partition(".")[0] == "gradio" for file in files for name in imported_names(file))
 
 
 def test_metrics_import_nothing_of_the_project_but_metrics():
