@@ -25,7 +25,7 @@ from mobilediff.demo.work.measuring import (
 from mobilediff.demo.work.models import Models
 from mobilediff.demo.work.turns import TURNS
 
-COUNT = 1000  # pictures
+COUNT = 500  # pictures; a redraw takes as long as the judge needs for them
 DRAWN = 20  # pictures a turn
 MAX_BLUR, MAX_NOISE, MAX_DROPPED = 2.0, 0.2, 7
 WHOLE = 100  # JPEG quality that stands for no compression
