@@ -5,6 +5,7 @@ python app.py --precompute    draw the examples that the page shows without runn
 """
 
 import logging
+import signal
 from pathlib import Path
 
 from mobilediff.demo.environment import folder_of, prepare
@@ -18,6 +19,7 @@ import torch  # noqa: E402
 from mobilediff.command import command_parser, run_command  # noqa: E402
 from mobilediff.demo import about, compare, device, evaluate, explore, results  # noqa: E402
 from mobilediff.demo.page import cards, pictures, sheets, theme  # noqa: E402
+from mobilediff.demo.page.blocks import CheckedBlocks  # noqa: E402
 from mobilediff.demo.work.examples import (  # noqa: E402
     check_examples_folder,
     load_examples,
@@ -61,7 +63,7 @@ def describe(models: Models, problems: list[str], examples: list[dict]) -> str:
 
 def build_app(models: Models, problems: list[str], examples: list[dict], dist: Path = device.DIST) -> gr.Blocks:
     """Build the page; every call of a model waits in one queue of width one, so that no one waits inside another's."""
-    with gr.Blocks(title="mobilediff", analytics_enabled=False, delete_cache=KEPT) as demo:
+    with CheckedBlocks(title="mobilediff", analytics_enabled=False, delete_cache=KEPT) as demo:
         gr.Markdown(TITLE)
         head = gr.Markdown(describe(models, problems, examples))
         with gr.Tab("Compare"):
@@ -121,6 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         logger.warning("%s", error)
         examples, problems = [], ["The precomputed examples are damaged; the log of the app says how."]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, which removes the temporary folder
     launch(build_app(models, problems, examples))
 
 

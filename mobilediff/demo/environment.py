@@ -41,13 +41,17 @@ def whole_number_of(variable: str, default: int, low: int) -> int:
 
 
 def prepare() -> None:
-    """Set the variables that gradio and torch read at import; a value of the environment stays.
+    """Set the variables that gradio and torch read at import; a value of the environment stays, an empty one is none.
 
     A temporary folder of this process, as gradio's own belongs to the first user who served something; no proxy
     between the app and itself, since gradio asks its own address whether it is there; no calls home; no progress
     bars in the log; threads that sleep while they wait.
     """
-    if "GRADIO_TEMP_DIR" not in os.environ:
+    for name in [name for name, value in os.environ.items() if name.startswith("GRADIO_") and not value]:
+        del os.environ[name]
+    if "GRADIO_TEMP_DIR" in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder_of("GRADIO_TEMP_DIR", ""))
+    else:
         os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="mobilediff-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

@@ -14,7 +14,7 @@ def main() -> None:
         OSError: nothing answers there.
         SystemExit: the answer is no page.
     """
-    connection = HTTPConnection("127.0.0.1", int(os.environ.get("GRADIO_SERVER_PORT", "7860")), timeout=4)
+    connection = HTTPConnection("127.0.0.1", int(os.environ.get("GRADIO_SERVER_PORT") or 7860), timeout=4)
     connection.request("GET", "/")
     status = connection.getresponse().status
     if status != 200:

@@ -48,18 +48,9 @@ def upload_field(**options) -> gr.File:
     Its own methods are set on the component: gradio writes a file beside the source of each subclass.
     """
     files = gr.File(file_count="multiple", file_types=[*ARCHIVES, *IMAGE_SUFFIXES], **options)
-    keep = files.async_move_resource_to_block_cache
-
-    async def keep_received(url_or_file_path):
-        """Refuse addresses, which gradio would fetch; a path is of a file that gradio has received."""
-        if url_or_file_path is not None and "://" in str(url_or_file_path):
-            raise gr.Error("An address is not fetched; accepted are uploaded files.", print_exception=False)
-        return await keep(url_or_file_path)
-
     own = {
         "data_model": None,
         "api_info": ListFiles.model_json_schema,  # as gradio describes several files
-        "async_move_resource_to_block_cache": keep_received,
     }
     for name, value in own.items():
         setattr(files, name, value)

@@ -73,7 +73,7 @@ def environment_of(checkpoints, **variables) -> dict:
 
 
 @contextmanager
-def served(env: dict, cwd=ROOT, user=()):
+def served(env: dict, cwd=ROOT, user=(), stop=signal.SIGINT):
     """Start the app, as another user where one is given, and yield its port and its log once it answers."""
     port = free_port()
     with tempfile.NamedTemporaryFile("r", suffix=".log") as log:
@@ -92,7 +92,7 @@ def served(env: dict, cwd=ROOT, user=()):
                     time.sleep(0.1)
             yield port, log
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(stop)
             process.wait(30)
 
 
@@ -113,7 +113,7 @@ def test_behind_a_proxy_without_a_home_with_gradios_folder_taken_and_offline(che
         checkpoints, TMPDIR=tmp_path, HOME="/proc/no-home", http_proxy=proxy, HTTPS_PROXY=proxy,
         PYTHONPATH=tmp_path, CONNECTIONS=tmp_path / "connections",
     )  # fmt: skip
-    with served(env, cwd=tmp_path / "work") as (port, log):
+    with served(env, cwd=tmp_path / "work", stop=signal.SIGTERM) as (port, log):
         assert draw(port) == "done"
         text = log.read()
         assert "Traceback" not in text
@@ -282,3 +282,11 @@ def test_what_the_environment_says_stays(tmp_path):
     assert {name: env[name] for name in own} == own
     assert env["no_proxy"] == env["NO_PROXY"] == "example.org,localhost,127.0.0.1,::1"
     assert tmp_path.exists()
+
+
+def test_empty_variables_of_gradio_are_unset_and_a_home_is_found(tmp_path):
+    env = prepared(GRADIO_TEMP_DIR="", GRADIO_SERVER_PORT="", GRADIO_ROOT_PATH="", TMPDIR=tmp_path)
+    assert not {"GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH"} & set(env)
+    assert Path(env["GRADIO_TEMP_DIR"]).parent == tmp_path
+    (tmp_path / "served").mkdir()
+    assert prepared(GRADIO_TEMP_DIR="~/served", HOME=tmp_path)["GRADIO_TEMP_DIR"] == str(tmp_path / "served")

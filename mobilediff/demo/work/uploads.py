@@ -157,7 +157,7 @@ def check_files(files: object, folder: str | Path) -> list[Path]:
         raise ValueError(f"There are {len(files):,} files; accepted are up to {MAX_PICTURES:,}.")
     paths = [Path(file["path"]) for file in files]
     for path in paths:
-        if not _is_uploaded(path, Path(folder)):
+        if not is_uploaded(path, Path(folder)):
             raise ValueError(f"The file {quoted(path.name)} was not uploaded; accepted is {ACCEPTED}.")
         if path.suffix.lower() not in (*ARCHIVES, *IMAGE_SUFFIXES):
             raise ValueError(f"The file {quoted(path.name)} is of another kind; accepted is {ACCEPTED}.")
@@ -168,7 +168,8 @@ def check_files(files: object, folder: str | Path) -> list[Path]:
     return paths
 
 
-def _is_uploaded(path: Path, folder: Path) -> bool:
+def is_uploaded(path: Path, folder: Path) -> bool:
+    """Tell whether a path is that of a file in a folder."""
     try:
         return path.resolve().is_relative_to(folder.resolve()) and path.is_file()
     except (OSError, ValueError):  # too long, or a null in it

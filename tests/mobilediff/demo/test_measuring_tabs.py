@@ -12,6 +12,7 @@ from gradio_client.exceptions import AppError
 
 from mobilediff.demo import damage, pictures
 from mobilediff.demo.environment import ROOT
+from mobilediff.demo.page.blocks import CheckedBlocks
 from mobilediff.demo.work import damaged
 from mobilediff.demo.work.models import Models
 
@@ -28,7 +29,7 @@ def client(checkpoints, tmp_path_factory):
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         patch.delenv("MOBILEDIFF_DATA", raising=False)
         patch.setattr(damaged, "COUNT", 300)
-        with gr.Blocks(analytics_enabled=False) as demo:
+        with CheckedBlocks(analytics_enabled=False) as demo:
             with gr.Tab("My pictures"):
                 pictures.build_tab()
             with gr.Tab("Damage"):
@@ -66,7 +67,7 @@ def test_a_zip_is_measured_and_what_is_left_out_is_named_and_escaped(client, arc
         ("a", "The files are 'a'; accepted is a list of uploaded files"),
         ([None], "accepted is a list of uploaded files"),
         ([{"path": "/etc/passwd"}], "The file 'passwd' was not uploaded"),
-        ([{"path": "https://example.org/a.png", "meta": {"_type": "gradio.FileData"}}], "An address is not fetched"),
+        ([{"path": "https://example.org/a.png", "meta": {"_type": "gradio.FileData"}}], "is not fetched"),
     ],
 )
 def test_what_a_program_sends_instead_of_files_is_refused(client, files, message):

@@ -1,0 +1,68 @@
+"""Build the page so that a call names no file but an uploaded one, and no address."""
+
+from pathlib import Path
+
+import gradio as gr
+from gradio.data_classes import FileData
+from gradio.utils import get_upload_folder
+from pydantic import ValidationError
+
+from mobilediff.demo.work.inputs import quoted
+from mobilediff.demo.work.uploads import is_uploaded
+
+MAX_DEPTH = 50  # of lists and records in each other; more would exhaust the stack of those who walk through them
+
+
+def check_values(values: list, wanted: int) -> None:
+    """Refuse a call's values that gradio would answer with the machine's own paths, or fetch from elsewhere.
+
+    gradio looks for files in the values of every component, whatever it takes.
+
+    Args:
+        values: as a visitor's program sent them.
+        wanted: number of values.
+
+    Raises:
+        ValueError: there are too few, they are nested too deeply, or a file among them was not uploaded.
+    """
+    if len(values) < wanted:
+        raise ValueError(f"The call didn't receive enough input values (needed: {wanted}, got: {len(values)}).")
+    left: list[tuple[object, int]] = [(values, 0)]
+    while left:
+        value, depth = left.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"The values are nested more than {MAX_DEPTH} deep; accepted are flatter ones.")
+        if isinstance(value, dict) and "path" in value and "meta" in value:
+            _check_file(value)
+        elif isinstance(value, dict | list):
+            parts = value.values() if isinstance(value, dict) else value
+            left.extend((part, depth + 1) for part in parts)
+
+
+def _check_file(file: dict) -> None:
+    if not isinstance(file["meta"], dict):
+        raise ValueError(f"The file is {quoted(file)}; accepted is an uploaded file.")
+    try:
+        path = FileData(**file).path
+    except (ValidationError, TypeError) as error:
+        raise ValueError(f"The file is {quoted(file)}; accepted is an uploaded file.") from error
+    if "://" in path:
+        raise ValueError(f"The address {quoted(path)} is not fetched; accepted are uploaded files.")
+    if not is_uploaded(Path(path), Path(get_upload_folder())):
+        raise ValueError(f"The file {quoted(Path(path).name)} was not uploaded; accepted are uploaded files.")
+
+
+class CheckedBlocks(gr.Blocks):
+    """Check the values of every call, the page's own and a program's, before gradio reads them."""
+
+    async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
+        """Check the values and hand them to gradio.
+
+        Raises:
+            gr.Error: as in `check_values`.
+        """
+        try:
+            check_values(inputs, len(block_fn.inputs))
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)

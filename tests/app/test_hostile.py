@@ -1,0 +1,131 @@
+"""The app as somebody with bad intent calls it, and as somebody leaves it: raw requests, on tiny stand-ins."""
+
+import json
+import threading
+import time
+import uuid
+
+import httpx
+import pytest
+
+import app
+from mobilediff.demo.work.models import Models
+
+pytestmark = pytest.mark.slow
+
+GOOD = ["a fire truck", 0, 1, ["student-1step"], "own", "own", None]
+
+
+@pytest.fixture(scope="module")
+def models(checkpoints) -> Models:
+    models = Models(checkpoints)
+    models.all()
+    return models
+
+
+@pytest.fixture(scope="module")
+def demo(models):
+    demo = app.build_app(models, [], [])
+    yield demo, app.launch(demo, prevent_thread_lock=True, quiet=True) + "gradio_api/"
+    demo.close()
+
+
+@pytest.fixture(scope="module")
+def url(demo) -> str:
+    return demo[1]
+
+
+def answer(url: str, name: str, data: list) -> str:
+    event = httpx.post(f"{url}call/{name}", json={"data": data}).json()["event_id"]
+    return httpx.get(f"{url}call/{name}/{event}", timeout=60).text
+
+
+def file(path: object, **more) -> dict:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
+
+
+FILES = [
+    (file("/etc/passwd"), "The file 'passwd' was not uploaded; accepted are uploaded files."),
+    (file("app.py"), "The file 'app.py' was not uploaded"),
+    (file("../../etc/passwd"), "The file 'passwd' was not uploaded"),
+    (file("x", is_stream=True), "The file 'x' was not uploaded"),
+    (file("a\0b"), "was not uploaded"),
+    (file("a" * 10_000), "was not uploaded"),
+    (file("file:///etc/passwd"), "The address 'file:///etc/passwd' is not fetched; accepted are uploaded files."),
+    (file("http://169.254.169.254/x.png"), "The address 'http://169.254.169.254/x.png' is not fetched"),
+    (file("https://example.org/x.png"), "The address 'https://example.org/x.png' is not fetched"),
+    (file(None), "accepted is an uploaded file"),
+    (file("x", size="large"), "accepted is an uploaded file"),
+    ({"path": "x", "meta": "y"}, "accepted is an uploaded file"),
+    ([{"a": {"b": [file("/etc/passwd")]}}], "The file 'passwd' was not uploaded"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), FILES)
+@pytest.mark.parametrize("name", ["compare", "sheet", "measure_pictures"])
+def test_a_file_that_was_not_uploaded_is_refused_by_every_component(url, name, value, message):
+    given = answer(url, name, [value, *GOOD[1:]] if name == "compare" else [value])
+    assert given.startswith("event: error") and message in json.loads(given.partition("data: ")[2])["error"]
+    assert "cache" not in given and app.__file__.rpartition("/")[0] not in given
+
+
+def test_values_in_each_other_without_end_are_refused(url):
+    value: list = []
+    for _ in range(300):
+        value = [value]
+    assert "nested more than 50 deep; accepted" in answer(url, "compare", [value, *GOOD[1:]])
+
+
+def test_too_few_values_are_counted_without_the_servers_objects(url):
+    given = answer(url, "compare", GOOD[:3])
+    assert "didn't receive enough input values (needed: 7, got: 3)" in given and "object at 0x" not in given
+
+
+class Visit:
+    """A page's connection, by the session that gradio's own page would choose."""
+
+    def __init__(self, demo, name: str, data: list):
+        blocks, self.url = demo
+        number = next(one["id"] for one in blocks.config["dependencies"] if one["api_name"] == name)
+        self.session = uuid.uuid4().hex
+        call = {"data": data, "fn_index": number, "session_hash": self.session}
+        httpx.post(f"{self.url}queue/join", json=call).raise_for_status()
+
+    def events(self):
+        return httpx.stream("GET", f"{self.url}queue/data", params={"session_hash": self.session}, timeout=60)
+
+
+def leave(demo, name: str, data: list, meanwhile: threading.Event) -> None:
+    """Call, and close the connection while a network runs."""
+    visit = Visit(demo, name, data)
+    with visit.events() as events:
+        next(line for line in events.iter_lines() if "process_starts" in line)
+        assert meanwhile.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "next_data"),
+    [
+        ("compare", ["a tabby", 0, 1, ["teacher"], "own", "own", None], GOOD),
+        ("explore_latents", ["a tabby", "teacher", 0], ["a tabby", "student-1step", 0]),
+    ],
+)
+def test_a_closed_tab_stops_the_work_and_frees_the_queue(demo, models, monkeypatch, name, data, next_data):
+    unet = models.get("teacher").pipeline.unet
+    forward, started, calls = unet.forward, threading.Event(), []
+
+    def slow(*args, **kwargs):
+        calls.append(1)
+        started.set()
+        time.sleep(0.2)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(unet, "forward", slow)
+    leave(demo, name, data, started)
+    start = time.monotonic()
+    with Visit(demo, name, next_data).events() as events:
+        next(line for line in events.iter_lines() if "process_completed" in line)
+    assert time.monotonic() - start < 4  # fifty steps take ten seconds
+    drawn = len(calls)
+    time.sleep(0.5)
+    assert len(calls) == drawn < 20
