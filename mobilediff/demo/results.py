@@ -34,7 +34,6 @@ CSS = """
 #result-plot .gridlayer path, #result-plot .zerolinelayer path { stroke: var(--border-color-primary) !important; }
 #result-plot .hovertext path { fill: var(--background-fill-primary) !important; }
 #result-plot .nsewdrag { touch-action: pan-y; }
-#result-command code { white-space: pre-wrap; }
 .result h3 { margin: 0 0 4px; } .result p { margin: 4px 0; }
 .result .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(56px, 1fr)); gap: 4px; }
 .result .pictures img { width: 100%; aspect-ratio: 1; margin: 0; image-rendering: pixelated; }
@@ -43,7 +42,7 @@ CSS = """
 """
 
 # plotly has no event of gradio's: this tells the server which dot is hovered, clicked or touched. gradio draws another
-# element for each plot.
+# element for each plot. The filter of gradio's table has no label of its own.
 LISTEN = """
 const listen = () => {
   for (const plot of document.querySelectorAll("#result-plot .js-plotly-plot:not([data-listens])")) {
@@ -56,6 +55,7 @@ const listen = () => {
     plot.on("plotly_hover", show);
     plot.on("plotly_click", show);
   }
+  for (const filter of document.querySelectorAll(".search-input:not([aria-label])")) filter.ariaLabel = "Filter rows";
 };
 new MutationObserver(listen).observe(document.body, { childList: true, subtree: true });
 listen();

@@ -6,41 +6,52 @@ from collections.abc import Iterator
 import pytest
 
 import app
-from mobilediff.demo.work.examples import load_examples, precompute
+from mobilediff.demo.environment import ROOT
+from mobilediff.demo.work import damaged
+from mobilediff.demo.work.examples import load_examples
 from mobilediff.demo.work.models import Models
-from tests.web.conftest import Visit, browser, chromium_path, launch, visit
+from tests.browser import Visit, browser, launch, visits
 
-__all__ = ["browser", "built_page", "launch", "visit"]
+__all__ = ["browser", "launch"]
 
 
 @pytest.fixture(scope="session")
-def built_page() -> None:
-    """Leave the test out where there is no browser."""
-    pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-    chromium_path()
-
-
-@pytest.fixture(scope="module")
-def address(checkpoints, tmp_path_factory) -> Iterator[str]:
+def models(checkpoints) -> Models:
+    """All tiny models, loaded."""
     models = Models(checkpoints)
     models.all()
-    folder = tmp_path_factory.mktemp("examples")
+    return models
+
+
+@pytest.fixture(scope="package")
+def address(models) -> Iterator[str]:
+    """Serve the tiny models beside the examples of the real ones; damage is measured on few pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mobilediff.demo.work.examples.EXAMPLE_PROMPTS", ("a fire truck", "a tabby"))
-        precompute(models, folder)
-    demo = app.build_app(models, [], load_examples(folder))
-    yield app.launch(demo, prevent_thread_lock=True, quiet=True)
-    demo.close()
+        patch.delenv("MOBILEDIFF_DATA", raising=False)
+        patch.setattr(damaged, "COUNT", 300)
+        demo = app.build_app(models, [], load_examples(ROOT / "examples"))
+        yield app.launch(demo, prevent_thread_lock=True, quiet=True)
+        demo.close()
 
 
-def open_tab(visitor: Visit, name: str) -> None:
-    """Open a tab, which stands behind a menu where the screen is narrow."""
-    page, named = visitor.page, re.compile(f"^\\s*{name}\\s*$")
-    tab = page.locator('button[role="tab"]:visible', has_text=named)
-    menu = page.locator(".overflow-menu > button:visible")
-    tab.or_(menu).first.wait_for()
-    if tab.count():
-        tab.first.click()
-    else:
-        menu.click()
-        page.locator(".overflow-dropdown button", has_text=named).click()
+@pytest.fixture
+def visit(browser):
+    with visits(browser, Visit) as open_page:
+        yield open_page
+
+
+def open_tab(visitor: Visit, *names: str) -> None:
+    """Open a tab, and one inside it; a tab stands behind a menu where the screen is narrow."""
+    for depth, name in enumerate(names):
+        named = re.compile(f"^\\s*{name}\\s*$")
+        bar = visitor.page.locator(f"{'.tabs ' * depth}.tabs > .tab-wrapper:visible").nth(0)
+        tab, menu = (
+            bar.locator('button[role="tab"]:visible', has_text=named),
+            bar.locator(".overflow-menu > button:visible"),
+        )
+        tab.or_(menu).first.wait_for()
+        if tab.count():
+            tab.first.click()
+        else:
+            menu.click()
+            bar.locator(".overflow-dropdown button", has_text=named).click()

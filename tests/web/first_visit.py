@@ -9,7 +9,8 @@ import statistics
 from collections.abc import Iterable
 
 from mobilediff.command import command_parser, run_command
-from tests.web.conftest import DIST, PATIENCE_MS, SOFTWARE_WEBGPU, chromium_path
+from tests.browser import PATIENCE_MS, chromium_path
+from tests.web.conftest import DIST, SOFTWARE_WEBGPU
 from tests.web.site import ENCODERS, serve
 
 # worker: it runs; catalog: it is there; runtime, model: their files are there and right; opened: the graph can run;

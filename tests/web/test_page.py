@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.web.conftest import DIST, SOFTWARE_WEBGPU
+from tests.web.conftest import DIST, SOFTWARE_WEBGPU, PageVisit
 from tests.web.fixtures import MODELS, NOUN, SEED, picture
 from tests.web.site import serve
 
@@ -176,12 +176,12 @@ def test_a_kept_file_that_was_damaged_is_downloaded_again(site, visit):
 
 
 @pytest.fixture(scope="module")
-def opened(browser):
+def opened(built_page, browser):
     """One visit that the tests below share."""
-    from tests.web.conftest import Visit
-
     with serve(DIST) as site:
-        visitor = Visit(browser, f"{site.url}#seed={SEED}&count=4", permissions=["clipboard-read", "clipboard-write"])
+        visitor = PageVisit(
+            browser, f"{site.url}#seed={SEED}&count=4", permissions=["clipboard-read", "clipboard-write"]
+        )
         visitor.wait_for_pictures()
         yield visitor
         visitor.context.close()

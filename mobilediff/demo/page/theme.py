@@ -20,7 +20,11 @@ def theme() -> gr.themes.Base:
     )
 
 
-# The tab that is open has the colour of the accent, which has no variant for the dark.
+# The tab that is open has the colour of the accent, which has no variant for the dark; colours of code are too pale.
+# What scrolls must be reached by keys: code is broken into lines, and a table without rows has nothing to scroll for.
 CSS = """
 button[role="tab"].selected { color: var(--body-text-color) !important; font-weight: 600; }
+.prose .token { color: inherit !important; }
+.prose pre code { white-space: pre-wrap; overflow-wrap: anywhere; }
+.table-container.no-rows .virtual-table-viewport { overflow: hidden !important; }
 """
