@@ -95,8 +95,9 @@ def cards(visitor: Visit, status: str):
 
 
 def rows(visitor: Visit, label: str) -> list[list[str]]:
-    """Read the cells of a table, a list each row."""
+    """Read the cells of a table, a list each row; gradio draws those alone that are on the screen."""
     table = panel(visitor).locator(f'[aria-label="{label}"]').first
+    table.scroll_into_view_if_needed()
     found = table.locator('[role="row"]:has([role="gridcell"])').all()
     return [[cell.strip() for cell in row.locator('[role="gridcell"]').all_inner_texts()] for row in found]
 
@@ -210,7 +211,11 @@ def test_a_model_is_measured_with_progress_and_can_be_stopped(visitor, models, h
     press(visitor, "Stop")
     panel(visitor).get_by_text("Stopped.").wait_for()
     gate.opened.set()
-    press(visitor, "Measure")
+    for _ in range(20):  # gradio takes no new click before the call that was stopped has ended
+        press(visitor, "Measure")
+        visitor.page.wait_for_timeout(1000)
+        if not panel(visitor).get_by_text("Stopped.").count():
+            break
     ((_, model, n, seed, *_),) = wait_for_rows(visitor, "Results of this visit; choose a row for its commands", bool)
     assert [model, n.replace(",", ""), seed] == [models.names[0], str(MIN_SAMPLES), "0"]
     panel(visitor).get_by_text("python -m eval.accuracy").wait_for()
