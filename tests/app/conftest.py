@@ -11,8 +11,9 @@ from mobilediff.demo.work import damaged
 from mobilediff.demo.work.examples import load_examples
 from mobilediff.demo.work.models import Models
 from tests.browser import Visit, browser, launch, visits
+from tests.web.conftest import built_page
 
-__all__ = ["browser", "launch"]
+__all__ = ["browser", "built_page", "launch"]
 
 
 @pytest.fixture(scope="session")
