@@ -20,13 +20,13 @@ from mobilediff.command import command_parser, run_command  # noqa: E402
 from mobilediff.demo import about, compare, device, evaluate, explore, results  # noqa: E402
 from mobilediff.demo.page import cards, pictures, sheets, theme  # noqa: E402
 from mobilediff.demo.page.blocks import CheckedBlocks  # noqa: E402
-from mobilediff.demo.work.examples import (  # noqa: E402
+from mobilediff.demo.service.examples import (  # noqa: E402
     check_examples_folder,
     load_examples,
     precompute,
     stale_examples,
 )
-from mobilediff.demo.work.models import Models  # noqa: E402
+from mobilediff.demo.service.models import Models  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def describe(models: Models, problems: list[str], examples: list[dict]) -> str:
 
 
 def build_app(models: Models, problems: list[str], examples: list[dict], dist: Path = device.DIST) -> gr.Blocks:
-    """Build the page; every call of a model waits in one queue of width one, so that no one waits inside another's."""
+    """Build the page; drawings, explorations and evaluations wait in a queue each, and take turns on the processor."""
     with CheckedBlocks(title="mobilediff", analytics_enabled=False, delete_cache=KEPT) as demo:
         gr.Markdown(TITLE)
         head = gr.Markdown(describe(models, problems, examples))

@@ -16,7 +16,7 @@ LAYERS = [
     ["app"],
     ["mobilediff.demo"],
     ["mobilediff.demo.page"],
-    ["mobilediff.demo.work"],
+    ["mobilediff.demo.service"],
     ["mobilediff.demo.environment"],
     [f"eval.{command}" for command in COMMANDS],
     [f"mobilediff.ondevice.{command}" for command in ON_DEVICE],
@@ -69,7 +69,7 @@ def test_imports_go_down(file):
 
 
 def test_what_the_app_computes_does_not_know_its_page():
-    files = sorted((ROOT / "mobilediff" / "demo" / "work").glob("*.py"))
+    files = sorted((ROOT / "mobilediff" / "demo" / "service").glob("*.py"))
     assert files
     assert not any(name.partition(".")[0] == "gradio" for file in files for name in imported_names(file))
 

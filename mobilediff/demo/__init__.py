@@ -1,1 +1,1 @@
-"""Show the family in a web app: one file a tab; `page` has parts that tabs share, `work` what they compute."""
+"""Show the family in a web app: one file a tab; `page` has parts that tabs share, `service` what they compute."""

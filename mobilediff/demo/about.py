@@ -8,10 +8,10 @@ import gradio as gr
 
 from eval.reporting.insertion import part_of
 from eval.schema import Record
-from mobilediff.demo.environment import ROOT
-from mobilediff.demo.quality_plot import row_cells
-from mobilediff.demo.results import RESULTS, load_records
-from mobilediff.demo.sources import source_link, with_source_links
+from mobilediff.demo.environment import RESULTS, ROOT
+from mobilediff.demo.page.quality_plot import row_cells
+from mobilediff.demo.page.sources import source_link, with_source_links
+from mobilediff.demo.results import load_records
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from gradio_client import Client
 
 from mobilediff.command import command_parser, run_command
 from mobilediff.demo.environment import ROOT
-from mobilediff.demo.work.models import FAMILY
+from mobilediff.demo.service.models import FAMILY
 
 ONE_STEP = [name for name in FAMILY if "1step" in name]
 VISITORS, COMPARISONS = 50, 3

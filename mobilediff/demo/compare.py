@@ -11,23 +11,22 @@ import torch
 from gradio.processing_utils import save_bytes_to_cache
 
 from eval.protocol import device_description
-from mobilediff.demo.environment import ROOT
+from mobilediff.demo.environment import RESULTS
 from mobilediff.demo.page.cards import CARDS, CHOOSE_PAIR, SHOW_PAIR
 from mobilediff.demo.page.stream import stream
-from mobilediff.demo.work import comparison
-from mobilediff.demo.work.comparison import add_quality, add_speeds
-from mobilediff.demo.work.examples import choose_example
-from mobilediff.demo.work.inputs import MAX_IMAGES, MAX_SEED
-from mobilediff.demo.work.link import NAMES, read_link
-from mobilediff.demo.work.models import Models
-from mobilediff.demo.work.quality import load_quality
-from mobilediff.demo.work.settings import FEW_STEPS, MANY_STEPS, MAX_GUIDANCE, OWN, check_settings
-from mobilediff.demo.work.sheet import draw_sheet
-from mobilediff.demo.work.vocabulary import prompt_choices
+from mobilediff.demo.service import comparison
+from mobilediff.demo.service.comparison import add_quality, add_speeds
+from mobilediff.demo.service.examples import choose_example
+from mobilediff.demo.service.inputs import MAX_IMAGES, MAX_SEED
+from mobilediff.demo.service.link import NAMES, read_link
+from mobilediff.demo.service.models import Models
+from mobilediff.demo.service.quality import load_quality
+from mobilediff.demo.service.settings import FEW_STEPS, MANY_STEPS, MAX_GUIDANCE, OWN, check_settings
+from mobilediff.demo.service.sheet import draw_sheet
+from mobilediff.demo.service.vocabulary import prompt_choices
 
 logger = logging.getLogger(__name__)
 
-RESULTS = ROOT / "docs" / "results.json"
 RESTORED = "These choices are from the link; press Compare to draw."
 # The link also goes into the address bar, since a browser lets a page write to the clipboard only over HTTPS.
 COPY_LINK = """(...values) => {
@@ -60,14 +59,13 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
     """Build the tab's content.
 
     gradio's checks of single inputs are off (`preprocess=False`), since a program's values may end in them without a
-    message; the functions of `work` check all of them.
+    message; the functions of `service` check all of them.
 
     Args:
         page: whose address may hold choices.
         models: to compare.
         examples: shown without running a model.
         results_file: the report's, with the models' quality.
-
     """
     try:
         quality = load_quality(results_file)

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import gradio as gr
 
 from mobilediff.captions import CLASS_NAMES
+from mobilediff.demo.page.figures import figures_table
 from mobilediff.demo.page.sentences import shown, status
 from mobilediff.demo.page.sheets import sheets
 from mobilediff.demo.page.stream import stream
-from mobilediff.demo.work import damaged
-from mobilediff.demo.work.damaged import (
+from mobilediff.demo.service import damaged
+from mobilediff.demo.service.damaged import (
     COLUMNS,
     COUNT,
     KINDS,
@@ -23,15 +24,8 @@ from mobilediff.demo.work.damaged import (
     check_damage,
     redraw,
 )
-from mobilediff.demo.work.models import Models
+from mobilediff.demo.service.models import Models
 
-WIDTHS: list[str | int] = [
-    150,
-    110,
-    110,
-    110,
-    110,
-]  # of the table's columns, in pixels: others lie beyond a telephone's screen
 SHOWN = 40  # pictures on a sheet
 INTRODUCTION = (
     f"What does a Fréchet distance of 1, 4 or 30 look like? Move a slider: {COUNT:,} pictures are damaged and "
@@ -110,9 +104,7 @@ def build_tab(models: Models) -> None:
             target = gr.Radio(list(TARGETS), value=TARGETS[0], label="Distance to the undamaged", min_width=200)
         finder = gr.Button("Find")
     note = gr.HTML(elem_classes="note", label="State")
-    table = gr.Dataframe(
-        headers=list(COLUMNS), label="Figures", interactive=False, wrap=True, type="array", column_widths=WIDTHS
-    )
+    table = figures_table(COLUMNS)
     sheet = gr.HTML(label="Sheets of pictures")
     inputs, outputs = [source, blur, noise, quality, dropped], [table, note, sheet]
     queue = {"concurrency_limit": 1, "concurrency_id": "evaluations", "preprocess": False, "show_progress": "hidden"}

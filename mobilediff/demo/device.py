@@ -18,9 +18,9 @@ from mobilediff.captions import caption, load_nouns
 from mobilediff.demo.environment import ROOT
 from mobilediff.demo.page.cards import CARDS
 from mobilediff.demo.page.stream import stream
-from mobilediff.demo.work.comparison import compare
-from mobilediff.demo.work.inputs import MAX_IMAGES
-from mobilediff.demo.work.models import Model, Models
+from mobilediff.demo.service.comparison import compare
+from mobilediff.demo.service.inputs import MAX_IMAGES
+from mobilediff.demo.service.models import Model, Models
 from mobilediff.ondevice.noise import MAX_SEED, normal_noise
 
 WEB = ROOT / "web"

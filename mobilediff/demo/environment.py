@@ -10,6 +10,7 @@ from urllib.request import getproxies_environment
 from mobilediff.threads import let_threads_sleep
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "results.json"
 THIS_MACHINE = "localhost,127.0.0.1,::1"
 
 

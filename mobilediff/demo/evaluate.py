@@ -12,11 +12,11 @@ import gradio as gr
 
 from eval.schema import Record
 from mobilediff.demo import damage, pictures
-from mobilediff.demo.environment import ROOT, folder_of, whole_number_of
+from mobilediff.demo.environment import RESULTS, folder_of, whole_number_of
 from mobilediff.demo.page.stream import stream
-from mobilediff.demo.work import evaluation
-from mobilediff.demo.work.agreement import shipped_records
-from mobilediff.demo.work.evaluation import (
+from mobilediff.demo.service import evaluation
+from mobilediff.demo.service.agreement import shipped_records
+from mobilediff.demo.service.evaluation import (
     FIGURES,
     LATENCY,
     METRICS,
@@ -25,8 +25,8 @@ from mobilediff.demo.work.evaluation import (
     Outcome,
     State,
 )
-from mobilediff.demo.work.models import Models
-from mobilediff.demo.work.targets import Targets
+from mobilediff.demo.service.models import Models
+from mobilediff.demo.service.targets import Targets
 
 CSS = """
 .evaluation progress { width: 100%; height: 12px; } .evaluation p { margin: 4px 0; font-weight: 600; }
@@ -35,7 +35,6 @@ CSS = """
 .evaluation .html-container, .sheet .html-container, .downloads .html-container { padding: 0; }
 .downloads a { display: inline-block; margin: 0 16px 8px 0; text-decoration: underline; }
 """
-RESULTS = ROOT / "docs" / "results.json"
 DEFAULT_SAMPLES, MAX_SAMPLES = 500, 2000
 DEFAULT_METRICS = ["frechet_distance", "class_accuracy", "clip_score"]
 MAX_ROWS = 100  # of a visit, so that no session holds ever more
@@ -52,9 +51,8 @@ INTRODUCTION = (
 def introduction(targets: Targets, most: int) -> str:
     """Write the head of the tab in Markdown, with the exports that are left out."""
     limits = f"Up to {most:,} samples a model; a Fréchet distance needs more than 256."
-    return "\n".join(
-        [f"{INTRODUCTION} {limits}", *(["", *(f"- {one}" for one in targets.problems)] * bool(targets.problems))]
-    )
+    problems = ["", *(f"- {one}" for one in targets.problems)] if targets.problems else []
+    return "\n".join([f"{INTRODUCTION} {limits}", *problems])
 
 
 def progress_html(state: State) -> str:

@@ -10,8 +10,8 @@ from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import load_nouns
 from mobilediff.demo.page.pictures import PICTURES
 from mobilediff.demo.page.stream import stream
-from mobilediff.demo.work import exploration
-from mobilediff.demo.work.exploration import (
+from mobilediff.demo.service import exploration
+from mobilediff.demo.service.exploration import (
     MAX_FRAMES,
     MAX_NOUNS,
     MAX_SEEDS,
@@ -20,7 +20,7 @@ from mobilediff.demo.work.exploration import (
     MIN_SEEDS,
     Progress,
 )
-from mobilediff.demo.work.models import Models
+from mobilediff.demo.service.models import Models
 
 FIRST_NOUNS = 10
 EMPTY = {"text": "", "pictures": []}

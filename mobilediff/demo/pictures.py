@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import gradio as gr
 from gradio.data_classes import ListFiles
 
+from mobilediff.demo.page.figures import figures_table
 from mobilediff.demo.page.sentences import shown, status
 from mobilediff.demo.page.sheets import sheets
 from mobilediff.demo.page.stream import stream
-from mobilediff.demo.work import measuring
-from mobilediff.demo.work.measuring import COLUMNS, Figures
-from mobilediff.demo.work.turns import Cancelled
-from mobilediff.demo.work.uploads import (
+from mobilediff.demo.service import measuring
+from mobilediff.demo.service.measuring import COLUMNS, Figures
+from mobilediff.demo.service.turns import Cancelled
+from mobilediff.demo.service.uploads import (
     ACCEPTED,
     ARCHIVES,
     IMAGE_SUFFIXES,
@@ -26,13 +27,6 @@ from mobilediff.demo.work.uploads import (
     read_upload,
 )
 
-WIDTHS: list[str | int] = [
-    150,
-    110,
-    110,
-    110,
-    110,
-]  # of the table's columns, in pixels: others lie beyond a telephone's screen
 SHOWN = 40  # pictures on the sheet
 INTRODUCTION = (
     f"How good are pictures of your own, by the same judge as the models' here? Upload {ACCEPTED}: up to "
@@ -101,9 +95,7 @@ def build_tab() -> None:
     gr.Markdown(INTRODUCTION)
     files = upload_field(label="Pictures", height=160)
     button = gr.Button("Measure", variant="primary")
-    table = gr.Dataframe(
-        headers=list(COLUMNS), label="Figures", interactive=False, wrap=True, type="array", column_widths=WIDTHS
-    )
+    table = figures_table(COLUMNS)
     notes = gr.HTML(label="Notes")
     sheet = gr.HTML(label="Sheet of the pictures")
     button.click(

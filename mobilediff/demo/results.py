@@ -10,13 +10,12 @@ from eval.reporting.commands import report_command
 from eval.reporting.headline import processor, sample_counts
 from eval.reporting.tables import SCALE, ordered
 from eval.schema import Record, read_results
-from mobilediff.demo.environment import ROOT
-from mobilediff.demo.quality_plot import COSTS, draw_plot, plotted_qualities, row_cells
-from mobilediff.demo.sources import source_link, source_url
+from mobilediff.demo.environment import RESULTS
+from mobilediff.demo.page.quality_plot import COSTS, draw_plot, plotted_qualities, row_cells
+from mobilediff.demo.page.sources import source_link, source_url
 
 logger = logging.getLogger(__name__)
 
-RESULTS = ROOT / "docs" / "results.json"
 NOT_READ = (
     "There are no results to show: docs/results.json is missing or damaged, and the log of the app says how. "
     "`python -m eval.report` measures them."

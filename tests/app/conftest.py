@@ -7,9 +7,9 @@ import pytest
 
 import app
 from mobilediff.demo.environment import ROOT
-from mobilediff.demo.work import damaged
-from mobilediff.demo.work.examples import load_examples
-from mobilediff.demo.work.models import Models
+from mobilediff.demo.service import damaged
+from mobilediff.demo.service.examples import load_examples
+from mobilediff.demo.service.models import Models
 from tests.browser import Visit, browser, launch, visits
 from tests.web.conftest import built_page
 

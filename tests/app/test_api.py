@@ -21,9 +21,9 @@ from PIL import Image
 import app
 import eval.protocol
 from mobilediff.demo.compare import introduction
-from mobilediff.demo.work import comparison, drawing
-from mobilediff.demo.work import examples as example_files
-from mobilediff.demo.work.models import FAMILY, Models
+from mobilediff.demo.service import comparison, drawing
+from mobilediff.demo.service import examples as example_files
+from mobilediff.demo.service.models import FAMILY, Models
 from tests.tiny import MAX_TOKENS
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 import app
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.demo.device import NOT_BUILT, page_routes
-from mobilediff.demo.work.models import Models
+from mobilediff.demo.service.models import Models
 from mobilediff.ondevice.noise import normal_noise
 
 pytestmark = pytest.mark.slow

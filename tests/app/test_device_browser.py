@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import app
-from mobilediff.demo.work.models import Models
+from mobilediff.demo.service.models import Models
 from tests.web.conftest import DIST
 from tests.web.fixtures import ROOT
 from tests.web.test_page import ACCEPTED, FIRST, difference

@@ -10,7 +10,6 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from mobilediff.demo.work.models import Models
 
 pytestmark = pytest.mark.slow
 
@@ -25,15 +24,8 @@ CALLS = {
 
 
 @pytest.fixture(scope="module")
-def loaded(checkpoints):
-    models = Models(checkpoints)
-    models.all()
-    return models
-
-
-@pytest.fixture(scope="module")
-def client(loaded):
-    demo = app.build_app(loaded, [], [])
+def client(models):
+    demo = app.build_app(models, [], [])
     url = app.launch(demo, prevent_thread_lock=True, quiet=True)
     yield Client(url, verbose=False)
     demo.close()
@@ -65,8 +57,8 @@ def test_bad_input_is_a_message_and_a_strange_prompt_is_shown_as_text(client):
     assert "zeppelin" in notes and "<b>" not in notes
 
 
-def test_a_comparison_is_answered_amid_a_long_exploration(client, loaded, monkeypatch):
-    unet, started = loaded.get("teacher").pipeline.unet, threading.Event()
+def test_a_comparison_is_answered_amid_a_long_exploration(client, models, monkeypatch):
+    unet, started = models.get("teacher").pipeline.unet, threading.Event()
     forward = unet.forward
 
     def slow(*args, **kwargs):
@@ -75,7 +67,7 @@ def test_a_comparison_is_answered_amid_a_long_exploration(client, loaded, monkey
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(unet, "forward", slow)
-    monkeypatch.setattr("mobilediff.demo.work.exploration.TURN_MACS", 1)
+    monkeypatch.setattr("mobilediff.demo.service.exploration.TURN_MACS", 1)
     job = client.submit("a fire truck", "teacher", 0, 8, api_name="/explore_seeds")
     assert started.wait(60)
     records, _ = Client(client.src, verbose=False).predict("a tabby", 0, 1, ["student-1step"], api_name="/compare")

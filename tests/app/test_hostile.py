@@ -9,18 +9,10 @@ import httpx
 import pytest
 
 import app
-from mobilediff.demo.work.models import Models
 
 pytestmark = pytest.mark.slow
 
 GOOD = ["a fire truck", 0, 1, ["student-1step"], "own", "own", None]
-
-
-@pytest.fixture(scope="module")
-def models(checkpoints) -> Models:
-    models = Models(checkpoints)
-    models.all()
-    return models
 
 
 @pytest.fixture(scope="module")

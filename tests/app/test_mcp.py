@@ -8,15 +8,12 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
 import app
-from mobilediff.demo.work.models import Models
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def address(checkpoints, tmp_path_factory):
-    models = Models(checkpoints)
-    models.all()
+def address(models, tmp_path_factory):
     demo = app.build_app(models, [], [], tmp_path_factory.mktemp("dist"))
     url = app.launch(demo, prevent_thread_lock=True, quiet=True)
     yield f"{url}gradio_api/mcp/"

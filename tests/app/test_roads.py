@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from mobilediff.demo.environment import ROOT
-from mobilediff.demo.work.evaluation import MIN_SAMPLES
-from mobilediff.demo.work.models import Models
-from mobilediff.demo.work.uploads import MAX_UNPACKED, MIB
+from mobilediff.demo.service.evaluation import MIN_SAMPLES
+from mobilediff.demo.service.models import Models
+from mobilediff.demo.service.uploads import MAX_UNPACKED, MIB
 from tests.app.conftest import open_tab
 from tests.browser import PATIENCE_MS, Visit
 

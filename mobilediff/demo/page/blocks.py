@@ -7,8 +7,8 @@ from gradio.data_classes import FileData
 from gradio.utils import get_upload_folder
 from pydantic import ValidationError
 
-from mobilediff.demo.work.inputs import quoted
-from mobilediff.demo.work.uploads import is_uploaded
+from mobilediff.demo.service.inputs import quoted
+from mobilediff.demo.service.uploads import is_uploaded
 
 MAX_DEPTH = 50  # of lists and records in each other; more would exhaust the stack of those who walk through them
 

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from mobilediff.demo.work.drawing import png_uri
+from mobilediff.demo.service.drawing import png_uri
 
 PER_ROW = 10
 CSS = """

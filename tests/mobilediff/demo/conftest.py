@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobilediff.demo.work.models import Models
+from mobilediff.demo.service.models import Models
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ import pytest
 
 from eval.reporting.insertion import part_of
 from mobilediff.demo import about
-from mobilediff.demo.environment import ROOT
-from mobilediff.demo.results import RESULTS, load_records
-from mobilediff.demo.sources import with_source_links
-from mobilediff.demo.work.examples import load_examples
+from mobilediff.demo.environment import RESULTS, ROOT
+from mobilediff.demo.page.sources import with_source_links
+from mobilediff.demo.results import load_records
+from mobilediff.demo.service.examples import load_examples
 
 RECORDS = load_records(RESULTS)
 

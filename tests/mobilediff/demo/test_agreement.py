@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eval.schema import check_results
-from mobilediff.demo.work.agreement import NO_RECORD, agreement, shipped_record, shipped_records
+from mobilediff.demo.service.agreement import NO_RECORD, agreement, shipped_record, shipped_records
 
 FILE = Path(__file__).parents[3] / "docs" / "results.json"
 CONTENT = json.loads(FILE.read_text(encoding="utf-8"))["records"]["student-1step"]

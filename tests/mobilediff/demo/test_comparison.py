@@ -6,9 +6,9 @@ import pytest
 
 from eval.protocol import folder_sha256
 from mobilediff.demo.environment import ROOT
-from mobilediff.demo.work.comparison import add_quality, add_speeds, compare
-from mobilediff.demo.work.quality import load_quality
-from mobilediff.demo.work.settings import Settings, check_settings
+from mobilediff.demo.service.comparison import add_quality, add_speeds, compare
+from mobilediff.demo.service.quality import load_quality
+from mobilediff.demo.service.settings import Settings, check_settings
 
 ALL = ["student-1step", "student-8step", "student", "teacher"]
 

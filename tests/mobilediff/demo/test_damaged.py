@@ -4,19 +4,12 @@ import pytest
 import torch
 
 from eval.samples.damage import blurred, compressed, noised
-from mobilediff.demo.work import damaged
-from mobilediff.demo.work.damaged import COLUMNS, Damage, Originals, check_damage, find_damage, redraw
-from mobilediff.demo.work.models import Models
+from mobilediff.demo.service import damaged
+from mobilediff.demo.service.damaged import COLUMNS, Damage, Originals, check_damage, find_damage, redraw
+from mobilediff.demo.service.models import Models
+from tests.mobilediff.demo.steps import result
 
 SOURCE = "Samples of student-1step-pruned"
-
-
-def result(steps):
-    try:
-        while True:
-            next(steps)
-    except StopIteration as end:
-        return end.value
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from gradio_client import Client
 
 from eval.schema import check_result
 from mobilediff.demo import compare, evaluate
-from mobilediff.demo.work.models import Models
+from mobilediff.demo.service.models import Models
 
 pytestmark = pytest.mark.slow
 

@@ -18,11 +18,11 @@ import eval.fid
 import eval.latency
 import eval.quality
 from eval.schema import check_result
-from mobilediff.demo.work import evaluation
-from mobilediff.demo.work.evaluation import METRICS, check_request, evaluate
-from mobilediff.demo.work.models import Models
-from mobilediff.demo.work.targets import PIECE_MACS, Targets, batch_size_of
-from mobilediff.demo.work.turns import TURNS
+from mobilediff.demo.service import evaluation
+from mobilediff.demo.service.evaluation import METRICS, check_request, evaluate
+from mobilediff.demo.service.models import Models
+from mobilediff.demo.service.targets import PIECE_MACS, Targets, batch_size_of
+from mobilediff.demo.service.turns import TURNS
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]

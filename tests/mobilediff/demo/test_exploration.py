@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from mobilediff.captions import caption
-from mobilediff.demo.work import exploration
-from mobilediff.demo.work.drawing import draw, draw_seeds
-from mobilediff.demo.work.exploration import (
+from mobilediff.demo.service import exploration
+from mobilediff.demo.service.drawing import draw, draw_seeds
+from mobilediff.demo.service.exploration import (
     explore_latents,
     explore_noise,
     explore_nouns,

@@ -4,8 +4,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from mobilediff.demo.work.link import Choices, read_link
-from mobilediff.demo.work.settings import OWN_SETTINGS, Settings
+from mobilediff.demo.service.link import Choices, read_link
+from mobilediff.demo.service.settings import OWN_SETTINGS, Settings
 
 NAMES = ["student-1step", "student", "teacher"]
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from eval.metrics.pauses import pause
-from mobilediff.demo.work.turns import Cancelled, Turns
+from mobilediff.demo.service.turns import Cancelled, Turns
 
 
 def test_a_visitor_goes_first_at_a_pause():

@@ -13,19 +13,12 @@ from eval.measures.frechet import measure_frechet_distance
 from eval.metrics.manifold import manifold_metrics
 from eval.samples.images import ImageSet
 from mobilediff.demo.environment import ROOT
-from mobilediff.demo.work import measuring
-from mobilediff.demo.work.measuring import COLUMNS, measure_pictures, near_copies, real_figures, reference
-from mobilediff.demo.work.turns import Cancelled
+from mobilediff.demo.service import measuring
+from mobilediff.demo.service.measuring import COLUMNS, measure_pictures, near_copies, real_figures, reference
+from mobilediff.demo.service.turns import Cancelled
+from tests.mobilediff.demo.steps import result
 
 CLASSES = {"a-fire-truck": 9, "a-bullfrog": 6, "a-tabby": 3}
-
-
-def result(steps):
-    try:
-        while True:
-            next(steps)
-    except StopIteration as end:
-        return end.value
 
 
 def measured(images: torch.Tensor, labels: list[int] | None = None) -> tuple[dict[str, list[str]], str]:

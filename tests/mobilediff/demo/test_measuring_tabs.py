@@ -13,8 +13,8 @@ from gradio_client.exceptions import AppError
 from mobilediff.demo import damage, pictures
 from mobilediff.demo.environment import ROOT
 from mobilediff.demo.page.blocks import CheckedBlocks
-from mobilediff.demo.work import damaged
-from mobilediff.demo.work.models import Models
+from mobilediff.demo.service import damaged
+from mobilediff.demo.service.models import Models
 
 pytestmark = pytest.mark.slow
 

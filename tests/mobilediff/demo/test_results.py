@@ -9,9 +9,10 @@ import pytest
 
 from eval.reporting.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, figures
 from eval.schema import read_results
-from mobilediff.demo import quality_plot, results
+from mobilediff.demo import results
 from mobilediff.demo.environment import ROOT
-from mobilediff.demo.work.examples import load_examples
+from mobilediff.demo.page import quality_plot
+from mobilediff.demo.service.examples import load_examples
 
 RECORDS = results.load_records(results.RESULTS)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilediff.demo.work.comparison import compare
-from mobilediff.demo.work.drawing import PNG_URI, png_uri
-from mobilediff.demo.work.sheet import CAPTION_WIDTH, GAP, SCALE, draw_sheet
+from mobilediff.demo.service.comparison import compare
+from mobilediff.demo.service.drawing import PNG_URI, png_uri
+from mobilediff.demo.service.sheet import CAPTION_WIDTH, GAP, SCALE, draw_sheet
 
 
 def card(**changed) -> dict:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mobilediff.demo.work.evaluation import check_request, evaluate
-from mobilediff.demo.work.models import Models
-from mobilediff.demo.work.targets import Targets
+from mobilediff.demo.service.evaluation import check_request, evaluate
+from mobilediff.demo.service.models import Models
+from mobilediff.demo.service.targets import Targets
 from mobilediff.ondevice.manifest import MANIFEST
 
 pytestmark = pytest.mark.slow

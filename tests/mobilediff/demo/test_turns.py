@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 
-from mobilediff.demo.work.turns import Turns
+from mobilediff.demo.service.turns import Turns
 
 
 def started(turn, name: str, order: deque) -> threading.Thread:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import mobilediff.demo.work.uploads as uploads
-from mobilediff.demo.work.uploads import Upload, check_files, read_upload
+import mobilediff.demo.service.uploads as uploads
+from mobilediff.demo.service.uploads import Upload, check_files, read_upload
 
 
 def pixels(seed: int, size: int = 32) -> np.ndarray:

@@ -4,7 +4,7 @@ import re
 
 from eval.samples.prompts import training_noun_counts
 from mobilediff.captions import CLASS_NAMES, load_nouns
-from mobilediff.demo.work.vocabulary import prompt_choices
+from mobilediff.demo.service.vocabulary import prompt_choices
 
 
 def test_every_name_is_offered_once_with_its_prompt():

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from eval.samples.draw import draw as draw_images
-from mobilediff.demo.work.models import Model
-from mobilediff.demo.work.turns import TURNS, Cancelled
+from mobilediff.demo.service.models import Model
+from mobilediff.demo.service.turns import TURNS, Cancelled
 
 logger = logging.getLogger(__name__)
 

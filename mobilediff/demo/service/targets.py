@@ -8,9 +8,9 @@ from pathlib import Path
 from eval.benchmark.latency import MAX_BATCH_SIZE
 from eval.samples.exported import load_exported_sampler
 from eval.samples.settings import SamplingSettings, resolve_settings
-from mobilediff.demo.work.inputs import check_names, quoted
-from mobilediff.demo.work.models import TEMPLATE_CHARACTERS, Model, Models
-from mobilediff.demo.work.turns import TURNS
+from mobilediff.demo.service.inputs import check_names, quoted
+from mobilediff.demo.service.models import TEMPLATE_CHARACTERS, Model, Models
+from mobilediff.demo.service.turns import TURNS
 from mobilediff.files import read_json
 from mobilediff.ondevice.exported import ExportedPipeline, is_exported
 from mobilediff.ondevice.formats import load_format

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mobilediff.demo.work.inputs import check_count, check_names, check_seed, check_text
-from mobilediff.demo.work.settings import OWN, Settings, check_settings
+from mobilediff.demo.service.inputs import check_count, check_names, check_seed, check_text
+from mobilediff.demo.service.settings import OWN, Settings, check_settings
 
 NAMES = ("prompt", "seed", "count", "models", "few_steps", "many_steps", "guidance")
 

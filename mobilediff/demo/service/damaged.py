@@ -12,8 +12,8 @@ from eval.samples.draw import draw
 from eval.samples.images import real_images
 from eval.samples.prompts import plan_samples
 from mobilediff.data import data_source
-from mobilediff.demo.work.inputs import check_whole, quoted
-from mobilediff.demo.work.measuring import (
+from mobilediff.demo.service.inputs import check_whole, quoted
+from mobilediff.demo.service.measuring import (
     accuracy,
     distance,
     judge,
@@ -22,8 +22,8 @@ from mobilediff.demo.work.measuring import (
     reference,
     reported_real,
 )
-from mobilediff.demo.work.models import Models
-from mobilediff.demo.work.turns import TURNS
+from mobilediff.demo.service.models import Models
+from mobilediff.demo.service.turns import TURNS
 
 COUNT = 500  # pictures; a redraw takes as long as the judge needs for them
 DRAWN = 20  # pictures a turn

@@ -16,9 +16,9 @@ from eval.metrics.frechet import Statistics, feature_statistics, frechet_distanc
 from eval.metrics.manifold import NEIGHBOURS, manifold_metrics
 from eval.metrics.nearest import compare_nearest, nearest_training
 from eval.reporting.tables import REAL
-from mobilediff.demo.environment import ROOT
-from mobilediff.demo.work.agreement import shipped_records
-from mobilediff.demo.work.turns import TURNS
+from mobilediff.demo.environment import RESULTS
+from mobilediff.demo.service.agreement import shipped_records
+from mobilediff.demo.service.turns import TURNS
 
 # Pictures a turn.
 JUDGED = SEARCHED = 100
@@ -185,7 +185,7 @@ def reported_real() -> dict:
     Returns:
         `distance`, `class_accuracy`, `precision` and `recall`; none, and a line in the log, without that file.
     """
-    record = shipped_records(ROOT / "docs" / "results.json").get(REAL)
+    record = shipped_records(RESULTS).get(REAL)
     if record is None or record.frechet_distance is None or record.quality is None:
         return {}
     section = record.frechet_distance.model_dump()

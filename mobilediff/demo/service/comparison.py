@@ -5,10 +5,10 @@ import threading
 from collections.abc import Iterator
 
 from eval.reporting.tables import BASELINE
-from mobilediff.demo.work.drawing import Noise, draw, png_uri
-from mobilediff.demo.work.inputs import check_count, check_prompt, check_seed
-from mobilediff.demo.work.models import Model, Models
-from mobilediff.demo.work.settings import OWN_SETTINGS, Settings
+from mobilediff.demo.service.drawing import Noise, draw, png_uri
+from mobilediff.demo.service.inputs import check_count, check_prompt, check_seed
+from mobilediff.demo.service.models import Model, Models
+from mobilediff.demo.service.settings import OWN_SETTINGS, Settings
 
 
 def _figures(model: Model, options: dict) -> dict:

@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from eval.metrics.pauses import pausing
 
@@ -27,39 +27,41 @@ class Turns:
         self._running = False
         self._visitors = 0  # who wait
 
-    @contextmanager
-    def of_visitor(self) -> Iterator[None]:
+    def of_visitor(self) -> AbstractContextManager[None]:
         """Wait until nothing runs."""
-        with self._changed:
-            self._visitors += 1
-            self._changed.wait_for(lambda: not self._running)
-            self._visitors -= 1
-            self._running = True
-        try:
-            yield
-        finally:
-            self._end()
+        return self._turn(self._wait_as_visitor)
 
-    @contextmanager
-    def of_batch(self, cancelled: threading.Event | None = None) -> Iterator[None]:
+    def of_batch(self, cancelled: threading.Event | None = None) -> AbstractContextManager[None]:
         """Wait until nothing runs and no visitor waits, or for `patience` seconds and until nothing runs.
 
         Raises:
             Cancelled: `cancelled` is set, or gets set meanwhile.
         """
-        impatient = time.monotonic() + self.patience
+        return self._turn(lambda: self._wait_as_batch(cancelled))
+
+    @contextmanager
+    def _turn(self, wait: Callable[[], None]) -> Iterator[None]:
         with self._changed:
-            while not (stopped := cancelled is not None and cancelled.is_set()):
-                if not self._running and (not self._visitors or time.monotonic() >= impatient):
-                    break
-                self._changed.wait(LOOK_AROUND)
-            if stopped:
-                raise Cancelled
+            wait()
             self._running = True
         try:
             yield
         finally:
-            self._end()
+            with self._changed:
+                self._running = False
+                self._changed.notify_all()
+
+    def _wait_as_visitor(self) -> None:
+        self._visitors += 1
+        self._changed.wait_for(lambda: not self._running)
+        self._visitors -= 1
+
+    def _wait_as_batch(self, cancelled: threading.Event | None) -> None:
+        impatient = time.monotonic() + self.patience
+        while self._running or (self._visitors and time.monotonic() < impatient):
+            _stop_if(cancelled)
+            self._changed.wait(LOOK_AROUND)
+        _stop_if(cancelled)
 
     @contextmanager
     def of_long_work(self, cancelled: threading.Event) -> Iterator[None]:
@@ -78,10 +80,10 @@ class Turns:
             with pausing(hand_over):
                 yield
 
-    def _end(self) -> None:
-        with self._changed:
-            self._running = False
-            self._changed.notify_all()
+
+def _stop_if(cancelled: threading.Event | None) -> None:
+    if cancelled is not None and cancelled.is_set():
+        raise Cancelled
 
 
 TURNS = Turns()

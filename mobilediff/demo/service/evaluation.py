@@ -1,11 +1,9 @@
 """Measure chosen models on samples drawn here, in pieces between which visitors get their turn."""
 
-import io
 import logging
 import shlex
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -33,11 +31,11 @@ from eval.samples.store import samples_in_memory
 from eval.schema import Record, check_result
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.data import DATA_VARIABLE
-from mobilediff.demo.work.agreement import agreement, shipped_record
-from mobilediff.demo.work.drawing import PNG_URI
-from mobilediff.demo.work.inputs import check_names, check_seed, check_whole
-from mobilediff.demo.work.targets import Target, Targets
-from mobilediff.demo.work.turns import TURNS, Cancelled
+from mobilediff.demo.service.agreement import agreement, shipped_record
+from mobilediff.demo.service.drawing import png_uri
+from mobilediff.demo.service.inputs import check_names, check_seed, check_whole
+from mobilediff.demo.service.targets import Target, Targets
+from mobilediff.demo.service.turns import TURNS, Cancelled
 from mobilediff.ondevice.exported import ExportedPipeline
 
 logger = logging.getLogger(__name__)
@@ -225,9 +223,7 @@ class Measurement:
         _, _, height, width = self.images.shape
         newest = self.images[end - rows * CLASSES : end].view(rows, CLASSES, 3, height, width)
         pixels = newest.permute(0, 3, 1, 4, 2).reshape(rows * height, CLASSES * width, 3)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels.numpy()).save(buffer, format="png")
-        return PNG_URI + b64encode(buffer.getvalue()).decode()
+        return png_uri(Image.fromarray(pixels.numpy()))
 
     def results(self) -> dict[str, dict]:
         """Measure the samples drawn so far; a command's module to its result.

@@ -20,8 +20,8 @@ from PIL import Image
 from eval.extractors.judge import IMAGE_SIZE
 from eval.samples.images import IMAGE_SUFFIXES, MAX_SIZE, ImageSet, read_image, read_images, resize_image
 from mobilediff.captions import CLASS_NAMES
-from mobilediff.demo.work.inputs import quoted
-from mobilediff.demo.work.turns import TURNS
+from mobilediff.demo.service.inputs import quoted
+from mobilediff.demo.service.turns import TURNS
 
 logger = logging.getLogger(__name__)
 

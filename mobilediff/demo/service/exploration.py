@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from mobilediff.captions import caption, load_nouns
-from mobilediff.demo.work.drawing import Noise, draw_seeds, png_uri
-from mobilediff.demo.work.inputs import MAX_SEED, check_prompt, check_seed, check_whole, quoted
-from mobilediff.demo.work.models import Model, Models
-from mobilediff.demo.work.turns import TURNS
+from mobilediff.demo.service.drawing import Noise, draw_seeds, png_uri
+from mobilediff.demo.service.inputs import MAX_SEED, check_prompt, check_seed, check_whole, quoted
+from mobilediff.demo.service.models import Model, Models
+from mobilediff.demo.service.turns import TURNS
 from mobilediff.sampling.scheduling import distilled_steps
 
 MIN_SEEDS, MAX_SEEDS, MAX_SEEDS_OF_SLOW = 4, 64, 16

@@ -11,8 +11,8 @@ import torch
 from eval.benchmark.size import measure_size
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
-from mobilediff.demo.work.inputs import check_names
-from mobilediff.demo.work.turns import TURNS
+from mobilediff.demo.service.inputs import check_names
+from mobilediff.demo.service.turns import TURNS
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 logger = logging.getLogger(__name__)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from mobilediff.demo.work.inputs import check_choice, quoted
-from mobilediff.demo.work.models import Model
+from mobilediff.demo.service.inputs import check_choice, quoted
+from mobilediff.demo.service.models import Model
 from mobilediff.sampling.scheduling import distilled_steps
 
 OWN = "own"

@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from eval.protocol import device_description
-from mobilediff.demo.work.comparison import compare
-from mobilediff.demo.work.drawing import PNG_URI
-from mobilediff.demo.work.inputs import is_whole, quoted
-from mobilediff.demo.work.models import Model, Models
+from mobilediff.demo.service.comparison import compare
+from mobilediff.demo.service.drawing import PNG_URI
+from mobilediff.demo.service.inputs import is_whole, quoted
+from mobilediff.demo.service.models import Model, Models
 from mobilediff.files import atomic_path, read_json, write_json
 
 EXAMPLE_PROMPTS = ("a fire truck", "a stealth bomber", "a tabby", "a bullfrog", "a red deer", "a container ship")

@@ -11,8 +11,8 @@ from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import BaseModel, Field, ValidationError
 
-from mobilediff.demo.work.drawing import PNG_URI
-from mobilediff.demo.work.inputs import MAX_CHARACTERS, MAX_IMAGES, MAX_SEED, check_text, quoted
+from mobilediff.demo.service.drawing import PNG_URI
+from mobilediff.demo.service.inputs import MAX_CHARACTERS, MAX_IMAGES, MAX_SEED, check_text, quoted
 
 MAX_CARDS, MAX_SIZE, MAX_URI = 32, 128, 100_000  # cards, pixels a side, characters of a picture
 SCALE = 4  # of a picture's pixels
