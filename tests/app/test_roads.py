@@ -261,11 +261,11 @@ def test_damage_moves_the_figures_with_a_slider(visitor):
     open_tab(visitor, "Evaluate", "Damage")
 
     def move(label: str, value: str) -> list[str]:
-        before = rows(visitor, "Figures")
+        before = rows(visitor, "Figures")[:1]  # rows come on the screen one by one
         box = panel(visitor).get_by_role("spinbutton", name=f"number input for {label}")
         box.fill(value)
         box.blur()
-        return wait_for_rows(visitor, "Figures", lambda found: found != before and bool(found))[0]
+        return wait_for_rows(visitor, "Figures", lambda found: found[:1] not in ([], before))[0]
 
     blurred, noised = move("Blur", "1"), move("Noise", "0.1")
     assert blurred[0] == noised[0] == "Fréchet distance to the training images"

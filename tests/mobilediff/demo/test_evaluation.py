@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -100,7 +101,8 @@ def test_the_line_in_a_shell_repeats_the_figures(measured, folder, tmp_path):
     (tmp_path / "checkpoints").symlink_to(folder)
     line = next(line for line in measured[-1].outcomes[0].commands if " eval.fid " in line)
     assert line.startswith(f"MOBILEDIFF_DATA= OMP_NUM_THREADS={torch.get_num_threads()} python ")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": path}
     subprocess.run(line, shell=True, check=True, cwd=tmp_path, env=environment, capture_output=True)
     file = "student-1step-fid.json"
     written = json.loads((tmp_path / file).read_text(encoding="utf-8"))
