@@ -114,10 +114,7 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
         Returns:
             Its prompt, seed, number of images, records as of compare, and no warnings.
         """
-        try:
-            shown = choose_example(examples, index)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        shown = choose_example(examples, index)
         return shown["prompt"], shown["seed"], shown["count"], shown["records"], ""
 
     def restore(request: gr.Request):
@@ -141,11 +138,7 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
         Returns:
             A PNG file.
         """
-        try:
-            png = draw_sheet(records)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        return save_bytes_to_cache(png, "mobilediff.png", file.GRADIO_CACHE)
+        return save_bytes_to_cache(draw_sheet(records), "mobilediff.png", file.GRADIO_CACHE)
 
     gr.Markdown(introduction(models.device))
     with gr.Row():
@@ -187,7 +180,7 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
     slider = gr.ImageSlider(interactive=False, visible=False, buttons=["fullscreen"], max_height=768)
     if examples:
         outputs = [prompt, seed, count, results, note]
-        gallery.click(example, gallery, outputs, queue=False, preprocess=False)
+        gallery.click(example, gallery, outputs, concurrency_limit=None, preprocess=False)
     nouns.input(None, nouns, prompt, js="(prompt) => prompt", api_visibility="private")
     dice.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, api_visibility="private")
     drawing = gr.on(

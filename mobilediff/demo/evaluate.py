@@ -2,7 +2,6 @@
 
 import html
 import json
-import uuid
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import gradio as gr
 from eval.schema import Record
 from mobilediff.demo import damage, pictures
 from mobilediff.demo.environment import RESULTS, folder_of, whole_number_of
+from mobilediff.demo.page.blocks import of_event
 from mobilediff.demo.page.stream import stream
 from mobilediff.demo.service import evaluation
 from mobilediff.demo.service.agreement import shipped_records
@@ -22,9 +22,9 @@ from mobilediff.demo.service.evaluation import (
     METRICS,
     MIN_SAMPLES,
     Figure,
-    Outcome,
     State,
 )
+from mobilediff.demo.service.inputs import check_whole
 from mobilediff.demo.service.models import Models
 from mobilediff.demo.service.targets import Targets
 
@@ -118,19 +118,25 @@ def details(outcome: Mapping) -> tuple[str, str]:
     return "\n\n".join(lines), downloads_html(outcome["results"])
 
 
-def remember(history: list[dict], outcomes: list[dict] | None):
-    """Put results into the history of the visit, in place of earlier ones of the same run and model."""
-    if not outcomes:
-        return history, visit_table(history), gr.skip(), gr.skip()
-    places = {(one["run"], one["model"]): one for one in history}
-    places |= {(one["run"], one["model"]): one for one in outcomes}
-    history = list(places.values())[-MAX_ROWS:]
-    return history, visit_table(history), *details(outcomes[-1])
+def remember(earlier: list[dict], outcomes: list[dict]) -> list[dict]:
+    """Put the results of a run behind the earlier ones of the visit."""
+    return [*earlier, *outcomes][-MAX_ROWS:]
 
 
-def as_json(outcomes: list[Outcome], run: str) -> list[dict]:
-    """Write outcomes as JSON values."""
-    return [{"run": run} | asdict(outcome) for outcome in outcomes]
+def choose_result(history: list[dict], number: object) -> dict:
+    """Return a result of the visit by its number.
+
+    Raises:
+        ValueError: there is none of this number.
+    """
+    if not history:
+        raise ValueError("No model has been measured in this visit.")
+    return history[check_whole("number of the result", number, 1, len(history)) - 1]
+
+
+def show_visit(history: list[dict]) -> tuple[list[list], str, str]:
+    """Return the table of a visit's results, and the details of the last one."""
+    return visit_table(history), *details(choose_result(history, len(history)))
 
 
 def build_tab(models: Models) -> None:
@@ -161,7 +167,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
         most: the largest number of samples.
     """
 
-    async def evaluate(names: list[str], metrics: list[str], n: int, seed: int):
+    async def evaluate(names: list[str], metrics: list[str], n: int, seed: int, history: list[dict]):
         """Draw samples of models and measure them.
 
         Args:
@@ -169,25 +175,28 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
             metrics: of frechet_distance, class_accuracy, noun_accuracy, clip_score, manifold, seed_distance, latency.
             n: samples of each model, a multiple of 10.
             seed: sample i is drawn with seed + i.
+            history: earlier results of the visit, which the server keeps.
 
         Returns:
             JSON of the results, progress, figures so far, and the newest samples.
         """
-        run_id = uuid.uuid4().hex
         sheet = ""
         async for state in stream(
             lambda cancelled: evaluation.evaluate(targets, records, most, names, metrics, n, seed, cancelled)
         ):
             sheet = state.sheet or sheet
+            outcomes = [asdict(outcome) for outcome in state.outcomes]
             yield (
-                as_json(state.outcomes, run_id) if state.changed else gr.skip(),
+                outcomes if state.changed else gr.skip(),
                 progress_html(state),
                 so_far(state.figures),
                 sheet_html(sheet) if state.sheet or state.is_last else gr.skip(),
+                remember(history, outcomes) if state.changed else gr.skip(),
             )
 
-    def show(history, event: gr.SelectData):
-        return details(history[event.row_value[0] - 1])
+    def show(history, event: gr.EventData):
+        row = of_event(event, "row_value")
+        return details(choose_result(history, row[0] if isinstance(row, list) and row else row))
 
     gr.Markdown(introduction(targets, most))
     names = gr.CheckboxGroup(targets.names, value=targets.names[:1], label="Models to measure")
@@ -229,7 +238,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
     with gr.Accordion("JSON of the commands", open=False):
         results = gr.JSON(label="Results")
     running = start.click(
-        evaluate, [names, metrics, n, seed], [results, progress, figures, sheet],
+        evaluate, [names, metrics, n, seed, history], [results, progress, figures, sheet, history],
         concurrency_limit=1, concurrency_id="evaluations",
         preprocess=False, show_progress="minimal", show_progress_on=progress,
     )  # fmt: skip
@@ -237,6 +246,5 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
         lambda: '<p role="status">Stopped.</p>', None, progress,
         queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
-    remembered = [history, table, described, downloads]
-    results.change(remember, [history, results], remembered, queue=False, api_visibility="private")
+    history.change(show_visit, history, [table, described, downloads], queue=False, api_visibility="private")
     table.select(show, history, [described, downloads], queue=False, api_visibility="private")

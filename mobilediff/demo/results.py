@@ -11,8 +11,10 @@ from eval.reporting.headline import processor, sample_counts
 from eval.reporting.tables import SCALE, ordered
 from eval.schema import Record, read_results
 from mobilediff.demo.environment import RESULTS
+from mobilediff.demo.page.blocks import of_event
 from mobilediff.demo.page.quality_plot import COSTS, draw_plot, plotted_qualities, row_cells
 from mobilediff.demo.page.sources import source_link, source_url
+from mobilediff.demo.service.inputs import check_choice, check_names
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +81,9 @@ def choose_row(records: dict[str, Record], name: str) -> Record:
     """Return the record of a row.
 
     Raises:
-        gr.Error: there is no such row.
+        ValueError: there is no such row.
     """
-    if not isinstance(name, str) or name not in records:
-        message = f"There is no row {ascii(name)[:60]}; accepted are {', '.join(records)}."
-        raise gr.Error(message, print_exception=False)
-    return records[name]
+    return records[check_choice("row", name, list(records))]
 
 
 def table_content(records: dict[str, Record], columns: list[str]) -> dict:
@@ -197,23 +196,26 @@ def build_tab(examples: list[dict], file: Path = RESULTS) -> None:
         command = f"Measure it again:\n```bash\n{report_command(records, row)}\n```"
         return row, row_html(row, record, pictures.get(row, [])), command
 
-    def show_cell(event: gr.SelectData):
-        return show((event.row_value or [None])[0])
+    def show_cell(event: gr.EventData):
+        row = of_event(event, "row_value")
+        return show(row[0] if isinstance(row, list) and row else row)
 
     def show_dot(event: gr.EventData):
-        return show(getattr(event, "row", None))
+        return show(of_event(event, "row"))
 
     def plot_of(cost, quality):
-        return draw_plot(records, cost, quality)
+        return draw_plot(records, check_choice("cost", cost, list(COSTS)), check_choice("quality", quality, qualities))
 
     def table_of(columns):
-        return table_content(records, columns)
+        if columns != []:
+            check_names(columns, titles, "column")
+        return table_content(records, list(dict.fromkeys(columns)))
 
     costs = [(label, title) for title, label in COSTS.items()]
     qualities = plotted_qualities(records)
     first = next((name for name in records if name in pictures), next(iter(records)))
-    gr.api(results, api_name="results", queue=False)
-    gr.api(result, api_name="result", queue=False)
+    gr.api(results, api_name="results", concurrency_limit=None)
+    gr.api(result, api_name="result", concurrency_limit=None)
     gr.Markdown(describe(records))
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
@@ -236,10 +238,10 @@ def build_tab(examples: list[dict], file: Path = RESULTS) -> None:
         max_height=800,
     )
     shown = [row, details, again]
-    gr.on([cost.change, quality.change], plot_of, [cost, quality], plot, queue=False, api_visibility="private")
-    columns.change(table_of, columns, table, queue=False, api_visibility="private")
-    row.input(show, row, shown, queue=False, show_progress="hidden", api_visibility="private")
-    details.select(show_dot, None, shown, queue=False, show_progress="hidden", api_visibility="private")
-    table.select(
-        show_cell, None, shown, queue=False, show_progress="hidden", api_visibility="private"
-    ).then(None, js=SHOW_DETAILS, api_visibility="private")  # fmt: skip
+    unqueued = {"queue": False, "preprocess": False, "api_visibility": "private"}
+    gr.on([cost.change, quality.change], plot_of, [cost, quality], plot, **unqueued)
+    columns.change(table_of, columns, table, **unqueued)
+    row.input(show, row, shown, show_progress="hidden", **unqueued)
+    details.select(show_dot, None, shown, show_progress="hidden", **unqueued)
+    selected = table.select(show_cell, None, shown, show_progress="hidden", **unqueued)
+    selected.then(None, js=SHOW_DETAILS, api_visibility="private")

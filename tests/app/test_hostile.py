@@ -1,23 +1,34 @@
 """The app as somebody with bad intent calls it, and as somebody leaves it: raw requests, on tiny stand-ins."""
 
+import asyncio
+import inspect
 import json
+import math
 import threading
 import time
 import uuid
+from pathlib import Path
 
+import gradio as gr
 import httpx
 import pytest
+from gradio.events import EventData
+from gradio.state_holder import SessionState
+from gradio.utils import get_upload_folder
 
 import app
+from mobilediff.demo.environment import ROOT
+from mobilediff.demo.service.examples import load_examples
 
 pytestmark = pytest.mark.slow
 
 GOOD = ["a fire truck", 0, 1, ["student-1step"], "own", "own", None]
+EVALUATION = [["student-1step"], ["latency"], 200, 0, None]  # of no samples, to be short
 
 
 @pytest.fixture(scope="module")
 def demo(models):
-    demo = app.build_app(models, [], [])
+    demo = app.build_app(models, [], load_examples(ROOT / "examples"))
     yield demo, app.launch(demo, prevent_thread_lock=True, quiet=True) + "gradio_api/"
     demo.close()
 
@@ -73,6 +84,62 @@ def test_too_few_values_are_counted_without_the_servers_objects(url):
     assert "didn't receive enough input values (needed: 7, got: 3)" in given and "object at 0x" not in given
 
 
+VALUES = [
+    None, True, math.nan, math.inf, 1e308, -(10**400), "", "\ud800", "x" * 10_000,
+    [], [None], [[["teacher"]]], ["nowhere"], ["\udc00"], [{"model": 1}], {}, {"headers": 1, "data": [[math.nan]]},
+    file("/etc/passwd"),
+]  # fmt: skip
+EVENTS = [None, 3, "row", ["row", "row_value"], {}, *({"row": value, "row_value": value} for value in VALUES)]
+
+
+def refusal(demo: gr.Blocks, state: SessionState, function, values: list, event: object = None) -> str | None:
+    """Call a function as far as its first answer, and return the message of a refusal; any other error is raised."""
+    request = gr.Request(query_params={})
+    loop = asyncio.new_event_loop()
+
+    async def call():
+        told = EventData(None, event)
+        answer = await demo.process_api(function, values, state, request, event_data=told)
+        if answer["iterator"] is not None:
+            await answer["iterator"].aclose()
+
+    try:
+        loop.run_until_complete(call())
+    except gr.Error as error:
+        assert not error.print_exception
+        return error.message
+    finally:
+        loop.close()
+    return None
+
+
+def calls_of(function, kind: str) -> list[tuple[list, object]]:
+    """Values and events for a function of the page: a made-up value in each place, or made-up events."""
+    own = [component.value for component in function.inputs]
+    if kind == "value":
+        return [([*own[:i], value, *own[i + 1 :]], None) for i in range(len(own)) for value in VALUES]
+    takes_event = gr.EventData in inspect.get_annotations(function.fn).values()
+    return [(own, event) for event in EVENTS if takes_event]
+
+
+@pytest.mark.parametrize("kind", ["value", "event"])
+def test_every_function_of_the_page_refuses_what_is_made_up(demo, kind, caplog):
+    """Each function that the page has, the private ones too, so that a new one is asked as well."""
+    blocks, _ = demo
+    calls = {function: calls_of(function, kind) for function in blocks.fns.values() if function.fn is not None}
+    state, faults = SessionState(blocks), []
+    for function in [function for function, found in calls.items() if found]:
+        messages = {refusal(blocks, state, function, *call) for call in calls[function]} - {None}
+        unclear = [one for one in messages if len(one) > 700 or "log of the app" in one or not one.isprintable()]
+        if not messages or unclear or str(ROOT) in str(messages):
+            faults.append((function.api_name, unclear or messages))
+        for m in messages:
+            if "call's description" in m:
+                print(function.api_name, m)
+    assert faults == [] and "Traceback" not in caplog.text
+    assert len(calls) > 20
+
+
 class Visit:
     """A page's connection, by the session that gradio's own page would choose."""
 
@@ -95,14 +162,22 @@ def leave(demo, name: str, data: list, meanwhile: threading.Event) -> None:
         assert meanwhile.wait(60)
 
 
+def temporary_files() -> set[Path]:
+    return set(Path(get_upload_folder()).rglob("*"))
+
+
 @pytest.mark.parametrize(
     ("name", "data", "next_data"),
     [
         ("compare", ["a tabby", 0, 1, ["teacher"], "own", "own", None], GOOD),
         ("explore_latents", ["a tabby", "teacher", 0], ["a tabby", "student-1step", 0]),
+        ("evaluate", [["teacher"], ["class_accuracy"], 200, 0, None], EVALUATION),
+        ("evaluate", [["teacher"], ["latency"], 200, 0, None], EVALUATION),
     ],
+    ids=["comparison", "exploration", "evaluation", "timing"],
 )
 def test_a_closed_tab_stops_the_work_and_frees_the_queue(demo, models, monkeypatch, name, data, next_data):
+    files = temporary_files()
     unet = models.get("teacher").pipeline.unet
     forward, started, calls = unet.forward, threading.Event(), []
 
@@ -121,3 +196,4 @@ def test_a_closed_tab_stops_the_work_and_frees_the_queue(demo, models, monkeypat
     drawn = len(calls)
     time.sleep(0.5)
     assert len(calls) == drawn < 20
+    assert temporary_files() == files

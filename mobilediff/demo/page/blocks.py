@@ -1,5 +1,6 @@
-"""Build the page so that a call names no file but an uploaded one, and no address."""
+"""Build the page so that a call names no file but an uploaded one, and bad input and failures become messages."""
 
+import logging
 from pathlib import Path
 
 import gradio as gr
@@ -9,6 +10,8 @@ from pydantic import ValidationError
 
 from mobilediff.demo.service.inputs import quoted
 from mobilediff.demo.service.uploads import is_uploaded
+
+logger = logging.getLogger(__name__)
 
 MAX_DEPTH = 50  # of lists and records in each other; more would exhaust the stack of those who walk through them
 
@@ -52,17 +55,41 @@ def _check_file(file: dict) -> None:
         raise ValueError(f"The file {quoted(Path(path).name)} was not uploaded; accepted are uploaded files.")
 
 
+def of_event(event: gr.EventData, name: str) -> object:
+    """Return a value of an event, None where a program sent no such value."""
+    try:
+        return getattr(event, name, None)
+    except TypeError:  # it sent no record at all
+        return None
+
+
 class CheckedBlocks(gr.Blocks):
-    """Check the values of every call, the page's own and a program's, before gradio reads them."""
+    """Check the values of every call, the page's own and a program's, and answer errors by messages."""
 
     async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
         """Check the values and hand them to gradio.
 
         Raises:
-            gr.Error: as in `check_values`.
+            ValueError: as in `check_values`, or gradio refuses the values.
+        """
+        check_values(inputs, len(block_fn.inputs))
+        try:
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        except Exception as error:  # gradio's components raise anything
+            raise ValueError(
+                f"The values are {quoted(inputs)}; accepted are those that the call's description names."
+            ) from error
+
+    async def process_api(self, *args, **kwargs):
+        """Answer a call.
+
+        Raises:
+            gr.Error: a value is not accepted, and the message names it; or the call failed, and the log says why.
         """
         try:
-            check_values(inputs, len(block_fn.inputs))
+            return await super().process_api(*args, **kwargs)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        except Exception as error:
+            logger.exception("a call failed")
+            raise gr.Error("The call failed; the log of the app says why.", print_exception=False) from error

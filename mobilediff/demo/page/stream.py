@@ -1,11 +1,10 @@
-"""Run a generator in threads for gradio: a visitor who leaves stops it, and bad input becomes a message."""
+"""Run a generator in threads for gradio: a visitor who leaves stops it."""
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
-import gradio as gr
 from gradio.context import LocalContext
 
 T = TypeVar("T")
@@ -41,11 +40,8 @@ async def next_step(steps: Iterator[T], cancelled: threading.Event) -> T | None:
 
 
 async def stream(start: Callable[[threading.Event], Iterator[T]]) -> AsyncIterator[T]:
-    """Yield what an iterator yields that ends soon after its event is set; a ValueError becomes a message."""
+    """Yield what an iterator yields that ends soon after its event is set."""
     cancelled = threading.Event()
-    try:
-        steps = start(cancelled)
-        while (step := await next_step(steps, cancelled)) is not None:
-            yield step
-    except ValueError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+    steps = start(cancelled)
+    while (step := await next_step(steps, cancelled)) is not None:
+        yield step

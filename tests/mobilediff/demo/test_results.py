@@ -189,5 +189,5 @@ def test_programs_read_the_rows_and_bad_names_are_refused():
     assert row["figures"] == public["results"]()["student-1step"] and row["checkpoint"] == "checkpoints/student-1step"
     assert row["command"].startswith("python -m eval.report --models student-1step ")
     for bad in ("nothing", None, 7, ["student"], "x" * 10_000, "\ud800"):
-        with pytest.raises(gr.Error, match="There is no row .*accepted are teacher, student"):
+        with pytest.raises(ValueError, match="The row is .*accepted are teacher, student"):
             public["result"](bad)
