@@ -18,7 +18,7 @@ import torch  # noqa: E402
 
 from mobilediff.command import command_parser, run_command  # noqa: E402
 from mobilediff.demo import about, compare, device, evaluate, explore, results  # noqa: E402
-from mobilediff.demo.page import cards, pictures, sheets, theme  # noqa: E402
+from mobilediff.demo.page import cards, grids, pictures, theme  # noqa: E402
 from mobilediff.demo.page.blocks import CheckedBlocks  # noqa: E402
 from mobilediff.demo.service.examples import (  # noqa: E402
     check_examples_folder,
@@ -30,7 +30,7 @@ from mobilediff.demo.service.models import Models  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-CSS = theme.CSS + cards.CSS + pictures.CSS + sheets.CSS + evaluate.CSS + results.CSS + device.CSS + about.CSS
+CSS = theme.CSS + cards.CSS + pictures.CSS + grids.CSS + evaluate.CSS + results.CSS + device.CSS + about.CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
 # install the page as an app; mcp_server offers what the tabs do to programs that speak the Model Context Protocol.
 SERVED = {

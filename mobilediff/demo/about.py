@@ -11,7 +11,7 @@ from eval.schema import Record
 from mobilediff.demo.environment import RESULTS, ROOT
 from mobilediff.demo.page.quality_plot import row_cells
 from mobilediff.demo.page.sources import source_link, with_source_links
-from mobilediff.demo.results import load_records
+from mobilediff.demo.service.reported import reported_records
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +97,8 @@ def build_tab(examples: list[dict], file: Path = RESULTS, readme: Path = README)
         file: the report's.
         readme: holds the limits and the methods, each between its markers.
     """
-    problems, records, parts = [], {}, {}
-    try:
-        records = load_records(file)
-    except (OSError, ValueError) as error:
-        logger.warning("%s", error)
-        problems.append(NO_FIGURES)
+    records, parts = reported_records(file), {}
+    problems = [] if records else [NO_FIGURES]
     try:
         parts = {part: with_source_links(part_of(readme, part)) for part in ("limits", "methods")}
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 import html
 import json
-import logging
 import random
 from pathlib import Path
 
@@ -20,12 +19,10 @@ from mobilediff.demo.service.examples import choose_example
 from mobilediff.demo.service.inputs import MAX_IMAGES, MAX_SEED
 from mobilediff.demo.service.link import NAMES, read_link
 from mobilediff.demo.service.models import Models
-from mobilediff.demo.service.quality import load_quality
+from mobilediff.demo.service.reported import reported_qualities, reported_records
 from mobilediff.demo.service.settings import FEW_STEPS, MANY_STEPS, MAX_GUIDANCE, OWN, check_settings
 from mobilediff.demo.service.sheet import draw_sheet
 from mobilediff.demo.service.vocabulary import prompt_choices
-
-logger = logging.getLogger(__name__)
 
 RESTORED = "These choices are from the link; press Compare to draw."
 # The link also goes into the address bar, since a browser lets a page write to the clipboard only over HTTPS.
@@ -67,16 +64,12 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
         examples: shown without running a model.
         results_file: the report's, with the models' quality.
     """
-    try:
-        quality = load_quality(results_file)
-    except ValueError as error:  # the tab of results says that the file is damaged
-        logger.warning("%s", error)
-        quality = {}
+    qualities = reported_qualities(reported_records(results_file))
     for one in examples:
         for record in one["records"]:
             record |= {"prompt": one["prompt"], "seed": one["seed"]}
         add_speeds(one["records"])
-        add_quality(one["records"], quality)
+        add_quality(one["records"], qualities)
 
     async def compare(
         prompt: str, seed: int, count: int, chosen: list[str],
@@ -102,7 +95,7 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
             return comparison.compare(models, chosen, prompt, seed, count, cancelled, settings=settings)
 
         async for records, notes in stream(steps):
-            add_quality(records, quality)
+            add_quality(records, qualities)
             yield records, html.escape(notes)
 
     def example(index: int):

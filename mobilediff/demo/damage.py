@@ -6,8 +6,8 @@ import gradio as gr
 
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.demo.page.figures import figures_table
+from mobilediff.demo.page.grids import grids
 from mobilediff.demo.page.sentences import shown, status
-from mobilediff.demo.page.sheets import sheets
 from mobilediff.demo.page.stream import stream
 from mobilediff.demo.service import damaged
 from mobilediff.demo.service.damaged import (
@@ -26,7 +26,7 @@ from mobilediff.demo.service.damaged import (
 )
 from mobilediff.demo.service.models import Models
 
-SHOWN = 40  # pictures on a sheet
+SHOWN = 40  # pictures of a grid
 INTRODUCTION = (
     f"What does a Fréchet distance of 1, 4 or 30 look like? Move a slider: {COUNT:,} pictures are damaged and "
     "measured again, beside the undamaged ones and real images. The floor is the distance of CIFAR-10's test images "
@@ -43,8 +43,8 @@ def build_tab(models: Models) -> None:
     def steps(source, blur, noise, quality, dropped) -> Iterator[tuple]:
         damage = check_damage(blur, noise, quality, dropped)
         drawn = yield from shown(redraw(originals, source, damage), lambda text: (gr.skip(), status(text), gr.skip()))
-        sheet = sheets({"Undamaged": drawn.undamaged[:SHOWN], "Damaged": drawn.damaged[:SHOWN]})
-        yield drawn.rows, status(f"Damaged, they lie {drawn.from_undamaged:.2f} from the undamaged."), sheet
+        grid = grids({"Undamaged": drawn.undamaged[:SHOWN], "Damaged": drawn.damaged[:SHOWN]})
+        yield drawn.rows, status(f"Damaged, they lie {drawn.from_undamaged:.2f} from the undamaged."), grid
 
     async def measure_damage(source, blur, noise, quality, dropped):
         """Damage pictures, and measure them beside undamaged and real ones.
@@ -57,7 +57,7 @@ def build_tab(models: Models) -> None:
             dropped: number of classes that are left out.
 
         Returns:
-            The figures, a sentence, and sheets of undamaged and damaged pictures.
+            The figures, a sentence, and grids of undamaged and damaged pictures.
         """
         async for step in stream(lambda cancelled: steps(source, blur, noise, quality, dropped)):
             yield step
@@ -105,8 +105,8 @@ def build_tab(models: Models) -> None:
         finder = gr.Button("Find")
     note = gr.HTML(elem_classes="note", label="State")
     table = figures_table(COLUMNS)
-    sheet = gr.HTML(label="Sheets of pictures")
-    inputs, outputs = [source, blur, noise, quality, dropped], [table, note, sheet]
+    grid = gr.HTML(label="Grids of pictures")
+    inputs, outputs = [source, blur, noise, quality, dropped], [table, note, grid]
     queue = {"concurrency_limit": 1, "concurrency_id": "evaluations", "preprocess": False, "show_progress": "hidden"}
     button.click(measure_damage, inputs, outputs, **queue)
     # of the moves during a measurement, the last one alone is measured

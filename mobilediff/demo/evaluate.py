@@ -13,9 +13,9 @@ from eval.schema import Record
 from mobilediff.demo import damage, pictures
 from mobilediff.demo.environment import RESULTS, folder_of, whole_number_of
 from mobilediff.demo.page.blocks import of_event
+from mobilediff.demo.page.grids import grids
 from mobilediff.demo.page.stream import stream
 from mobilediff.demo.service import evaluation
-from mobilediff.demo.service.agreement import shipped_records
 from mobilediff.demo.service.evaluation import (
     FIGURES,
     LATENCY,
@@ -26,13 +26,12 @@ from mobilediff.demo.service.evaluation import (
 )
 from mobilediff.demo.service.inputs import check_whole
 from mobilediff.demo.service.models import Models
+from mobilediff.demo.service.reported import reported_records
 from mobilediff.demo.service.targets import Targets
 
 CSS = """
 .evaluation progress { width: 100%; height: 12px; } .evaluation p { margin: 4px 0; font-weight: 600; }
-.sheet figure { margin: 0; } .sheet figcaption { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
-.sheet img { width: 100%; max-width: 640px; margin: 0; image-rendering: pixelated; }
-.evaluation .html-container, .sheet .html-container, .downloads .html-container { padding: 0; }
+.evaluation .html-container, .newest .html-container, .downloads .html-container { padding: 0; }
 .downloads a { display: inline-block; margin: 0 16px 8px 0; text-decoration: underline; }
 """
 DEFAULT_SAMPLES, MAX_SAMPLES = 500, 2000
@@ -62,14 +61,6 @@ def progress_html(state: State) -> str:
         f"<p{role}>{html.escape(state.text)}</p>"
         f'<progress aria-label="Samples drawn" max="1" value="{state.fraction:.4f}"></progress>'
     )
-
-
-def sheet_html(uri: str) -> str:
-    """Lay out the newest samples, if there are any."""
-    if not uri:
-        return ""
-    caption = "The newest samples, a column for each class"
-    return f'<figure><img src="{uri}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
 
 
 def so_far(figures: list[Figure]) -> list[list[str]]:
@@ -151,7 +142,7 @@ def build_tab(models: Models) -> None:
     most = whole_number_of("MOBILEDIFF_MAX_SAMPLES", MAX_SAMPLES, MIN_SAMPLES)
     with gr.Tabs():
         with gr.Tab("A model"):
-            build_model_tab(targets, shipped_records(RESULTS), most)
+            build_model_tab(targets, reported_records(RESULTS), most)
         with gr.Tab("My pictures"):
             pictures.build_tab()
         with gr.Tab("Damage"):
@@ -180,17 +171,18 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
         Returns:
             JSON of the results, progress, figures so far, and the newest samples.
         """
-        sheet = ""
+        newest = ""
         async for state in stream(
             lambda cancelled: evaluation.evaluate(targets, records, most, names, metrics, n, seed, cancelled)
         ):
-            sheet = state.sheet or sheet
+            if state.newest is not None:
+                newest = grids({"The newest samples, a column for each class": state.newest})
             outcomes = [asdict(outcome) for outcome in state.outcomes]
             yield (
                 outcomes if state.changed else gr.skip(),
                 progress_html(state),
                 so_far(state.figures),
-                sheet_html(sheet) if state.sheet or state.is_last else gr.skip(),
+                newest,
                 remember(history, outcomes) if state.changed else gr.skip(),
             )
 
@@ -225,7 +217,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
                 column_widths=[130, 140, 75, 135, 100],
             )
         with gr.Column(min_width=320):
-            sheet = gr.HTML(elem_classes="sheet")
+            newest = gr.HTML(elem_classes="newest")
     history = gr.State([])
     table = gr.Dataframe(
         headers=["No.", "Model", "Samples", "Seed", *COLUMNS],
@@ -238,7 +230,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
     with gr.Accordion("JSON of the commands", open=False):
         results = gr.JSON(label="Results")
     running = start.click(
-        evaluate, [names, metrics, n, seed, history], [results, progress, figures, sheet, history],
+        evaluate, [names, metrics, n, seed, history], [results, progress, figures, newest, history],
         concurrency_limit=1, concurrency_id="evaluations",
         preprocess=False, show_progress="minimal", show_progress_on=progress,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import AsyncIterator, Callable, Iterator
-from threading import Event
 
 import gradio as gr
 
@@ -26,9 +25,9 @@ FIRST_NOUNS = 10
 EMPTY = {"text": "", "pictures": []}
 
 
-async def shown(start: Callable[[Event], Iterator[Progress]]) -> AsyncIterator[Progress]:
-    """Stream pictures and notes; the notes quote a visitor's prompt, so they are escaped."""
-    async for pictures, notes in stream(start):
+async def shown(explore: Callable[..., Iterator[Progress]], *arguments: object) -> AsyncIterator[Progress]:
+    """Stream pictures and notes of an exploration; the notes quote a visitor's prompt, so they are escaped."""
+    async for pictures, notes in stream(lambda cancelled: explore(*arguments, cancelled)):
         yield pictures, html.escape(notes)
 
 
@@ -49,17 +48,17 @@ def build_tab(models: Models) -> None:
 
 
 def _run(run: Callable, inputs: list) -> None:
-    """Add the buttons, the note and the grid, and draw on a click or at the end of a prompt."""
+    """Add the buttons, the note and the pictures, and draw on a click or at the end of a prompt."""
     with gr.Row():
         button = gr.Button("Draw", variant="primary", min_width=160)
         stop = gr.Button("Stop", min_width=100, scale=0)
     note = gr.HTML(elem_classes="note")
-    grid = gr.HTML(EMPTY, html_template=PICTURES, elem_classes="grid", min_height=40)
+    drawn = gr.HTML(EMPTY, html_template=PICTURES, elem_classes="explored", min_height=40)
     submits = [component.submit for component in inputs if isinstance(component, gr.Textbox)]
     drawing = gr.on(
-        [button.click, *submits], run, inputs, [grid, note],
+        [button.click, *submits], run, inputs, [drawn, note],
         concurrency_limit=1, concurrency_id="explorations",
-        preprocess=False, show_progress="minimal", show_progress_on=grid,
+        preprocess=False, show_progress="minimal", show_progress_on=drawn,
     )  # fmt: skip
     stop.click(None, cancels=drawing, api_visibility="private")
 
@@ -94,9 +93,7 @@ def _seeds(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-        async for step in shown(
-            lambda cancelled: exploration.explore_seeds(models, model, prompt, seed, count, cancelled)
-        ):
+        async for step in shown(exploration.explore_seeds, models, model, prompt, seed, count):
             yield step
 
     gr.Markdown("One prompt, one model, many seeds: how different its pictures are.")
@@ -122,7 +119,7 @@ def _nouns(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-        async for step in shown(lambda cancelled: exploration.explore_nouns(models, model, nouns, seed, cancelled)):
+        async for step in shown(exploration.explore_nouns, models, model, nouns, seed):
             yield step
 
     gr.Markdown("One seed, one model, many nouns: what the noise decides, and what the prompt.")
@@ -149,11 +146,7 @@ def _between_seeds(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-
-        def start(cancelled):
-            return exploration.explore_noise(models, model, prompt, first_seed, last_seed, count, cancelled)
-
-        async for step in shown(start):
+        async for step in shown(exploration.explore_noise, models, model, prompt, first_seed, last_seed, count):
             yield step
 
     gr.Markdown("One prompt, and noises along the arc from one seed's to another's.")
@@ -177,11 +170,7 @@ def _between_prompts(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-
-        def start(cancelled):
-            return exploration.explore_prompts(models, model, first_prompt, last_prompt, seed, count, cancelled)
-
-        async for step in shown(start):
+        async for step in shown(exploration.explore_prompts, models, model, first_prompt, last_prompt, seed, count):
             yield step
 
     gr.Markdown("One noise, and embeddings on the straight line from one prompt's to another's.")
@@ -204,7 +193,7 @@ def _steps(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-        async for step in shown(lambda cancelled: exploration.explore_steps(models, chosen, prompt, seed, cancelled)):
+        async for step in shown(exploration.explore_steps, models, chosen, prompt, seed):
             yield step
 
     gr.Markdown(
@@ -229,7 +218,7 @@ def _latents(models: Models) -> None:
         Returns:
             Pictures as data URIs with captions, and notes.
         """
-        async for step in shown(lambda cancelled: exploration.explore_latents(models, model, prompt, seed, cancelled)):
+        async for step in shown(exploration.explore_latents, models, model, prompt, seed):
             yield step
 
     gr.Markdown("The latents of one picture, decoded after each step: from noise to picture.")

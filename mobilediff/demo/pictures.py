@@ -8,8 +8,8 @@ import gradio as gr
 from gradio.data_classes import ListFiles
 
 from mobilediff.demo.page.figures import figures_table
+from mobilediff.demo.page.grids import grids
 from mobilediff.demo.page.sentences import shown, status
-from mobilediff.demo.page.sheets import sheets
 from mobilediff.demo.page.stream import stream
 from mobilediff.demo.service import measuring
 from mobilediff.demo.service.measuring import COLUMNS, Figures
@@ -27,7 +27,7 @@ from mobilediff.demo.service.uploads import (
     read_upload,
 )
 
-SHOWN = 40  # pictures on the sheet
+SHOWN = 40  # pictures on the grid
 INTRODUCTION = (
     f"How good are pictures of your own, by the same judge as the models' here? Upload {ACCEPTED}: up to "
     f"{MAX_PICTURES:,} square pictures in 8-bit RGB, {MAX_BYTES // MIB} MiB and unpacked {MAX_UNPACKED // MIB} MiB. "
@@ -52,16 +52,16 @@ def upload_field(**options) -> gr.File:
 
 
 def _steps(files: object, folder: str, cancelled: threading.Event) -> Iterator[tuple[list[list[str]], str, str]]:
-    """Read and measure an upload; yields the table, the notes and the sheet."""
+    """Read and measure an upload; yields the table, the notes and the grid."""
     upload = yield from shown(read_upload(check_files(files, folder)), lambda text: ([], status(text), ""))
     images, count = upload.images, len(upload.names)
-    sheet = sheets({f"The first {min(SHOWN, count)} of {count:,} pictures": images[:SHOWN]})
+    grid = grids({f"The first {min(SHOWN, count)} of {count:,} pictures": images[:SHOWN]})
     measured = measuring.measure_pictures(images, upload.labels, upload.names, cancelled)
     try:
-        figures = yield from shown(measured, lambda text: ([], status(text), sheet))
+        figures = yield from shown(measured, lambda text: ([], status(text), grid))
     except Cancelled:
         return
-    yield figures.rows, _notes(upload, figures), sheet
+    yield figures.rows, _notes(upload, figures), grid
 
 
 def _notes(upload: Upload, figures: Figures) -> str:
@@ -87,7 +87,7 @@ def build_tab() -> None:
             pictures: one zip, one npz, or PNG and JPEG files.
 
         Returns:
-            The figures, notes on what was left out, and a sheet of the pictures.
+            The figures, notes on what was left out, and a grid of the pictures.
         """
         async for step in stream(lambda cancelled: _steps(pictures, files.GRADIO_CACHE, cancelled)):
             yield step
@@ -97,9 +97,9 @@ def build_tab() -> None:
     button = gr.Button("Measure", variant="primary")
     table = figures_table(COLUMNS)
     notes = gr.HTML(label="Notes")
-    sheet = gr.HTML(label="Sheet of the pictures")
+    grid = gr.HTML(label="Grid of the pictures")
     button.click(
-        measure_pictures, files, [table, notes, sheet],
+        measure_pictures, files, [table, notes, grid],
         concurrency_limit=1, concurrency_id="evaluations",
         preprocess=False, show_progress="minimal", show_progress_on=table,
     )  # fmt: skip

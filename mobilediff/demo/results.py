@@ -1,22 +1,20 @@
 """Show the report's figures: a table, plots of quality over cost, and each row's pictures and command."""
 
 import html
-import logging
 from pathlib import Path
 
 import gradio as gr
 
 from eval.reporting.commands import report_command
 from eval.reporting.headline import processor, sample_counts
-from eval.reporting.tables import SCALE, ordered
-from eval.schema import Record, read_results
+from eval.reporting.tables import SCALE
+from eval.schema import Record
 from mobilediff.demo.environment import RESULTS
 from mobilediff.demo.page.blocks import of_event
 from mobilediff.demo.page.quality_plot import COSTS, draw_plot, plotted_qualities, row_cells
 from mobilediff.demo.page.sources import source_link, source_url
 from mobilediff.demo.service.inputs import check_choice, check_names
-
-logger = logging.getLogger(__name__)
+from mobilediff.demo.service.reported import reported_records
 
 NOT_READ = (
     "There are no results to show: docs/results.json is missing or damaged, and the log of the app says how. "
@@ -62,19 +60,6 @@ new MutationObserver(listen).observe(document.body, { childList: true, subtree: 
 listen();
 """
 SHOW_DETAILS = """() => document.querySelector(".result").scrollIntoView({ block: "nearest" })"""
-
-
-def load_records(file: Path) -> dict[str, Record]:
-    """Read the report's records that have figures, in the order of its tables.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is damaged, or holds no figures.
-    """
-    records = read_results(file).records
-    if not (names := ordered(records)):
-        raise ValueError(f"{file} holds no figures")
-    return {name: records[name] for name in names}
 
 
 def choose_row(records: dict[str, Record], name: str) -> Record:
@@ -160,10 +145,8 @@ def build_tab(examples: list[dict], file: Path = RESULTS) -> None:
         examples: precomputed, as from `load_examples`.
         file: the report's.
     """
-    try:
-        records = load_records(file)
-    except (OSError, ValueError) as error:
-        logger.warning("%s", error)
+    records = reported_records(file)
+    if not records:
         gr.Markdown(NOT_READ)
         return
     titles = list(dict.fromkeys(title for record in records.values() for title in row_cells(record)))

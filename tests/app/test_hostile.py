@@ -18,6 +18,7 @@ from gradio.utils import get_upload_folder
 
 import app
 from mobilediff.demo.environment import ROOT
+from mobilediff.demo.service import evaluation
 from mobilediff.demo.service.examples import load_examples
 
 pytestmark = pytest.mark.slow
@@ -133,9 +134,6 @@ def test_every_function_of_the_page_refuses_what_is_made_up(demo, kind, caplog):
         unclear = [one for one in messages if len(one) > 700 or "log of the app" in one or not one.isprintable()]
         if not messages or unclear or str(ROOT) in str(messages):
             faults.append((function.api_name, unclear or messages))
-        for m in messages:
-            if "call's description" in m:
-                print(function.api_name, m)
     assert faults == [] and "Traceback" not in caplog.text
     assert len(calls) > 20
 
@@ -158,7 +156,8 @@ def leave(demo, name: str, data: list, meanwhile: threading.Event) -> None:
     """Call, and close the connection while a network runs."""
     visit = Visit(demo, name, data)
     with visit.events() as events:
-        next(line for line in events.iter_lines() if "process_starts" in line)
+        lines = events.iter_lines()  # httpx closes the connection once nobody holds them
+        next(line for line in lines if "process_starts" in line)
         assert meanwhile.wait(60)
 
 
@@ -177,6 +176,7 @@ def temporary_files() -> set[Path]:
     ids=["comparison", "exploration", "evaluation", "timing"],
 )
 def test_a_closed_tab_stops_the_work_and_frees_the_queue(demo, models, monkeypatch, name, data, next_data):
+    monkeypatch.setattr(evaluation, "ROUNDS", 2)  # of the timing of the next visitor
     files = temporary_files()
     unet = models.get("teacher").pipeline.unet
     forward, started, calls = unet.forward, threading.Event(), []
@@ -192,7 +192,7 @@ def test_a_closed_tab_stops_the_work_and_frees_the_queue(demo, models, monkeypat
     start = time.monotonic()
     with Visit(demo, name, next_data).events() as events:
         next(line for line in events.iter_lines() if "process_completed" in line)
-    assert time.monotonic() - start < 4  # fifty steps take ten seconds
+    assert time.monotonic() - start < 8  # fifty steps take ten seconds
     drawn = len(calls)
     time.sleep(0.5)
     assert len(calls) == drawn < 20

@@ -70,15 +70,10 @@ class CheckedBlocks(gr.Blocks):
         """Check the values and hand them to gradio.
 
         Raises:
-            ValueError: as in `check_values`, or gradio refuses the values.
+            ValueError: as in `check_values`.
         """
         check_values(inputs, len(block_fn.inputs))
-        try:
-            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
-        except Exception as error:  # gradio's components raise anything
-            raise ValueError(
-                f"The values are {quoted(inputs)}; accepted are those that the call's description names."
-            ) from error
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
     async def process_api(self, *args, **kwargs):
         """Answer a call.

@@ -1,4 +1,4 @@
-"""Lay pictures with captions out as a grid."""
+"""Lay pictures out, each with its caption."""
 
 # Only the project's own words may be among the values, as in the cards of a comparison.
 PICTURES = """
@@ -9,5 +9,5 @@ CSS = """
 .pictures figure { margin: 0; }
 .pictures img { width: 100%; aspect-ratio: 1; margin: 0; image-rendering: pixelated; }
 .pictures figcaption { font-size: var(--text-sm); line-height: 1.25; overflow-wrap: anywhere; }
-.grid .html-container { padding: 0; } .grid .time { margin: 4px 0; font-weight: 600; }
+.explored .html-container { padding: 0; } .explored .time { margin: 4px 0; font-weight: 600; }
 """

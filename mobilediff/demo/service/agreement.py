@@ -1,14 +1,10 @@
 """Say whether measured figures agree with the shipped ones within their intervals."""
 
-import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from eval.reporting.compare import Change, compare_section
-from eval.schema import Latency, LatencyResult, Record, check_result, read_results
-
-logger = logging.getLogger(__name__)
+from eval.schema import Latency, LatencyResult, Record, check_result
 
 FIGURES = {
     "frechet_distance_judge": "Fréchet distance",
@@ -23,15 +19,6 @@ FIGURES = {
     "image (ms)": "ms an image",
 }
 NO_RECORD = "The shipped results hold no figures of these very weights, so there is nothing to compare with."
-
-
-def shipped_records(file: Path) -> dict[str, Record]:
-    """Read the records of the report's file; none, and a line in the log, if it is missing or damaged."""
-    try:
-        return read_results(file).records
-    except (OSError, ValueError) as error:
-        logger.warning("no figures are compared with shipped ones: %s", error)
-        return {}
 
 
 def shipped_record(records: Mapping[str, Record], sha256s: Sequence[str | None]) -> Record | None:

@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from PIL import Image
 
 from eval.benchmark.models import measure_models
 from eval.cli.show import stated
@@ -32,7 +31,6 @@ from eval.schema import Record, check_result
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.data import DATA_VARIABLE
 from mobilediff.demo.service.agreement import agreement, shipped_record
-from mobilediff.demo.service.drawing import png_uri
 from mobilediff.demo.service.inputs import check_names, check_seed, check_whole
 from mobilediff.demo.service.targets import Target, Targets
 from mobilediff.demo.service.turns import TURNS, Cancelled
@@ -63,8 +61,8 @@ ON_CLASS_PROMPTS = ("frechet_distance", "class_accuracy", "clip_score", "manifol
 IN_QUALITY = ("manifold", "seed_distance")
 MIN_SAMPLES = 200
 CLASSES = len(CLASS_NAMES)
-SHEET_ROWS = 4  # of ten samples, a column for each class
-SECONDS_BETWEEN_SHEETS = 1.0
+NEWEST_ROUNDS = 4  # of the classes
+SECONDS_BETWEEN_NEWEST = 1.0
 SECONDS_BETWEEN_FIGURES = 10.0
 RESAMPLES = 100
 ROUNDS, MAX_SECONDS = 10, 10.0  # of timings
@@ -128,7 +126,7 @@ class State:
         fraction: of the samples of all models, drawn.
         figures: so far, of all models.
         outcomes: of the models that are done.
-        sheet: the newest samples as a data URI, None where they are those of the state before.
+        newest: samples in rounds of the classes, uint8 [N, 3, H, W]; None where they are those of the state before.
         changed: whether an outcome is new or another than before.
         is_last: whether this is the last state.
     """
@@ -137,7 +135,7 @@ class State:
     fraction: float
     figures: list[Figure]
     outcomes: list[Outcome]
-    sheet: str | None = None
+    newest: torch.Tensor | None = None
     changed: bool = False
     is_last: bool = False
 
@@ -216,14 +214,10 @@ class Measurement:
             self.drawn += len(images)
             yield self.drawn
 
-    def sheet(self) -> str:
-        """Lay out the newest whole rounds of the classes, a column each, as a data URI."""
-        rows = min(SHEET_ROWS, self.drawn // CLASSES)
-        end = self.drawn // CLASSES * CLASSES
-        _, _, height, width = self.images.shape
-        newest = self.images[end - rows * CLASSES : end].view(rows, CLASSES, 3, height, width)
-        pixels = newest.permute(0, 3, 1, 4, 2).reshape(rows * height, CLASSES * width, 3)
-        return png_uri(Image.fromarray(pixels.numpy()))
+    def newest(self) -> torch.Tensor:
+        """Return the newest whole rounds of the classes, uint8 [N, 3, H, W]."""
+        rounds = self.drawn // CLASSES
+        return self.images[max(rounds - NEWEST_ROUNDS, 0) * CLASSES : rounds * CLASSES]
 
     def results(self) -> dict[str, dict]:
         """Measure the samples drawn so far; a command's module to its result.
@@ -367,10 +361,10 @@ class Evaluation:
         self.outcomes: list[Outcome] = []
         self.timed: dict[str, Target] = {}
 
-    def state(self, text: str, sheet: str | None = None, **options: bool) -> State:
+    def state(self, text: str, newest: torch.Tensor | None = None, **options: bool) -> State:
         """Return the state so far."""
         outcomes = sorted(self.outcomes, key=lambda one: self.request.names.index(one.model))
-        return State(text, self.progress.fraction, list(self.figures), outcomes, sheet, **options)
+        return State(text, self.progress.fraction, list(self.figures), outcomes, newest, **options)
 
     def run(self) -> Iterator[State]:
         """Measure model after model, and then time them together."""
@@ -440,7 +434,7 @@ class Evaluation:
 
     def _measure_kind(self, measurement: Measurement) -> Generator[State, None, dict[str, dict]]:
         target, n = measurement.target, self.request.n
-        shown, measured = -SECONDS_BETWEEN_SHEETS, -SECONDS_BETWEEN_FIGURES
+        shown, measured = -SECONDS_BETWEEN_NEWEST, -SECONDS_BETWEEN_FIGURES
         before = self.progress.done
         for drawn in measurement.draw():
             self.progress.done = before + drawn * target.macs
@@ -451,9 +445,9 @@ class Evaluation:
                 self._replace_figures(measurement, measurement.results())
                 measured = time.monotonic()
                 yield self.state(f"{text}, {self.progress.time_left()}")
-            if drawn >= CLASSES and (now >= shown + SECONDS_BETWEEN_SHEETS or drawn == n):
+            if drawn >= CLASSES and (now >= shown + SECONDS_BETWEEN_NEWEST or drawn == n):
                 shown = now
-                yield self.state(f"{text}, {self.progress.time_left()}", measurement.sheet())
+                yield self.state(f"{text}, {self.progress.time_left()}", measurement.newest())
         yield self.state(f"{target.name}, {measurement.prompts} prompts: measuring {n:,} images …")
         results = measurement.results()
         self._replace_figures(measurement, results)

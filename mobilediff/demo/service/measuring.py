@@ -17,7 +17,7 @@ from eval.metrics.manifold import NEIGHBOURS, manifold_metrics
 from eval.metrics.nearest import compare_nearest, nearest_training
 from eval.reporting.tables import REAL
 from mobilediff.demo.environment import RESULTS
-from mobilediff.demo.service.agreement import shipped_records
+from mobilediff.demo.service.reported import reported_records
 from mobilediff.demo.service.turns import TURNS
 
 # Pictures a turn.
@@ -178,14 +178,13 @@ def real_figures(n: int) -> dict:
     }
 
 
-@lru_cache
 def reported_real() -> dict:
-    """Read the reported figures of CIFAR-10's whole test set from docs/results.json.
+    """Read the reported figures of CIFAR-10's whole test set.
 
     Returns:
-        `distance`, `class_accuracy`, `precision` and `recall`; none, and a line in the log, without that file.
+        `distance`, `class_accuracy`, `precision` and `recall`; none without docs/results.json.
     """
-    record = shipped_records(RESULTS).get(REAL)
+    record = reported_records(RESULTS).get(REAL)
     if record is None or record.frechet_distance is None or record.quality is None:
         return {}
     section = record.frechet_distance.model_dump()

@@ -7,10 +7,10 @@ from eval.reporting.insertion import part_of
 from mobilediff.demo import about
 from mobilediff.demo.environment import RESULTS, ROOT
 from mobilediff.demo.page.sources import with_source_links
-from mobilediff.demo.results import load_records
 from mobilediff.demo.service.examples import load_examples
+from mobilediff.demo.service.reported import reported_records
 
-RECORDS = load_records(RESULTS)
+RECORDS = reported_records(RESULTS)
 
 
 def values(**arguments) -> str:

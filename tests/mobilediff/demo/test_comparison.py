@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from eval.protocol import folder_sha256
-from mobilediff.demo.environment import ROOT
+from mobilediff.demo.environment import RESULTS, ROOT
 from mobilediff.demo.service.comparison import add_quality, add_speeds, compare
-from mobilediff.demo.service.quality import load_quality
+from mobilediff.demo.service.reported import reported_qualities, reported_records
 from mobilediff.demo.service.settings import Settings, check_settings
 
 ALL = ["student-1step", "student-8step", "student", "teacher"]
@@ -116,14 +116,7 @@ def test_quality_is_that_of_the_same_weights_and_settings():
 
 
 def test_the_reports_file_names_the_shipped_checkpoints():
-    quality = load_quality(ROOT / "docs" / "results.json")
+    qualities = reported_qualities(reported_records(RESULTS))
     for folder in (ROOT / "checkpoints").iterdir():
-        distance, accuracy = quality[folder_sha256(folder)]
+        distance, accuracy = qualities[folder_sha256(folder)]
         assert distance.startswith("Fréchet distance ") and accuracy.startswith("class accuracy ")
-
-
-def test_without_the_reports_file_there_is_no_quality_and_a_damaged_one_is_named(tmp_path):
-    assert load_quality(tmp_path / "results.json") == {}
-    (tmp_path / "results.json").write_text('{"schema": 5, "records": {"student": 7}}')
-    with pytest.raises(ValueError, match="results.json"):
-        load_quality(tmp_path / "results.json")

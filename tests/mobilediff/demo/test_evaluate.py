@@ -51,7 +51,7 @@ def wait_for(condition, seconds=30.0):
 
 def test_an_evaluation_streams_and_ends_with_results_of_the_schema(client):
     job = submit(client, metrics=("class_accuracy", "clip_score"), n=300)
-    outcomes, progress, figures, sheet = job.result(timeout=100)
+    outcomes, progress, figures, newest = job.result(timeout=100)
     assert len(job.outputs()) > 3
     (outcome,) = outcomes
     assert set(outcome["results"]) == {"student-1step-accuracy.json", "student-1step-clip_score.json"}
@@ -60,7 +60,7 @@ def test_an_evaluation_streams_and_ends_with_results_of_the_schema(client):
     assert "Done." in progress and 'value="1.0000"' in progress
     names = [row[1] for row in figures["data"]]
     assert names == ["Class accuracy", "CLIP score"] and figures["data"][0][0] == "student-1step"
-    assert "data:image/png;base64," in sheet
+    assert "data:image/png;base64," in newest
 
 
 @pytest.mark.parametrize(

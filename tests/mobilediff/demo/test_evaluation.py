@@ -1,5 +1,6 @@
 """Models are measured piece by piece with the very figures of the commands, or refused before any work."""
 
+import itertools
 import json
 import os
 import shlex
@@ -57,7 +58,7 @@ def measured(targets) -> list[evaluation.State]:
     """The states of an evaluation of all metrics but latency, with all figures on the way."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "SECONDS_BETWEEN_FIGURES", 0.0)
-        patch.setattr(evaluation, "SECONDS_BETWEEN_SHEETS", 0.0)
+        patch.setattr(evaluation, "SECONDS_BETWEEN_NEWEST", 0.0)
         return list(run(targets, metrics=NOT_TIMED, n=520, seed=3))
 
 
@@ -75,9 +76,11 @@ def test_progress_and_figures_so_far_come_on_the_way(measured):
     }
 
 
-def test_the_sheet_shows_the_newest_rounds_of_the_classes(measured):
-    sheets = [state.sheet for state in measured if state.sheet]
-    assert len(set(sheets)) > 10 and all(sheet.startswith("data:image/png;base64,") for sheet in sheets)
+def test_the_newest_whole_rounds_of_the_classes_come_on_the_way(measured):
+    newest = [state.newest for state in measured if state.newest is not None]
+    assert len(newest) > 10 and {len(images) % 10 for images in newest} == {0}
+    assert len(newest[-1]) == 40
+    assert all(not torch.equal(one, other) for one, other in itertools.pairwise(newest[:5]))
 
 
 def lines(measured) -> dict[str, list[str]]:

@@ -10,11 +10,12 @@ import pytest
 from eval.reporting.tables import DAMAGED, REAL, RECONSTRUCTED, SCALE, figures
 from eval.schema import read_results
 from mobilediff.demo import results
-from mobilediff.demo.environment import ROOT
+from mobilediff.demo.environment import RESULTS, ROOT
 from mobilediff.demo.page import quality_plot
 from mobilediff.demo.service.examples import load_examples
+from mobilediff.demo.service.reported import reported_records
 
-RECORDS = results.load_records(results.RESULTS)
+RECORDS = reported_records(RESULTS)
 
 
 def trace(figure, name: str):
@@ -23,7 +24,7 @@ def trace(figure, name: str):
 
 
 def test_all_rows_with_figures_are_there_models_first():
-    kept = read_results(results.RESULTS).records
+    kept = read_results(RESULTS).records
     assert set(RECORDS) == set(kept)
     assert list(RECORDS)[0] == "teacher" and tuple(RECORDS)[-3:] == SCALE
 
@@ -160,9 +161,9 @@ def of_another_kind(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [missing, truncated, without_rows, of_another_kind])
 def test_a_missing_or_damaged_file_is_a_sentence_in_the_tab(damage, tmp_path, caplog):
+    assert {"plot", "dataframe"} <= {component["type"] for component in components(RESULTS)}
     file = tmp_path / "results.json"
-    shutil.copy(results.RESULTS, file)
-    assert {"plot", "dataframe"} <= {component["type"] for component in components(file)}
+    shutil.copy(RESULTS, file)
     damage(file)
     (only,) = [component for component in components(file) if component["type"] == "markdown"]
     assert only["props"]["value"] == results.NOT_READ and str(tmp_path) not in only["props"]["value"]
@@ -170,7 +171,7 @@ def test_a_missing_or_damaged_file_is_a_sentence_in_the_tab(damage, tmp_path, ca
 
 
 def test_rows_that_were_sized_alone_are_a_table_without_a_plot(tmp_path):
-    content = json.loads(results.RESULTS.read_text(encoding="utf-8"))
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))
     content["records"] = {"teacher": content["records"]["teacher"]}
     for section in ("latency", "throughput", "frechet_distance", "quality", "nouns", "clip"):
         content["records"]["teacher"].pop(section)
