@@ -1,4 +1,4 @@
-"""Measure how the app serves: many visitors at once, one beside an evaluation, memory, and its start.
+"""Measure how the app serves: many visitors at once, one beside an evaluation, damage, memory, and its start.
 
 python -m mobilediff.demo.benchmark                    all of it, against an app that it starts and stops
 python -m mobilediff.demo.benchmark --only memory
@@ -29,6 +29,7 @@ VISITORS, COMPARISONS = 50, 3
 PROMPTS = ("a fire truck", "a tabby", "a stealth bomber", "a bullfrog", "a red deer", "a container ship")
 CALLS, SETTLED = 2000, 100  # calls in a row, and those after which memory is taken as the app's own
 EVALUATED = 2000  # samples
+BLURS = (0.5, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)  # pixels
 START_LIMIT = 120.0  # seconds
 
 
@@ -156,6 +157,16 @@ def _timed_comparisons(client: Client, go_on: Callable[[], bool], seconds: list[
     return {**_times(seconds), "shown_latency_ms": statistics.median(shown)}
 
 
+def measure_damage(server: Server) -> dict:
+    """Time the redraws of damaged pictures, and the first one, for which they are drawn."""
+    client, seconds = server.client(), []
+    for blur in BLURS:
+        start = time.perf_counter()
+        client.predict(f"Samples of {FAMILY[0]}", blur, 0, 100, 0, api_name="/measure_damage")
+        seconds.append(time.perf_counter() - start)
+    return {"first_s": seconds[0], "redraws": _times(seconds[1:])}
+
+
 def measure_memory(server: Server) -> dict:
     """Compare one model again and again, and measure how much memory grows after the first calls."""
     client = server.client()
@@ -175,6 +186,7 @@ MEASURES = {
     "start": measure_start,
     "visitors": measure_visitors,
     "evaluation": measure_beside_evaluation,
+    "damage": measure_damage,
     "memory": measure_memory,
 }
 
