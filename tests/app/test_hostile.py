@@ -95,22 +95,18 @@ EVENTS = [None, 3, "row", ["row", "row_value"], {}, *({"row": value, "row_value"
 
 def refusal(demo: gr.Blocks, state: SessionState, function, values: list, event: object = None) -> str | None:
     """Call a function as far as its first answer, and return the message of a refusal; any other error is raised."""
-    request = gr.Request(query_params={})
-    loop = asyncio.new_event_loop()
 
-    async def call():
-        told = EventData(None, event)
+    async def call() -> None:
+        request, told = gr.Request(query_params={}), EventData(None, event)
         answer = await demo.process_api(function, values, state, request, event_data=told)
         if answer["iterator"] is not None:
             await answer["iterator"].aclose()
 
     try:
-        loop.run_until_complete(call())
+        asyncio.run(call())
     except gr.Error as error:
         assert not error.print_exception
         return error.message
-    finally:
-        loop.close()
     return None
 
 
@@ -136,6 +132,11 @@ def test_every_function_of_the_page_refuses_what_is_made_up(demo, kind, caplog):
             faults.append((function.api_name, unclear or messages))
     assert faults == [] and "Traceback" not in caplog.text
     assert len(calls) > 20
+
+
+@pytest.mark.parametrize("name", ["example", "result", "results", "evaluate"])
+def test_a_call_past_the_queue_where_gradio_answers_errors_with_status_500_is_not_taken(url, name):
+    assert httpx.post(f"{url}run/{name}", json={"data": [None]}).status_code == 404
 
 
 class Visit:
