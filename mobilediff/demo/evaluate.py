@@ -2,6 +2,7 @@
 
 import html
 import json
+import uuid
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from mobilediff.demo.service.evaluation import (
     METRICS,
     MIN_SAMPLES,
     Figure,
+    Outcome,
     State,
 )
 from mobilediff.demo.service.inputs import check_whole
@@ -109,9 +111,19 @@ def details(outcome: Mapping) -> tuple[str, str]:
     return "\n\n".join(lines), downloads_html(outcome["results"])
 
 
-def remember(earlier: list[dict], outcomes: list[dict]) -> list[dict]:
-    """Put the results of a run behind the earlier ones of the visit."""
-    return [*earlier, *outcomes][-MAX_ROWS:]
+def remember(history: list[dict], outcomes: list[dict]):
+    """Put results into the history of the visit, in place of earlier ones of the same run and model."""
+    if not outcomes:
+        return history, visit_table(history), gr.skip(), gr.skip()
+    places = {(one["run"], one["model"]): one for one in history}
+    places |= {(one["run"], one["model"]): one for one in outcomes}
+    history = list(places.values())[-MAX_ROWS:]
+    return history, visit_table(history), *details(outcomes[-1])
+
+
+def as_json(outcomes: list[Outcome], run: str) -> list[dict]:
+    """Write outcomes as JSON values."""
+    return [{"run": run} | asdict(outcome) for outcome in outcomes]
 
 
 def choose_result(history: list[dict], number: object) -> dict:
@@ -123,11 +135,6 @@ def choose_result(history: list[dict], number: object) -> dict:
     if not history:
         raise ValueError("No model has been measured in this visit.")
     return history[check_whole("number of the result", number, 1, len(history)) - 1]
-
-
-def show_visit(history: list[dict]) -> tuple[list[list], str, str]:
-    """Return the table of a visit's results, and the details of the last one."""
-    return visit_table(history), *details(choose_result(history, len(history)))
 
 
 def build_tab(models: Models) -> None:
@@ -158,7 +165,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
         most: the largest number of samples.
     """
 
-    async def evaluate(names: list[str], metrics: list[str], n: int, seed: int, history: list[dict]):
+    async def evaluate(names: list[str], metrics: list[str], n: int, seed: int):
         """Draw samples of models and measure them.
 
         Args:
@@ -166,24 +173,23 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
             metrics: of frechet_distance, class_accuracy, noun_accuracy, clip_score, manifold, seed_distance, latency.
             n: samples of each model, a multiple of 10.
             seed: sample i is drawn with seed + i.
-            history: earlier results of the visit, which the server keeps.
 
         Returns:
             JSON of the results, progress, figures so far, and the newest samples.
         """
-        newest = ""
+        run, newest = uuid.uuid4().hex, ""
         async for state in stream(
             lambda cancelled: evaluation.evaluate(targets, records, most, names, metrics, n, seed, cancelled)
         ):
             if state.newest is not None:
                 newest = grids({"The newest samples, a column for each class": state.newest})
-            outcomes = [asdict(outcome) for outcome in state.outcomes]
+            outcomes = as_json(state.outcomes, run) if state.changed else gr.skip()
             yield (
-                outcomes if state.changed else gr.skip(),
+                outcomes,
                 progress_html(state),
                 so_far(state.figures),
                 newest,
-                remember(history, outcomes) if state.changed else gr.skip(),
+                outcomes,
             )
 
     def show(history, event: gr.EventData):
@@ -218,7 +224,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
             )
         with gr.Column(min_width=320):
             newest = gr.HTML(elem_classes="newest")
-    history = gr.State([])
+    latest, history = gr.State([]), gr.State([])  # the server keeps them, so that no program makes them up
     table = gr.Dataframe(
         headers=["No.", "Model", "Samples", "Seed", *COLUMNS],
         datatype=DATATYPES,
@@ -230,7 +236,7 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
     with gr.Accordion("JSON of the commands", open=False):
         results = gr.JSON(label="Results")
     running = start.click(
-        evaluate, [names, metrics, n, seed, history], [results, progress, figures, newest, history],
+        evaluate, [names, metrics, n, seed], [results, progress, figures, newest, latest],
         concurrency_limit=1, concurrency_id="evaluations",
         preprocess=False, show_progress="minimal", show_progress_on=progress,
     )  # fmt: skip
@@ -238,5 +244,6 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
         lambda: '<p role="status">Stopped.</p>', None, progress,
         queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
-    history.change(show_visit, history, [table, described, downloads], queue=False, api_visibility="private")
+    remembered = [history, table, described, downloads]
+    latest.change(remember, [history, latest], remembered, queue=False, api_visibility="private")
     table.select(show, history, [described, downloads], queue=False, api_visibility="private")

@@ -24,7 +24,7 @@ from mobilediff.demo.service.examples import load_examples
 pytestmark = pytest.mark.slow
 
 GOOD = ["a fire truck", 0, 1, ["student-1step"], "own", "own", None]
-EVALUATION = [["student-1step"], ["latency"], 200, 0, None]  # of no samples, to be short
+EVALUATION = [["student-1step"], ["latency"], 200, 0]  # of no samples, to be short
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,8 @@ def calls_of(function, kind: str) -> list[tuple[list, object]]:
     """Values and events for a function of the page: a made-up value in each place, or made-up events."""
     own = [component.value for component in function.inputs]
     if kind == "value":
-        return [([*own[:i], value, *own[i + 1 :]], None) for i in range(len(own)) for value in VALUES]
+        places = [i for i, component in enumerate(function.inputs) if not component.stateful]
+        return [([*own[:i], value, *own[i + 1 :]], None) for i in places for value in VALUES]
     takes_event = gr.EventData in inspect.get_annotations(function.fn).values()
     return [(own, event) for event in EVENTS if takes_event]
 
@@ -171,8 +172,8 @@ def temporary_files() -> set[Path]:
     [
         ("compare", ["a tabby", 0, 1, ["teacher"], "own", "own", None], GOOD),
         ("explore_latents", ["a tabby", "teacher", 0], ["a tabby", "student-1step", 0]),
-        ("evaluate", [["teacher"], ["class_accuracy"], 200, 0, None], EVALUATION),
-        ("evaluate", [["teacher"], ["latency"], 200, 0, None], EVALUATION),
+        ("evaluate", [["teacher"], ["class_accuracy"], 200, 0], EVALUATION),
+        ("evaluate", [["teacher"], ["latency"], 200, 0], EVALUATION),
     ],
     ids=["comparison", "exploration", "evaluation", "timing"],
 )

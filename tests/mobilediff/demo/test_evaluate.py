@@ -113,19 +113,23 @@ def test_a_comparison_gets_by_while_two_thousand_samples_are_measured(client, ur
 
 
 OUTCOME = {
-    "model": "m", "n": 200, "seed": 1, "figures": {"ms an image": {"value": 1.23456}},
-    "results": {"x.json": {"command": "x"}}, "commands": ["python -m x"], "sentences": ["Agrees."],
+    "run": "a", "model": "m", "n": 200, "seed": 1, "figures": {}, "results": {"x.json": {"command": "x"}},
+    "commands": ["python -m x"], "sentences": ["Agrees."],
 }  # fmt: skip
 
 
-def test_results_stay_for_the_visit():
-    history = evaluate.remember([OUTCOME | {"figures": {}}], [OUTCOME])
-    table, described, downloads = evaluate.show_visit(history)
-    assert [row[:4] for row in table] == [[1, "m", 200, 1], [2, "m", 200, 1]] and table[1][-1] == 1.235
+def test_results_stay_for_the_visit_and_newer_ones_of_a_run_replace_older():
+    history, *_ = evaluate.remember([], [OUTCOME])
+    timed = OUTCOME | {"figures": {"ms an image": {"value": 1.23456}}}
+    history, table, described, downloads = evaluate.remember(history, [timed])
+    assert history == [timed] and table[0][:4] == [1, "m", 200, 1] and table[0][-1] == 1.235
     assert "Agrees." in described and "```bash\npython -m x\n```" in described
     data = re.search('href="data:application/json;base64,([^"]+)"', downloads)[1]
     assert json.loads(base64.b64decode(data)) == {"command": "x"}
-    assert len(evaluate.remember(history, [OUTCOME] * evaluate.MAX_ROWS)) == evaluate.MAX_ROWS
+    history, table, *_ = evaluate.remember(history, [OUTCOME | {"run": "b"}])
+    assert [row[0] for row in table] == [1, 2]
+    many = [OUTCOME | {"run": str(number)} for number in range(evaluate.MAX_ROWS + 5)]
+    assert len(evaluate.remember(history, many)[0]) == evaluate.MAX_ROWS
 
 
 @pytest.mark.parametrize("number", [0, 2, None, float("nan"), "1", [1], {"0": 1}])
