@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from eval.benchmark.size import measure_size
+from eval.metrics.pauses import pause
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
 from mobilediff.demo.service.inputs import check_names
@@ -45,9 +46,11 @@ class Model:
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
-    """Load a checkpoint, warm it up with one image, and count its figures."""
+    """Load a checkpoint, warm it up with one image, and count its figures, with a pause between these."""
     pipeline = load_sampler(folder, device)
+    pause()
     pipeline(class_labels=0, generator=torch.Generator().manual_seed(0))
+    pause()
     size = measure_size(pipeline, folder)
     return Model(
         folder.name, folder_sha256(folder), pipeline, size["nfe"], size["params_total"], size["macs_network_call"]
@@ -82,7 +85,9 @@ class Models:
     def _load_all(self) -> None:
         for name, load in self._loads.items():
             try:
-                with TURNS.of_batch():  # diffusers builds a network under patches that all threads share
+                with TURNS.of_long_work(
+                    threading.Event()
+                ):  # diffusers builds a network under patches that all threads share
                     model = load_model(self.folder / name, self.device)
                 load.set_result(model)
             except Exception as error:  # a broken folder can raise anything
