@@ -147,7 +147,7 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
             raise gr.Error(str(error), print_exception=False) from error
         return save_bytes_to_cache(png, "mobilediff.png", file.GRADIO_CACHE)
 
-    gr.Markdown(introduction(models.device))
+    gr.Markdown(introduction(models.drawing_device))
     with gr.Row():
         prompt = gr.Textbox("a fire truck", label="Prompt", max_lines=1, info="An animal or a vehicle", min_width=240)
         nouns = gr.Dropdown(

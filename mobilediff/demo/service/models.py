@@ -13,6 +13,7 @@ from eval.metrics.pauses import pause
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
 from mobilediff.demo.service.inputs import check_names
+from mobilediff.demo.service.lent import DEVICE, LENT
 from mobilediff.demo.service.turns import TURNS
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -29,7 +30,7 @@ class Model:
     """Hold a loaded checkpoint with its hash and figures.
 
     Attributes:
-        name: of its folder.
+        folder: that it was loaded from.
         sha256: of the folder, by `folder_sha256`.
         pipeline: ready to draw.
         nfe: network evaluations an image.
@@ -37,12 +38,17 @@ class Model:
         macs: multiply-accumulates of one network call.
     """
 
-    name: str
+    folder: Path
     sha256: str
     pipeline: MobileDiffusionPipeline
     nfe: int
     params: int
     macs: int
+
+    @property
+    def name(self) -> str:
+        """Name the model as its folder."""
+        return self.folder.name
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
@@ -52,9 +58,7 @@ def load_model(folder: Path, device: torch.device) -> Model:
     pipeline(class_labels=0, generator=torch.Generator().manual_seed(0))
     pause()
     size = measure_size(pipeline, folder)
-    return Model(
-        folder.name, folder_sha256(folder), pipeline, size["nfe"], size["params_total"], size["macs_network_call"]
-    )
+    return Model(folder, folder_sha256(folder), pipeline, size["nfe"], size["params_total"], size["macs_network_call"])
 
 
 class Models:
@@ -65,11 +69,14 @@ class Models:
 
     Attributes:
         device: that all models run on.
+        drawing_device: that pictures are drawn on, where that is a lent GPU.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        own = None if LENT else torch.accelerator.current_accelerator(check_available=True)
+        self.device = own or torch.device("cpu")
+        self.drawing_device = torch.device(DEVICE) if LENT else self.device
         found = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
         self._missing = [f"{folder.name}/{name} is missing." for name in reversed(FAMILY) if name not in found]
         unsafe = [name for name in found if set(name) & set(TEMPLATE_CHARACTERS)]
