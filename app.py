@@ -4,6 +4,7 @@ python app.py                 serve it
 python app.py --precompute    draw the examples that the page shows without running a model
 """
 
+import gc
 import logging
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ from mobilediff.demo.environment import folder_of, prepare
 from mobilediff.threads import available_cpus
 
 prepare()  # before gradio and torch, which read the environment when they are imported
+gc.disable()  # what is imported stays: to look for garbage in it takes a sixth of the start
 
 import gradio as gr  # noqa: E402
 import torch  # noqa: E402
@@ -27,6 +29,9 @@ from mobilediff.demo.service.examples import (  # noqa: E402
     stale_examples,
 )
 from mobilediff.demo.service.models import Models  # noqa: E402
+
+gc.freeze()
+gc.enable()
 
 logger = logging.getLogger(__name__)
 

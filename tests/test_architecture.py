@@ -74,6 +74,13 @@ def test_what_the_app_computes_does_not_know_its_page():
     assert not any(name.partition(".")[0] == "gradio" for file in files for name in imported_names(file))
 
 
+def test_the_app_starts_without_the_library_of_plots():
+    plots = {module_of(file) for file in FILES if "matplotlib.pyplot" in imported_names(file)}
+    assert "eval.reporting.plots" in plots
+    files = [file for file in FILES if place(module_of(file)).startswith(("app", "mobilediff.demo", "eval.reporting"))]
+    assert not any(imported(file) & plots for file in files)
+
+
 def test_metrics_import_nothing_of_the_project_but_metrics():
     found = {module for file in FILES if file.parent.name == "metrics" for module in imported(file)}
     assert found and all(module.startswith("eval.metrics.") for module in found)

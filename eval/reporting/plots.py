@@ -9,29 +9,13 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from eval.reporting.pareto import pareto_front
 from eval.schema import Copies, GuidancePoint, GuidanceResult, Record
 from mobilediff.files import atomic_path
 
 plt.rcParams["text.parse_math"] = False  # a model's name may hold dollars
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
 MARKERS = "osD^vP*X<>"
-
-
-def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
-    """List the Pareto-optimal points: none other is as good in both coordinates and better in one.
-
-    Args:
-        points: (cost, distance) by name; lower is better in both.
-
-    Returns:
-        Names, the cheapest first.
-    """
-
-    def dominated(name: str) -> bool:
-        x, y = points[name]
-        return any(a <= x and b <= y and (a, b) != (x, y) for a, b in points.values())
-
-    return sorted((name for name in points if not dominated(name)), key=points.__getitem__)
 
 
 def distance_points(

@@ -133,7 +133,7 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
         """
         return save_bytes_to_cache(draw_sheet(records), "mobilediff.png", file.GRADIO_CACHE)
 
-    gr.Markdown(introduction(models.device))
+    gr.Markdown(introduction(models.drawing_device))
     with gr.Row():
         prompt = gr.Textbox("a fire truck", label="Prompt", max_lines=1, info="An animal or a vehicle", min_width=240)
         nouns = gr.Dropdown(

@@ -240,7 +240,8 @@ def build_model_tab(targets: Targets, records: Mapping[str, Record], most: int) 
         concurrency_limit=1, concurrency_id="evaluations",
         preprocess=False, show_progress="minimal", show_progress_on=progress,
     )  # fmt: skip
-    stop.click(None, cancels=[running], api_visibility="private").then(
+    stop.click(None, cancels=[running], api_visibility="private")
+    running.failure(  # a cancelled call has failed once it has ended, and the page takes a new one
         lambda: '<p role="status">Stopped.</p>', None, progress,
         queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip

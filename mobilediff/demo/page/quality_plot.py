@@ -4,7 +4,7 @@ from itertools import cycle
 
 import plotly.graph_objects as go
 
-from eval.reporting.plots import pareto_front
+from eval.reporting.pareto import pareto_front
 from eval.reporting.tables import DAMAGED, SCALE, Cell, record_cells
 from eval.schema import Record
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from eval.samples.draw import draw as draw_images
+from mobilediff.demo.service.lent import LENT, draw_lent
 from mobilediff.demo.service.models import Model
 from mobilediff.demo.service.turns import TURNS, Cancelled
 
@@ -63,13 +64,16 @@ def draw_seeds(
     """Draw one image a seed in one call, and time it from text to images.
 
     Each image has a generator of its own for the scheduler's noise and, unless there is a `noise` that makes them, for
-    its latents. Draws of several threads wait for each other; a cancelled one ends after the step under way.
+    its latents. Draws of several threads wait for each other; a cancelled one ends after the step under way. On a lent
+    GPU they need no turn on the processor, and a cancelled one ends after the call.
 
     Args:
         turn: on the processor, of `TURNS`.
         on_latents: called with the latents after each step, [N, C, h, w].
         options: further arguments of the pipeline's call, such as `num_inference_steps`.
     """
+    if LENT:
+        return _draw_lent(model, seeds, cancelled, noise, on_latents, options)
 
     def after_step(_pipeline, _step, _timestep, tensors: dict) -> None:
         if cancelled.is_set():
@@ -90,7 +94,7 @@ def draw_seeds(
                 latents=noise(model, seeds) if noise else None,
                 **options,
             )
-            images = [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
+            images = _as_images(drawn)
         except Cancelled:
             return Drawing("cancelled")
         except ValueError as error:  # NaN latents: the other models still draw
@@ -100,6 +104,34 @@ def draw_seeds(
             return Drawing("This model failed; the log of the app says why.")
         latency = (time.perf_counter() - start) * 1000
     return Drawing(latency_ms=latency, images=images)
+
+
+def _draw_lent(
+    model: Model,
+    seeds: list[int],
+    cancelled: threading.Event,
+    noise: Noise | None,
+    on_latents: Callable[[torch.Tensor], None] | None,
+    options: dict,
+) -> Drawing:
+    """Draw as `draw_seeds`, on a lent GPU."""
+    if cancelled.is_set():
+        return Drawing("cancelled")
+    try:
+        latents = noise(model, seeds) if noise else None
+        drawn, latency, steps = draw_lent(model.folder, seeds, options | {"latents": latents})
+    except Exception as error:  # the package raises gradio's own, as for a visitor whose time on the GPU is used up
+        logger.exception("%s failed on the lent GPU", model.name)
+        return Drawing(f"The lent GPU did not draw: {error}")
+    if on_latents is not None:
+        for after_step in steps:
+            on_latents(after_step)
+    return Drawing(latency_ms=latency, images=_as_images(drawn))
+
+
+def _as_images(drawn: torch.Tensor) -> list[Image.Image]:
+    """Make images of uint8 [N, 3, H, W]."""
+    return [Image.fromarray(image) for image in drawn.permute(0, 2, 3, 1).contiguous().numpy()]
 
 
 def png_uri(image: Image.Image) -> str:

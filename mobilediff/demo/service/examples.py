@@ -61,7 +61,7 @@ def precompute(models: Models, folder: Path) -> None:
     for file, png in pngs.items():
         with atomic_path(folder / file) as temporary:
             temporary.write_bytes(png)
-    machine = device_description(models.device)
+    machine = device_description(models.drawing_device)
     write_json(folder / EXAMPLES_FILE, {"machine": machine, "examples": examples})
     for file in old - set(pngs):
         (folder / file).unlink(missing_ok=True)

@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 
 from eval.benchmark.size import measure_size
+from eval.metrics.pauses import pause
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
 from mobilediff.demo.service.inputs import check_names
+from mobilediff.demo.service.lent import DEVICE, LENT
 from mobilediff.demo.service.turns import TURNS
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -28,7 +30,7 @@ class Model:
     """Hold a loaded checkpoint with its hash and figures.
 
     Attributes:
-        name: of its folder.
+        folder: that it was loaded from.
         sha256: of the folder, by `folder_sha256`.
         pipeline: ready to draw.
         nfe: network evaluations an image.
@@ -36,22 +38,27 @@ class Model:
         macs: multiply-accumulates of one network call.
     """
 
-    name: str
+    folder: Path
     sha256: str
     pipeline: MobileDiffusionPipeline
     nfe: int
     params: int
     macs: int
 
+    @property
+    def name(self) -> str:
+        """Name the model as its folder."""
+        return self.folder.name
+
 
 def load_model(folder: Path, device: torch.device) -> Model:
-    """Load a checkpoint, warm it up with one image, and count its figures."""
+    """Load a checkpoint, warm it up with one image, and count its figures, with a pause between these."""
     pipeline = load_sampler(folder, device)
+    pause()
     pipeline(class_labels=0, generator=torch.Generator().manual_seed(0))
+    pause()
     size = measure_size(pipeline, folder)
-    return Model(
-        folder.name, folder_sha256(folder), pipeline, size["nfe"], size["params_total"], size["macs_network_call"]
-    )
+    return Model(folder, folder_sha256(folder), pipeline, size["nfe"], size["params_total"], size["macs_network_call"])
 
 
 class Models:
@@ -62,11 +69,14 @@ class Models:
 
     Attributes:
         device: that all models run on.
+        drawing_device: that pictures are drawn on, where that is a lent GPU.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        own = None if LENT else torch.accelerator.current_accelerator(check_available=True)
+        self.device = own or torch.device("cpu")
+        self.drawing_device = torch.device(DEVICE) if LENT else self.device
         found = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
         self._missing = [f"{folder.name}/{name} is missing." for name in reversed(FAMILY) if name not in found]
         unsafe = [name for name in found if set(name) & set(TEMPLATE_CHARACTERS)]
@@ -82,7 +92,9 @@ class Models:
     def _load_all(self) -> None:
         for name, load in self._loads.items():
             try:
-                with TURNS.of_batch():  # diffusers builds a network under patches that all threads share
+                with TURNS.of_long_work(
+                    threading.Event()
+                ):  # diffusers builds a network under patches that all threads share
                     model = load_model(self.folder / name, self.device)
                 load.set_result(model)
             except Exception as error:  # a broken folder can raise anything

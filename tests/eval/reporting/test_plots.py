@@ -1,19 +1,12 @@
-"""The Pareto front and which plots are drawn."""
+"""Which plots are drawn."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from eval.reporting.plots import distance_points, network_evaluations, pareto_front, sweep_lines, write_plots
+from eval.reporting.plots import distance_points, network_evaluations, sweep_lines, write_plots
 from eval.schema import GuidancePoint, Record, read_results
-
-
-def test_the_pareto_front_holds_what_nothing_beats():
-    points = {"slow": (100, 5), "fast": (1, 9), "middle": (10, 7), "beaten": (20, 8), "as fast, worse": (1, 10)}
-    assert pareto_front(points) == ["fast", "middle", "slow"]
-    assert sorted(pareto_front({"one": (1, 1), "twin": (1, 1)})) == ["one", "twin"]
-
 
 TEACHER = read_results(Path(__file__).parents[3] / "docs" / "results.json").records["teacher"]
 
