@@ -69,7 +69,7 @@ class ExportedPipeline:
         with _naming(folder / TOKENIZER):
             self.tokenizer = load_tokenizer(folder / TOKENIZER)
         with _naming(folder / plan.nouns.path):
-            hidden_states, pooled = read_noun_table(folder / plan.nouns.path)
+            hidden_states, pooled = read_noun_table(folder / plan.nouns.path, plan.nouns.dtype)
         if (count := len(pooled)) != (named := len(plan.nouns.names)):
             raise ValueError(
                 f"{folder / plan.nouns.path} has {count} nouns, {MANIFEST} names {named}; export it again"

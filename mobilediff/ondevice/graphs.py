@@ -9,7 +9,7 @@ from torch import nn
 from mobilediff.checkpoints import VAE
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.models.mobile_unet import MobileUNet
-from mobilediff.ondevice.manifest import GraphName, Step, noise_count
+from mobilediff.ondevice.manifest import SIGNATURES, GraphName, Step, noise_count
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.schedulers.ufogen import UFOGenScheduler
@@ -25,13 +25,16 @@ class Graph:
         name: of the graph.
         module: takes the inputs in their order.
         inputs: an example of each, of the shapes and dtypes that the converted graph is fixed to.
-        outputs: names.
     """
 
     name: GraphName
     module: nn.Module
     inputs: dict[str, torch.Tensor]
-    outputs: tuple[str, ...]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Return the names of the outputs, in their order."""
+        return list(SIGNATURES[self.name][1])
 
 
 def check_exportable(pipeline: MobileDiffusionPipeline, batch_size: int) -> None:
@@ -181,18 +184,14 @@ def build_graphs(pipeline: MobileDiffusionPipeline, steps: list[Step], batch_siz
     }
     latents = torch.zeros(batch_size, channels, height, width)
     input_ids = torch.ones(1, length, dtype=torch.int32)
-    graphs = [
-        Graph(
-            "text_encoder", TextEncoder(pipeline.text_encoder), {"input_ids": input_ids}, ("hidden_states", "pooled")
-        )
-    ]
+    graphs = [Graph("text_encoder", TextEncoder(pipeline.text_encoder), {"input_ids": input_ids})]
     if is_fused(pipeline):
         noise = torch.zeros(noise_count(steps) * batch_size, channels, height, width)
-        graphs.append(Graph("image", ImageGraph(pipeline, steps), {"noise": noise} | conditioning, ("images",)))
+        graphs.append(Graph("image", ImageGraph(pipeline, steps), {"noise": noise} | conditioning))
     else:
         inputs = {"sample": latents, "step": torch.zeros(1, dtype=torch.int32)} | conditioning
-        graphs.append(Graph("network", Network(pipeline.unet, steps), inputs, ("velocity",)))
-        graphs.append(Graph("decoder", Decoder(pipeline.vae), {"latents": latents}, ("images",)))
+        graphs.append(Graph("network", Network(pipeline.unet, steps), inputs))
+        graphs.append(Graph("decoder", Decoder(pipeline.vae), {"latents": latents}))
     for graph in graphs:
         graph.module.eval().requires_grad_(False)
     return graphs

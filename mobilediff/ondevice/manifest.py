@@ -23,6 +23,15 @@ Format = Literal["onnx", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8"]
 TableDtype = Literal["float32", "int8"]
 GraphName = Literal["text_encoder", "image", "network", "decoder"]
+TensorDtype = Literal["float32", "int32"]
+TEXT: dict[str, TensorDtype] = {"hidden_states": "float32", "pooled": "float32"}
+# Inputs and outputs of each graph, in their order.
+SIGNATURES: dict[GraphName, tuple[dict[str, TensorDtype], dict[str, TensorDtype]]] = {
+    "text_encoder": ({"input_ids": "int32"}, TEXT),
+    "image": ({"noise": "float32"} | TEXT, {"images": "float32"}),
+    "network": ({"sample": "float32", "step": "int32"} | TEXT, {"velocity": "float32"}),
+    "decoder": ({"latents": "float32"}, {"images": "float32"}),
+}
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -50,7 +59,7 @@ class Tensor(Model):
     """An input or output of a graph."""
 
     name: str
-    dtype: Literal["float32", "int32"]
+    dtype: TensorDtype
     shape: list[PositiveInt]
 
 
@@ -62,14 +71,27 @@ class File(Model):
     sha256: Sha256
 
 
+def _listed(tensors: list[tuple[str, TensorDtype]]) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in tensors) or "none"
+
+
 class GraphEntry(Model):
     """A converted graph and its operators by number of nodes."""
 
     name: GraphName
     path: str
-    inputs: list[Tensor] = Field(min_length=1)
-    outputs: list[Tensor] = Field(min_length=1)
+    inputs: list[Tensor]
+    outputs: list[Tensor]
     operators: dict[str, PositiveInt]
+
+    @model_validator(mode="after")
+    def _has_its_signature(self) -> "GraphEntry":
+        sides = zip(("inputs", "outputs"), (self.inputs, self.outputs), SIGNATURES[self.name], strict=True)
+        for kind, tensors, signature in sides:
+            stated, accepted = [(one.name, one.dtype) for one in tensors], list(signature.items())
+            if stated != accepted:
+                raise ValueError(f"the {kind} of {self.name} are {_listed(stated)}; accepted are {_listed(accepted)}")
+        return self
 
 
 class Nouns(Model):
@@ -184,7 +206,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"])) or "it does not fit together"
-        raise ValueError(f"{folder / MANIFEST}: {at}: {first['msg']}; export it again") from error
+        message = first["msg"].removeprefix("Value error, ")  # pydantic's, of a validator's own message
+        raise ValueError(f"{folder / MANIFEST}: {at}: {message}; export it again") from error
     listed = {file.path for file in manifest.files}
     for path in [*(entry.path for entry in manifest.graphs), manifest.nouns.path]:
         if path not in listed:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobilediff.captions import caption
+from mobilediff.ondevice.manifest import MANIFEST, TableDtype
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.sampling.prompts import encode_text
 
@@ -29,7 +30,7 @@ def _quantize(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def write_noun_table(pipeline: MobileDiffusionPipeline, file: Path, dtype: str) -> None:
+def write_noun_table(pipeline: MobileDiffusionPipeline, file: Path, dtype: TableDtype) -> None:
     """Encode the checkpoint's nouns in its template, each by itself as the pipeline does, and write their table.
 
     Args:
@@ -50,9 +51,15 @@ def write_noun_table(pipeline: MobileDiffusionPipeline, file: Path, dtype: str) 
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
 
 
-def read_noun_table(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the hidden states [N, L, D] and pooled embeddings [N, P] of all nouns, float32."""
+def read_noun_table(file: Path, dtype: TableDtype) -> tuple[np.ndarray, np.ndarray]:
+    """Read the hidden states [N, L, D] and pooled embeddings [N, P] of all nouns, float32.
+
+    Raises:
+        ValueError: the table is of another dtype.
+    """
     tensors = load_file(file)
+    if (found := str(tensors["rows"].dtype).removeprefix("torch.")) != dtype:
+        raise ValueError(f"its rows are {found}, {MANIFEST} states {dtype}")
     for name in ("rows", "pooled"):
         if f"{name}_scale" in tensors:
             tensors[name] = tensors[name].float() * tensors[f"{name}_scale"][:, None]

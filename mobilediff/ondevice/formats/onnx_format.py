@@ -40,7 +40,7 @@ def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str
         graph.module,
         tuple(graph.inputs.values()),
         input_names=list(graph.inputs),
-        output_names=list(graph.outputs),
+        output_names=graph.outputs,
         opset_version=OPSET,
         dynamo=True,
         verbose=False,

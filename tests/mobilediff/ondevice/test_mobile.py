@@ -52,3 +52,12 @@ def test_the_manifest_counts_the_operators(folder):
     assert operators[FORMATS[manifest.format]] > 3
     assert manifest.parity.largest < ACCEPTED["fp32"]
     assert set(manifest.versions) == set(load_format(manifest.format).LIBRARIES)
+
+
+def test_tensors_have_no_names(folder):
+    manifest = read_manifest(folder)
+    if manifest.format != "litert":
+        pytest.skip("LiteRT's alone")
+    tensors = load_format("litert").Interpreter(str(folder / manifest.graph("image").path)).get_tensor_details()
+    assert len(tensors) > 100
+    assert not any(tensor["name"] for tensor in tensors)

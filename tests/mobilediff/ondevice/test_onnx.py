@@ -169,6 +169,22 @@ def without_inputs(content):
     content["graphs"][1]["inputs"] = []
 
 
+def with_another_name(content):
+    content["graphs"][1]["inputs"][0]["name"] = "latents"
+
+
+def with_another_dtype(content):
+    content["graphs"][0]["inputs"][0]["dtype"] = "float32"
+
+
+def in_another_order(content):
+    content["graphs"][0]["outputs"].reverse()
+
+
+def of_a_float_table(content):
+    content["nouns"]["dtype"] = "float32"
+
+
 def of_wider_text(content):
     content["graphs"][1]["inputs"][1]["shape"][-1] += 1
 
@@ -197,7 +213,14 @@ def without_hash_of_the_table(content):
         (of_two_steps, r"noise is of shape \[1, 4, 16, 16\]; its steps and batch take 2 latents"),
         (of_batch_2, r"noise is of shape \[1, 4, 16, 16\]; its steps and batch take 2 latents"),
         (of_longer_prompts, rf"input_ids is of shape \[1, {MAX_TOKENS}\]; max_tokens takes \[1, {MAX_TOKENS + 1}\]"),
-        (without_inputs, "graphs.1.inputs: List should have at least 1 item"),
+        (without_inputs, r"graphs.1: the inputs of image are none; accepted are noise \(float32\), hidden_states"),
+        (with_another_name, r"the inputs of image are latents \(float32\), .*; accepted are noise \(float32\)"),
+        (
+            with_another_dtype,
+            r"the inputs of text_encoder are input_ids \(float32\); accepted are input_ids \(int32\)",
+        ),
+        (in_another_order, r"the outputs of text_encoder are pooled .*; accepted are hidden_states .*, pooled"),
+        (of_a_float_table, "nouns.safetensors cannot be loaded: its rows are int8, manifest.json states float32"),
         (of_wider_text, r"image.onnx has inputs of shapes \[.*, manifest.json states \["),
         (of_smaller_pictures, r"image.onnx has outputs of shapes \[.*, manifest.json states \["),
         (without_a_noun, "nouns.safetensors has 396 nouns, manifest.json names 395"),
