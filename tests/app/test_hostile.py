@@ -17,6 +17,7 @@ from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
 
 import app
+from mobilediff.demo import compare
 from mobilediff.demo.environment import ROOT
 from mobilediff.demo.service import evaluation
 from mobilediff.demo.service.examples import load_examples
@@ -133,6 +134,16 @@ def test_every_function_of_the_page_refuses_what_is_made_up(demo, kind, caplog):
             faults.append((function.api_name, unclear or messages))
     assert faults == [] and "Traceback" not in caplog.text
     assert len(calls) > 20
+
+
+def test_a_failure_is_told_by_the_log_alone(url, monkeypatch, caplog):
+    def fail(records):
+        raise OSError("no space in /home/secret")
+
+    monkeypatch.setattr(compare, "draw_sheet", fail)
+    given = answer(url, "sheet", [[]])
+    assert "The call failed; the log of the app says why." in given and "secret" not in given
+    assert "no space in /home/secret" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["example", "result", "results", "evaluate"])
