@@ -1,6 +1,7 @@
 """The manifest of an exported folder: its graphs, sampling coefficients, files, origin and measured parity."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ GraphName = Literal["text_encoder", "image", "network", "decoder"]
 TensorDtype = Literal["float32", "int32"]
 TEXT: dict[str, TensorDtype] = {"hidden_states": "float32", "pooled": "float32"}
 # Inputs and outputs of each graph, in their order.
-SIGNATURES: dict[GraphName, tuple[dict[str, TensorDtype], dict[str, TensorDtype]]] = {
+SIGNATURES: dict[GraphName, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "text_encoder": ({"input_ids": "int32"}, TEXT),
     "image": ({"noise": "float32"} | TEXT, {"images": "float32"}),
     "network": ({"sample": "float32", "step": "int32"} | TEXT, {"velocity": "float32"}),
@@ -71,7 +72,7 @@ class File(Model):
     sha256: Sha256
 
 
-def _listed(tensors: list[tuple[str, TensorDtype]]) -> str:
+def _listed(tensors: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{name} ({dtype})" for name, dtype in tensors) or "none"
 
 
