@@ -103,7 +103,7 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
                 raise ValueError(f"the weights in {folder / name} lack {missing[0]} ({len(missing)} tensors in all)")
     for component in pipeline.components.values():
         if isinstance(component, ModelMixin):  # the layout in which convolutions are the fastest
-            component.to(memory_format=torch.channels_last)
+            component.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - it is decorated
     return pipeline
 
 

@@ -101,7 +101,7 @@ class MobileControlNet(ModelMixin, StrictConfigMixin):
         """Make one for a UNet, with random weights but for the last layers, which are zero."""
         names = ("sample_size", "in_channels", "block_out_channels", "layers_per_block", "norm_num_groups")
         fields = {name: unet.config[name] for name in (*names, "projection_class_embeddings_input_dim")}
-        return cls(**fields).to(unet.device)
+        return cls(**fields).to(unet.device)  # pyright: ignore[reportArgumentType] - it is decorated
 
     @property
     def condition_size(self) -> int:

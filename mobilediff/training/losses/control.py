@@ -44,11 +44,11 @@ def color_loss(images: torch.Tensor, colors: torch.Tensor, has_colors: torch.Ten
 
     Args:
         images: [N, 3, H, W].
-        colors: the means that they are to have, [N, 3, h, w].
+        colors: the means that they are to have, [N, 3, size, size].
         has_colors: 1 where colours are given, [N].
 
     Returns:
         A scalar.
     """
-    errors = (F.adaptive_avg_pool2d(images, colors.shape[-2:]) - colors).square().mean((1, 2, 3))
+    errors = (F.adaptive_avg_pool2d(images, colors.shape[-1]) - colors).square().mean((1, 2, 3))
     return (errors * has_colors).mean()
