@@ -458,6 +458,41 @@ class RetrievalResult(Result, Measured, Nouns):
     phrase_top5: dict[str, Fraction]
 
 
+class Agreement(Model):
+    """Compare conditions found in images with those given: F1 of edges, and error of colours in 8-bit levels."""
+
+    edge_f1: Fraction
+    color_error: NonNegativeFloat
+
+
+class ControlledSamples(Agreement):
+    """Hold agreement, class accuracy and distance of samples drawn in one way."""
+
+    class_accuracy: Fraction
+    frechet_distance_judge: float
+    samples: Samples
+
+
+class ControlTiming(Model):
+    """Hold the median times of single images with and without control."""
+
+    controlled: PositiveFloat
+    uncontrolled: PositiveFloat
+
+
+class ControlResult(Result, Measured):
+    """Hold the result of eval.control; the samples of `Measured` are the real images."""
+
+    command: Literal["eval.control"]
+    uncontrolled: ControlledSamples
+    edges: ControlledSamples
+    colors: ControlledSamples
+    edges_and_colors: ControlledSamples = Field(alias="edges and colors")
+    ceiling: Agreement
+    milliseconds: ControlTiming
+    protocol: ReferenceProtocol
+
+
 class GuidancePoint(Model):
     """Hold one point of a sweep."""
 
@@ -523,6 +558,7 @@ class LatencyResult(Model):
 CommandResult = Annotated[
     AccuracyResult
     | ClipScoreResult
+    | ControlResult
     | DistanceResult
     | GuidanceResult
     | LatencyResult

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_loading_utils import load_sub_model
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTokenizer
 
+from mobilediff.downstream.control import MobileDiffusionControlPipeline
 from mobilediff.files import files_below, read_json
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 INDEX_NAME = "model_index.json"
 VAE = AutoencoderKL | AutoencoderTiny
 VAE_CLASSES = {cls.__name__: cls for cls in (AutoencoderKL, AutoencoderTiny)}
+PIPELINE_CLASSES = {cls.__name__: cls for cls in (MobileDiffusionPipeline, MobileDiffusionControlPipeline)}
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -86,7 +89,7 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
         tensor_names[file.parent.name] |= _tensor_names(file)
 
     try:
-        pipeline = MobileDiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        pipeline = _pipeline_class(index).from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except Exception as error:  # a damaged config makes the libraries raise any kind
         part = _part_that_raised(error)
         if part is None:
@@ -98,9 +101,16 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
             missing = sorted(set(component.state_dict()) - tensor_names[name])
             if missing:
                 raise ValueError(f"the weights in {folder / name} lack {missing[0]} ({len(missing)} tensors in all)")
-    for convolutional in (pipeline.unet, pipeline.vae):  # the layout in which convolutions are the fastest
-        convolutional.to(memory_format=torch.channels_last)
+    for component in pipeline.components.values():
+        if isinstance(component, ModelMixin):  # the layout in which convolutions are the fastest
+            component.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - it is decorated
     return pipeline
+
+
+def _pipeline_class(index: dict) -> type[MobileDiffusionPipeline]:
+    """Look up the class of the package that an index names; another class's parts are those of the family."""
+    name = index.get("_class_name")
+    return PIPELINE_CLASSES.get(name[-1] if isinstance(name, list) else str(name), MobileDiffusionPipeline)
 
 
 def _part_that_raised(error: Exception) -> str | None:

@@ -163,7 +163,6 @@ def refresh_code(folders: Iterable[str | Path]) -> None:
 
 def _shipped_classes(folder: Path) -> dict[str, type]:
     """Look up the classes of this package that a checkpoint's index names, by key."""
-    package = PACKAGE_MODULES | {MobileDiffusionPipeline.__name__: MobileDiffusionPipeline.__module__}
     index, classes = read_index(folder), {}
     for name, value in ({"_class_name": None} | index).items():
         if not isinstance(value, list) and name != "_class_name":
@@ -171,9 +170,10 @@ def _shipped_classes(folder: Path) -> dict[str, type]:
         library, class_name = value if isinstance(value, list) else (None, str(value))
         if library in LOADABLE_CLASSES:
             continue
-        if class_name not in package:
-            raise ValueError(f"{folder}: {name} is {value}; this package has code for {', '.join(sorted(package))}")
-        classes[name] = getattr(importlib.import_module(package[class_name]), class_name)
+        if class_name not in PACKAGE_MODULES:
+            known = ", ".join(sorted(PACKAGE_MODULES))
+            raise ValueError(f"{folder}: {name} is {value}; this package has code for {known}")
+        classes[name] = getattr(importlib.import_module(PACKAGE_MODULES[class_name]), class_name)
     return classes
 
 

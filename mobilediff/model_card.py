@@ -5,6 +5,7 @@ import re
 import yaml
 
 from mobilediff.checkpoints import component_class
+from mobilediff.downstream.control import MobileDiffusionControlPipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 RESULTS_START = "<!-- results:start -->"
@@ -28,7 +29,7 @@ Part of mobilediff: small text-to-image diffusion models on CIFAR-10, after Mobi
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder", trust_remote_code=True)
-pipeline("a photo of a fire truck").images[0].save("fire_truck.png")
+{call}.images[0].save("fire_truck.png")
 ```
 
 The code inside this folder needs torch, diffusers and transformers. The weights are stored in float16 and loaded in
@@ -71,6 +72,7 @@ def model_card(name: str, pipeline: MobileDiffusionPipeline) -> str:
         metadata=yaml.safe_dump(metadata, sort_keys=False),
         name=markdown_text(name),
         description=_description(pipeline),
+        call=_call(pipeline),
         facts="\n".join(f"| {key} | {value} |" for key, value in _facts(pipeline).items()),
         start=RESULTS_START,
         figures=NOT_MEASURED,
@@ -88,6 +90,12 @@ def _description(pipeline: MobileDiffusionPipeline) -> str:
     plural = "" if steps == 1 else "s"
     guidance = "guidance folded into the weights" if pipeline.config.guidance_distilled else "classifier-free guidance"
     return f"A `{component_class(pipeline.unet).__name__}` made for {steps} step{plural}, with {guidance}."
+
+
+def _call(pipeline: MobileDiffusionPipeline) -> str:
+    if isinstance(pipeline, MobileDiffusionControlPipeline):
+        return 'from PIL import Image\n\npipeline("a photo of a fire truck", Image.open("white_strokes_on_black.png"))'
+    return 'pipeline("a photo of a fire truck")'
 
 
 def _facts(pipeline: MobileDiffusionPipeline) -> dict[str, str | int]:

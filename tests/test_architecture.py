@@ -7,9 +7,10 @@ import pytest
 from tests.imports import imported_names
 
 ROOT = Path(__file__).parents[1]
-STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune".split()
-COMMANDS = "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report"
-COMMANDS = COMMANDS.split()
+STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control".split()
+COMMANDS = (
+    "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report control"
+).split()
 ON_DEVICE = "export parity benchmark".split()
 # From top to bottom, an import goes to a later line or, but for commands and stages, stays within its own entry.
 LAYERS = [
@@ -90,10 +91,12 @@ def test_what_travels_in_checkpoints_imports_nothing_else_of_the_project():
     stays = ("__init__.py", "compatible.py")
     folders = [ROOT / "mobilediff" / name for name in ("sampling", "schedulers")]
     files = [file for folder in folders for file in folder.glob("*.py") if file.name not in stays]
-    files += [ROOT / "mobilediff" / "pipeline.py", ROOT / "mobilediff" / "models" / "mobile_unet.py"]
+    names = ("pipeline.py", "downstream/control.py", "models/mobile_unet.py", "models/mobile_controlnet.py")
+    files += [ROOT / "mobilediff" / name for name in names]
     found = {module for file in files for module in imported(file)}
     assert found
-    assert all(module.startswith(("mobilediff.sampling.", "mobilediff.schedulers.conversion")) for module in found)
+    traveling = ("mobilediff.sampling.", "mobilediff.schedulers.conversion", "mobilediff.pipeline")
+    assert all(module.startswith((*traveling, "mobilediff.models.mobile_unet")) for module in found)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mobilediff.captions import CLASS_NAMES, load_nouns
+from mobilediff.downstream.control import MobileDiffusionControlPipeline
 from mobilediff.export import export_pipeline
+from mobilediff.models.mobile_controlnet import MobileControlNet
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers import DistilledDDIMScheduler, UFOGenScheduler
@@ -135,6 +137,19 @@ def tiny_pipeline(kind: str = "student", seed: int = 0) -> MobileDiffusionPipeli
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def tiny_control(kind: str = "student-1step") -> MobileDiffusionControlPipeline:
+    """A tiny pipeline with a control network whose last layers are not zero, progress bar off."""
+    pipeline = tiny_pipeline(kind)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = MobileControlNet.from_unet(pipeline.unet)
+        for layer in (*network.controlnet_down_blocks, network.controlnet_mid_block):
+            torch.nn.init.normal_(layer.weight)
+    control = MobileDiffusionControlPipeline.from_pipe(pipeline, controlnet=network.eval())
+    control.set_progress_bar_config(disable=True)
+    return control
 
 
 def tiny_checkpoint(folder: str | Path, kind: str = "student", seed: int = 0) -> Path:

@@ -142,6 +142,9 @@ class CallStateMixin:
 
 # Where the package keeps the classes that a checkpoint may carry a copy of.
 PACKAGE_MODULES = {
+    "MobileDiffusionPipeline": "mobilediff.pipeline",
+    "MobileDiffusionControlPipeline": "mobilediff.downstream.control",
+    "MobileControlNet": "mobilediff.models.mobile_controlnet",
     "MobileUNet": "mobilediff.models.mobile_unet",
     "UFOGenScheduler": "mobilediff.schedulers.ufogen",
     "DistilledDDIMScheduler": "mobilediff.schedulers.distilled_ddim",
@@ -387,18 +390,36 @@ class NetworksMixin(PipelineBase):
         for start in range(0, batch_size, MAX_SLICE):
             part = slice(start, start + MAX_SLICE)
             hidden_states, pooled = (embeds[:, part].flatten(0, 1) for embeds in conditioning)
-            output = self.unet(
-                torch.cat([latents[part]] * branches),
-                timestep,
-                encoder_hidden_states=hidden_states,
-                class_labels=pooled,
-                return_dict=False,
-            )[0]
+            output = self._run_network(torch.cat([latents[part]] * branches), timestep, hidden_states, pooled, part)
             if scale is not None:
                 null_output, text_output = output.chunk(2)
                 output = null_output + scale * (text_output - null_output)
             outputs.append(output)
         return torch.cat(outputs)
+
+    def _run_network(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        prompt_embeds: torch.Tensor,
+        pooled_prompt_embeds: torch.Tensor,
+        part: slice,
+    ) -> torch.Tensor:
+        """Call the network on one slice of the call's images; a pipeline with further inputs overrides this.
+
+        Args:
+            sample: latents of R rows, [R, C, H, W]: those of the slice, twice if guided.
+            timestep: t of all of them.
+            prompt_embeds, pooled_prompt_embeds: of R rows.
+            part: which of the call's images these are.
+        """
+        return self.unet(
+            sample,
+            timestep,
+            encoder_hidden_states=prompt_embeds,
+            class_labels=pooled_prompt_embeds,
+            return_dict=False,
+        )[0]
 
 
 # --- mobilediff.sampling.prompts

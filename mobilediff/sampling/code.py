@@ -15,6 +15,9 @@ from diffusers.utils import DIFFUSERS_DYNAMIC_MODULE_NAME
 
 # Where the package keeps the classes that a checkpoint may carry a copy of.
 PACKAGE_MODULES = {
+    "MobileDiffusionPipeline": "mobilediff.pipeline",
+    "MobileDiffusionControlPipeline": "mobilediff.downstream.control",
+    "MobileControlNet": "mobilediff.models.mobile_controlnet",
     "MobileUNet": "mobilediff.models.mobile_unet",
     "UFOGenScheduler": "mobilediff.schedulers.ufogen",
     "DistilledDDIMScheduler": "mobilediff.schedulers.distilled_ddim",

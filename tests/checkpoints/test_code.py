@@ -154,7 +154,9 @@ def test_a_folder_with_hashed_names_loads(checkpoints, tmp_path, kind):
     assert folder_sha256(hashed) == folder_sha256(checkpoints / kind)
 
 
-@pytest.mark.parametrize("name", ["pipeline.py", "ufogen.py", "distilled_ddim.py"])
+@pytest.mark.parametrize(
+    "name", ["pipeline.py", "downstream/control.py", "mobile_controlnet.py", "ufogen.py", "distilled_ddim.py"]
+)
 def test_joined_code_has_every_statement_of_its_modules_once(name):
     (source,) = ROOT.rglob(name)
     tree = ast.parse(bundled_source(source))

@@ -387,7 +387,34 @@ def _check_choice(name: str, value, accepted) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
 
 
-class MobileUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
+def _check_residuals(name: str, residuals: Sequence[torch.Tensor], feature_maps: Sequence[torch.Tensor]) -> None:
+    """Refuse residuals that are not of the shapes of the feature maps that they are added to."""
+    got, needed = ([list(value.shape) for value in values] for values in (residuals, feature_maps))
+    if got != needed:
+        raise ValueError(f"{name} must have the shapes {needed}, got {got}")
+
+
+class StrictConfigMixin(ConfigMixin):
+    """Make a network of a config that holds nothing else than its fields."""
+
+    @classmethod
+    def extract_init_dict(cls, config_dict, **kwargs):
+        """Sort a config's entries, as diffusers does; the name of the code, for its `AutoModel`, is none of them.
+
+        Raises:
+            ValueError: an entry is none of this class's, such as one of a newer version, which would be ignored.
+        """
+        known = inspect.signature(cls.__init__).parameters
+        entries = {name: value for name, value in config_dict.items() if name != "auto_map"}
+        if unknown := [name for name in entries if name not in known and not name.startswith("_")]:
+            raise ValueError(
+                f"the config has {', '.join(unknown)}, which this code of {cls.__name__} does not know; accepted are "
+                "configs of this version or an older one"
+            )
+        return super().extract_init_dict(entries, **kwargs)
+
+
+class MobileUNet(ModelMixin, StrictConfigMixin, PeftAdapterMixin):
     """Predict noise, velocity or sample from noisy latents and text, by a configurable UNet.
 
     MobileDiffusion's choices (arXiv 2311.16567) are config fields, so every variant is a config. The network is called
@@ -536,22 +563,6 @@ class MobileUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, channels, eps=1e-5)
         self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
         self._check_module_names()
-
-    @classmethod
-    def extract_init_dict(cls, config_dict, **kwargs):
-        """Sort a config's entries, as diffusers does; the name of the code, for its `AutoModel`, is none of them.
-
-        Raises:
-            ValueError: an entry is none of this class's, such as one of a newer version, which would be ignored.
-        """
-        known = inspect.signature(cls.__init__).parameters
-        entries = {name: value for name, value in config_dict.items() if name != "auto_map"}
-        if unknown := [name for name in entries if name not in known and not name.startswith("_")]:
-            raise ValueError(
-                f"the config has {', '.join(unknown)}, which this code of {cls.__name__} does not know; accepted are "
-                "configs of this version or an older one"
-            )
-        return super().extract_init_dict(entries, **kwargs)
 
     def _make_resnet(
         self, name: str, level: int, in_channels: int, out_channels: int, temb_channels: int
@@ -717,6 +728,8 @@ class MobileUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         timestep: torch.Tensor | float | int,
         encoder_hidden_states: torch.Tensor,
         class_labels: torch.Tensor | None = None,
+        down_block_additional_residuals: Sequence[torch.Tensor] | None = None,
+        mid_block_additional_residual: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> MobileUNetOutput | tuple[torch.Tensor]:
         """Predict noise, velocity or sample, whichever the network was trained for.
@@ -726,6 +739,9 @@ class MobileUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             timestep: timesteps of the training schedule, one number or `[batch]`.
             encoder_hidden_states: text, `[batch, tokens, cross_attention_dim]`.
             class_labels: pooled text, `[batch, projection_class_embeddings_input_dim]`.
+            down_block_additional_residuals: added to the feature maps that the decoder concatenates, one for each,
+                outermost first, of their shapes; those of a `MobileControlNet`.
+            mid_block_additional_residual: added to the middle's output, of its shape.
             return_dict: return a `MobileUNetOutput`, else a tuple of one.
 
         Returns:
@@ -753,6 +769,14 @@ class MobileUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         # 3. middle
         hidden_states = self.mid_block(hidden_states, temb, encoder_hidden_states)
+        if down_block_additional_residuals is not None:
+            _check_residuals(
+                "down_block_additional_residuals", down_block_additional_residuals, residual_hidden_states
+            )
+            residual_hidden_states = tuple(map(torch.add, residual_hidden_states, down_block_additional_residuals))
+        if mid_block_additional_residual is not None:
+            _check_residuals("mid_block_additional_residual", [mid_block_additional_residual], [hidden_states])
+            hidden_states = hidden_states + mid_block_additional_residual
 
         # 4. up
         for up_block in self.up_blocks:

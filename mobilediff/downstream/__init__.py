@@ -1,0 +1,1 @@
+"""Steer, fill in and restyle: what builds on a trained pipeline."""

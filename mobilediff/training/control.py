@@ -1,0 +1,236 @@
+"""Train a MobileControlNet on a frozen one-step student: to draw the edges and colours of real images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat
+from torch import nn
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from mobilediff.captions import CaptionBank
+from mobilediff.checkpoints import load_component, load_pipeline, load_vae
+from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS, alpha_sigma, sample_from_velocity
+from mobilediff.downstream.conditions import canny_edges, color_maps
+from mobilediff.downstream.control import COLOR_MAP_SIZES, MobileDiffusionControlPipeline
+from mobilediff.export import export_pipeline
+from mobilediff.images import to_bytes, to_float
+from mobilediff.models.image_encoder import ImageEncoder
+from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
+from mobilediff.models.mobile_controlnet import MobileControlNet
+from mobilediff.training.data.conditioning import Conditioning
+from mobilediff.training.data.latents import NUM_PHRASINGS, training_images
+from mobilediff.training.engine.options import Fraction, TrainingOptions
+from mobilediff.training.engine.pipelines import FrozenParts
+from mobilediff.training.engine.stage import Stage, run_stage
+from mobilediff.training.engine.trainer import Draws, Trainer
+from mobilediff.training.losses.control import color_loss, edge_loss
+from mobilediff.training.losses.perceptual import PerceptualLoss
+
+GRID_IMAGES = 16
+
+
+class ControlOptions(TrainingOptions):
+    """Configure the stage `control`; the text encoder is the student's.
+
+    Attributes:
+        student: pipeline folder of the one-step student, which stays as it is.
+        vae: folder of the VAE whose decoder makes the images that are compared, and which is exported.
+        perceptual: folder of the trained `ImageEncoder` that compares feature maps of results and real images.
+        class_probability, phrasing_probability: of captions, as in `CaptionBank.draw`.
+        both_probability: chance that edges and colours are given; else it is one of them, each as often.
+        thick_probability: chance that edges are strokes of two or three pixels.
+        lambda_edges, lambda_colors, lambda_perceptual: weights of the terms.
+    """
+
+    student: str
+    vae: str
+    perceptual: str
+    class_probability: Fraction = 0.3
+    phrasing_probability: Fraction = 0.3
+    both_probability: Fraction = 0.4
+    thick_probability: Fraction = 0.25
+    lambda_edges: NonNegativeFloat = 0.5
+    lambda_colors: NonNegativeFloat = 5.0
+    lambda_perceptual: NonNegativeFloat = 0.5
+
+
+@dataclass
+class ControlBatch:
+    """Hold real images with their conditions and captions.
+
+    Attributes:
+        images: float32 [B, 3, H, W] in [-1, 1].
+        edges: [B, 1, H, W] in [0, 1].
+        colors: [B, 3, h, w] in [-1, 1].
+        has_edges, has_colors: 1 where the condition is given, float32 [B].
+        caption_ids: rows of the `CaptionBank`'s texts, int64 [B].
+    """
+
+    images: torch.Tensor
+    edges: torch.Tensor
+    colors: torch.Tensor
+    has_edges: torch.Tensor
+    has_colors: torch.Tensor
+    caption_ids: torch.Tensor
+
+
+class ControlledNetwork(nn.Module):
+    """Call a UNet with the residuals of a MobileControlNet."""
+
+    def __init__(self, unet: nn.Module, controlnet: nn.Module):
+        super().__init__()
+        self.unet, self.controlnet = unet, controlnet
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        controlnet_cond: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        class_labels: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict v of noisy latents, [B, C, H, W]; arguments as of the two networks."""
+        residuals = self.controlnet(sample, timestep, controlnet_cond, class_labels)
+        return self.unet(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            class_labels,
+            residuals.down_block_res_samples,
+            residuals.mid_block_res_sample,
+        ).sample
+
+
+def thicken(edges: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
+    """Widen edges to strokes.
+
+    Args:
+        edges: [B, 1, H, W].
+        widths: pixels, 1 to 3, int64 [B].
+
+    Returns:
+        [B, 1, H, W].
+    """
+    strokes = edges
+    for width in (2, 3):
+        widened = F.max_pool2d(F.pad(edges, (1, width - 2, 1, width - 2)), width, stride=1)
+        strokes = torch.where((widths == width)[:, None, None, None], widened, strokes)
+    return strokes
+
+
+class Control(Stage[ControlOptions]):
+    """Train the control network; the student stays as it is."""
+
+    def setup(self) -> None:
+        options = self.options
+        self.student = load_pipeline(options.student)
+        self.student.nfe(1)
+        self.student.register_modules(vae=load_vae(options.vae))
+        encoder = load_component(ImageEncoder, options.perceptual)
+        dataset = training_images(options, self.limits)
+        self.trainer = Trainer(options, self.limits, len(dataset))
+        device, parts = self.trainer.device, FrozenParts.of(self.student)
+        for part in (parts.vae, parts.text_encoder):
+            part.to(device).requires_grad_(False).eval()  # pyright: ignore[reportArgumentType]
+        self.conditioning = Conditioning(parts, CaptionBank(num_phrasings=NUM_PHRASINGS), device)
+        self.images, self.edges = dataset.images.to(device), canny_edges(dataset.images).to(device)
+        self.labels, self.noun_ids = dataset.labels.to(device), dataset.noun_ids.to(device)
+        self.decoder = self.trainer.frozen(LatentDecoder(parts.vae))
+        self.mean, self.std = latent_statistics(parts.vae)
+        self.perceptual = PerceptualLoss(encoder).to(device).to(memory_format=torch.channels_last)
+        self.controlnet = MobileControlNet.from_unet(self.student.unet)
+        unet = self.trainer.frozen(self.student.unet)
+        self.network = ControlledNetwork(unet, self.trainer.add("controlnet", self.controlnet))
+
+    def batch(self, draws: Draws) -> ControlBatch:
+        """Draw real images, mirrored with probability one half, with conditions and captions."""
+        options, generator, device = self.options, draws.generator, self.trainer.device
+        shape = draws.indices.shape
+        mirrored, both, edges_alone, thick = torch.rand(4, *shape, generator=generator, device=device)
+        flip = (mirrored < 0.5)[:, None, None, None]
+        images, edges = (
+            torch.where(flip, values.flip(-1), values)
+            for values in (self.images[draws.indices], self.edges[draws.indices] / 255)
+        )
+        widths = torch.randint(2, 4, shape, generator=generator, device=device)
+        size = COLOR_MAP_SIZES[draws.index % len(COLOR_MAP_SIZES)]
+        return ControlBatch(
+            images=to_float(images).contiguous(memory_format=torch.channels_last),
+            edges=thicken(edges, torch.where(thick < options.thick_probability, widths, 1)),
+            colors=color_maps(images, size),
+            has_edges=((both < options.both_probability) | (edges_alone < 0.5)).float(),
+            has_colors=((both < options.both_probability) | (edges_alone >= 0.5)).float(),
+            caption_ids=self.conditioning.bank.draw(
+                self.labels[draws.indices],
+                self.noun_ids[draws.indices],
+                generator,
+                options.class_probability,
+                phrasing_probability=options.phrasing_probability,
+            ),
+        )
+
+    def generate(self, batch: ControlBatch, generator: torch.Generator) -> torch.Tensor:
+        """Draw images in one step from noise, float32 [B, 3, H, W] in [-1, 1]."""
+        config = self.student.unet.config
+        shape = len(batch.images), config.in_channels, config.sample_size, config.sample_size
+        noise = torch.empty(shape, device=self.trainer.device).normal_(generator=generator)
+        noise = noise.contiguous(memory_format=torch.channels_last)
+        timesteps = torch.full_like(batch.caption_ids, NUM_TRAIN_TIMESTEPS - 1)
+        conditions = self.controlnet.join_conditions(batch.edges, batch.colors, batch.has_edges, batch.has_colors)
+        with self.trainer.autocast():
+            v = self.network(noise, timesteps, conditions, **self.conditioning(batch.caption_ids)).float()
+            latents = sample_from_velocity(noise, v, *alpha_sigma(timesteps))
+            return self.decoder(latents * self.std + self.mean).float()
+
+    def step(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
+        options = self.options
+        images = self.generate(batch, draws.generator)
+        with self.trainer.autocast():
+            loss_perceptual = self.perceptual(images, batch.images)
+        loss_edges = edge_loss(images, batch.images, batch.has_edges)
+        loss_colors = color_loss(images, batch.colors, batch.has_colors)
+        self.trainer.update(
+            "controlnet",
+            options.lambda_edges * loss_edges
+            + options.lambda_colors * loss_colors
+            + options.lambda_perceptual * loss_perceptual,
+        )
+        return {"loss_edges": loss_edges, "loss_colors": loss_colors, "loss_perceptual": loss_perceptual}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Draw a grid into tensorboard and the run folder; no figures.
+
+        Its rows are real images, their edges, and results of edges and colours, of edges, of colours, and of none.
+        """
+        trainer, images, edges = self.trainer, self.images[:GRID_IMAGES], self.edges[:GRID_IMAGES]
+        one, zero = torch.ones(len(images), device=trainer.device), torch.zeros(len(images), device=trainer.device)
+        captions = self.conditioning.bank.draw(
+            self.labels[:GRID_IMAGES],
+            self.noun_ids[:GRID_IMAGES],
+            torch.Generator(device=trainer.device).manual_seed(self.options.seed),
+            class_probability=1.0,
+        )
+        rows = [images, edges.expand_as(images)]
+        with trainer.averaged_weights():
+            for given in ((one, one), (one, zero), (zero, one), (zero, zero)):
+                batch = ControlBatch(to_float(images), edges / 255, color_maps(images, 8), *given, captions)
+                generator = torch.Generator(device=trainer.device).manual_seed(self.options.seed)
+                rows.append(to_bytes(self.generate(batch, generator)))
+        grid = make_grid(torch.cat(rows), nrow=len(images))
+        trainer.log_image("samples", grid)
+        folder = trainer.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        to_pil_image(grid).save(folder / f"{trainer.step:08d}.png")
+        return {}
+
+    def export(self, folder: Path) -> None:
+        """Write the student with its control network."""
+        export_pipeline(MobileDiffusionControlPipeline.from_pipe(self.student, controlnet=self.controlnet), folder)
+
+
+if __name__ == "__main__":
+    run_stage(Control, ControlOptions)
