@@ -12,7 +12,7 @@ from mobilediff.ondevice.difference import ACCEPTED
 from mobilediff.ondevice.exported import load_exported
 from mobilediff.ondevice.formats import load_format
 from mobilediff.ondevice.manifest import read_manifest
-from tests.tiny import tiny_checkpoint
+from tests import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ FORMATS = {"executorch": "XnnpackBackend", "litert": "CONV_2D"}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("mobile") / "student-1step", "student-1step")
+    return tiny.tiny_checkpoint(tmp_path_factory.mktemp("mobile") / "student-1step", "student-1step")
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -52,6 +52,39 @@ def test_the_manifest_counts_the_operators(folder):
     assert operators[FORMATS[manifest.format]] > 3
     assert manifest.parity.largest < ACCEPTED["fp32"]
     assert set(manifest.versions) == set(load_format(manifest.format).LIBRARIES)
+
+
+@pytest.fixture(scope="module")
+def wider(tmp_path_factory) -> Path:
+    """A checkpoint whose matrices of text have the 32 columns that share a scale."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "HIDDEN_SIZE", 32)
+        return tiny.tiny_checkpoint(tmp_path_factory.mktemp("wider") / "student-1step", "student-1step")
+
+
+@pytest.fixture(scope="module", params=["litert"])
+def quantized(request, wider) -> Path:
+    """That checkpoint's export to a format in int8."""
+    try:
+        load_format(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    folder = wider.parent / request.param
+    options = ["--format", request.param, "--precision", "int8", "--output", str(folder)]
+    export.main(["--model", str(wider), *options])
+    return folder
+
+
+def test_quantised_layers_keep_the_picture(quantized, wider):
+    prompts = ["a photo of a cat", "a ship"]
+    generators = [[torch.Generator().manual_seed(seed) for seed in range(2)] for _ in range(2)]
+    expected = load_sampler(wider)(prompts, generator=generators[0], output_type="np").images
+    images = load_exported(quantized, threads=1)(prompts, generators[1]).images
+    assert 0 < np.square(images - expected).mean() < (0.1 * expected.std()) ** 2
+    manifest = read_manifest(quantized)
+    weights = [*load_sampler(wider).unet.parameters()]
+    assert (quantized / manifest.graph("image").path).stat().st_size < 4 * sum(weight.numel() for weight in weights)
+    assert manifest.graph("image").operators[FORMATS[manifest.format]] > 3
 
 
 def test_tensors_have_no_names(folder):
