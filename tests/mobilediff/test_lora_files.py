@@ -30,8 +30,8 @@ def changed(folder, target, change):
 
 
 def another_layer(tensors, metadata):
-    for matrix in "AB":
-        tensors[f"unet.mid_block.attentions.7.to_q.lora_{matrix}.weight"] = tensors.pop(f"{LAYER}.lora_{matrix}.weight")
+    for key in [key for key in tensors if key.startswith(LAYER)]:
+        tensors[key.replace("attentions.0", "attentions.7")] = tensors.pop(key)
 
 
 def another_width(tensors, metadata):
@@ -63,7 +63,7 @@ def no_matrix(tensors, metadata):
 
 
 FAULTS = {
-    another_layer: "no layer mid_block.attentions.7.to_q",
+    another_layer: "no layer mid_block.attentions.7.attn2.to_q",
     another_width: f"matrices of {LAYER[5:]} are [2, 999]",
     another_rank: f"has rank 4 at {LAYER[5:]}, but its index says 2",
     another_index: "its index says 3",

@@ -1,0 +1,1 @@
+"""Use the models for more than drawing from text."""
