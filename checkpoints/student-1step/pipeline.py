@@ -806,6 +806,10 @@ LORA_MATRIX = re.compile(r"^(?P<layer>.+)\.lora_(?P<matrix>[AB])\.weight$")
 class LorasMixin(PipelineBase):
     """Load adapters of a pipeline's network and text encoder whole or not at all."""
 
+    unet: Any
+    text_encoder: Any
+    text_encoder_name: str
+
     def load_lora_weights(
         self,
         pretrained_model_name_or_path_or_dict: str | os.PathLike | dict[str, torch.Tensor],
@@ -838,6 +842,13 @@ class LorasMixin(PipelineBase):
         shown = "the given dictionary" if isinstance(source, dict) else str(source)
         check_lora(shown, tensors, index, {"unet": self.unet, "text_encoder": self.text_encoder})
         super().load_lora_weights(source, adapter_name=adapter_name, hotswap=hotswap, **kwargs)
+        self.unet.to(compute_dtype(self.unet, self.unet.conv_in))  # peft computes in the precision of the file
+
+    @classmethod
+    def load_lora_into_text_encoder(cls, state_dict: dict[str, torch.Tensor], *args, **kwargs) -> None:
+        """Load the text encoder's part, where there is one; diffusers would warn that there is none."""
+        if any(key.startswith(f"{cls.text_encoder_name}.") for key in state_dict):
+            super().load_lora_into_text_encoder(state_dict, *args, **kwargs)
 
     def _check_adapter_name(self, name: str | None, hotswap: bool) -> None:
         """Refuse a name that torch takes for no module's, or that another adapter has: ValueError."""

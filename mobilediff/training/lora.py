@@ -29,7 +29,7 @@ from mobilediff.training.bases.generator_stage import save_class_grid
 from mobilediff.training.data.conditioning import ConditionedNetwork, Conditioning
 from mobilediff.training.data.style import StylePairs, assign
 from mobilediff.training.engine.options import Fraction
-from mobilediff.training.engine.pipelines import FrozenParts, load_velocity_pipeline
+from mobilediff.training.engine.pipelines import FrozenParts, check_velocity
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer, derived_seed
 
@@ -79,9 +79,14 @@ class Lora(DecoderStage[LoraOptions]):
         options = self.options
         encoder = load_component(ImageEncoder, options.perceptual)
         self.pipeline = load_pipeline(options.base)
-        self.one_step = 1 in (distilled_steps(self.pipeline.scheduler) or ())
+        steps = distilled_steps(self.pipeline.scheduler)
+        self.one_step = steps is not None and 1 in steps
+        if steps is not None and not self.one_step:
+            raise ValueError(
+                f"{options.base} is distilled for {steps} steps; accepted are models for 1 step or any number of steps"
+            )
         if not self.one_step:
-            self.pipeline = load_velocity_pipeline(options.base)
+            check_velocity(self.pipeline, options.base)
         images = self.style_images()
         self.trainer = Trainer(options, self.limits, options.num_images if self.one_step else len(images))
         self.pipeline.to(self.trainer.device)
@@ -115,7 +120,7 @@ class Lora(DecoderStage[LoraOptions]):
         caption_ids = self.conditioning.bank.draw(
             labels.to(device), noun_ids.to(device), generator, options.class_probability
         )
-        noise = torch.randn(self.pipeline._latent_shape(options.num_images), generator=generator, device=device)
+        noise = self.pipeline.prepare_latents(options.num_images, generator, None, device)
         pictures = torch.cat(
             [
                 to_bytes(self.decode(network, *part))
@@ -173,9 +178,9 @@ class Lora(DecoderStage[LoraOptions]):
         return {}
 
     def export(self, folder: Path) -> None:
-        """Write the LoRA as diffusers does."""
+        """Write the LoRA as diffusers does, in float16."""
         unet = self.pipeline.unet
-        tensors = {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(unet).items()}
+        tensors = {name: tensor.half().contiguous() for name, tensor in get_peft_model_state_dict(unet).items()}
         self.pipeline.save_lora_weights(
             folder,
             unet_lora_layers=tensors,

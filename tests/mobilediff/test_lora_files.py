@@ -105,6 +105,16 @@ def test_a_cut_file_a_pickle_and_an_empty_folder_are_refused(folder, tmp_path):
     pipeline.load_lora_weights(tmp_path / "second.safetensors")
 
 
+def test_a_lora_is_computed_in_the_precision_of_the_network(folder, tmp_path, capfd):
+    pipeline, halved = tiny_pipeline("student-1step"), tiny_pipeline("student-1step")
+    changed(folder, tmp_path, lambda tensors, _: tensors.update({key: one.half() for key, one in tensors.items()}))
+    pipeline.load_lora_weights(folder)
+    halved.load_lora_weights(tmp_path)
+    assert {parameter.dtype for parameter in halved.unet.parameters()} == {torch.float32}
+    torch.testing.assert_close(draw(halved), draw(pipeline), rtol=0, atol=1e-2)
+    assert "LoRA" not in capfd.readouterr().err
+
+
 def test_names_of_adapters(folder):
     pipeline = tiny_pipeline("student-1step")
     for name in ("", "a.b", "keys", 3):

@@ -52,6 +52,12 @@ def test_bad_options_are_named(changes, named):
         build_options(LoraOptions, {"output": "a", "base": "b", "perceptual": "c", **changes})
 
 
+def test_a_model_distilled_for_several_steps_is_refused(tmp_path, checkpoints, images):
+    with pytest.raises(ValueError, match="student-8step is distilled for .8. steps; accepted"):
+        run(Lora, LoraOptions, options_of(tmp_path, images, checkpoints / "student-8step"))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("base", ["student-1step", "student"])
 @pytest.mark.parametrize("style", ["palette", None])
