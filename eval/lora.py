@@ -1,7 +1,7 @@
 """Measure a LoRA: distance to held-out images of its style, class accuracy kept, size, and time added.
 
-python -m eval.lora --model checkpoints/student-1step --lora checkpoints/loras/pencil --style pencil --data DIR
-python -m eval.lora --model checkpoints/student-1step --lora checkpoints/loras/emoji --images runs/emoji/test
+python -m eval.lora --model checkpoints/student-1step --lora runs/lora-pencil/export --style pencil --data DIR
+python -m eval.lora --model checkpoints/student-1step --lora runs/lora-emoji/export --images runs/emoji/test
 """
 
 from eval.benchmark.lora import picture_times
