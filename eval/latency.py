@@ -1,7 +1,7 @@
 """Measure size, latency, throughput and memory of checkpoints and peers, at batch 1 to 64.
 
     python -m eval.latency --model checkpoints/student-1step checkpoints/teacher --threads 2 --baseline teacher
-    python -m eval.latency --model checkpoints/* --peers --batch-sizes 1 8 64 --json latency.json
+    python -m eval.latency --model checkpoints/{student*,teacher} --peers --batch-sizes 1 8 64 --json latency.json
 
 Parts: text encoder (one prompt an image), network call (unguided), decoder, and image (the whole pipeline at its
 default steps and guidance, for a prompt that it has seen: a new one adds the text encoder). After a warm-up the models

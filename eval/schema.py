@@ -440,6 +440,27 @@ class QualityResult(Result, Quality):
     command: Literal["eval.quality"]
 
 
+class LoraFigures(Model):
+    """Hold the figures of one set of pictures; `pair_error` where a filter gives each picture its target."""
+
+    kernel_distance: float
+    class_accuracy: Fraction
+    pair_error: Fraction | None = None
+
+
+class LoraResult(Result, Measured):
+    """Hold the result of eval.lora: of the model's pictures, those with a LoRA, with two, and filtered ones."""
+
+    command: Literal["eval.lora"]
+    protocol: ReferenceProtocol
+    plain: LoraFigures
+    lora: LoraFigures
+    together: LoraFigures | None = None
+    filtered: LoraFigures | None = None
+    lora_bytes: PositiveInt
+    milliseconds: dict[Literal["plain", "lora", "fused"], PositiveFloat]
+
+
 class ReconstructionResult(Result, Distance):
     """Hold the result of eval.reconstruction."""
 
@@ -562,6 +583,7 @@ CommandResult = Annotated[
     | DistanceResult
     | GuidanceResult
     | LatencyResult
+    | LoraResult
     | QualityResult
     | ReconstructionResult
     | RetrievalResult,

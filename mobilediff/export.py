@@ -4,7 +4,7 @@
 
 makes a folder ready for the hub, with a model card;
 
-    python -m mobilediff.export --code checkpoints/*
+    python -m mobilediff.export --code checkpoints/{student*,teacher}
 
 brings the code inside checkpoints up to this package's.
 """

@@ -20,6 +20,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from mobilediff.sampling.calls import Call, CallStateMixin, embeddings_of_step
 from mobilediff.sampling.code import isolate_code
 from mobilediff.sampling.conditioning import ConditioningMixin, check_tensor
+from mobilediff.sampling.loras import LorasMixin
 from mobilediff.sampling.networks import NetworksMixin
 from mobilediff.sampling.prompts import check_vocabulary, readable
 from mobilediff.sampling.saving import DEFAULTS, OPTIONS_OF_PIPELINE, SavingMixin
@@ -43,6 +44,7 @@ class MobileDiffusionPipeline(
     StepsMixin,
     CallStateMixin,
     NetworksMixin,
+    LorasMixin,
     DiffusionPipeline,
     StableDiffusionLoraLoaderMixin,
 ):

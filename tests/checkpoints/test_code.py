@@ -17,7 +17,7 @@ from diffusers.utils import dynamic_modules_utils
 
 from eval.protocol import folder_sha256
 from mobilediff import export
-from mobilediff.checkpoints import load_pipeline
+from mobilediff.checkpoints import checkpoint_names, load_pipeline
 from mobilediff.export import export_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.sampling.code import bundled_source
@@ -25,7 +25,7 @@ from tests.checkpoints.drawing import DEER, draw, draw_elsewhere
 from tests.tiny import KINDS
 
 ROOT = Path(export.__file__).parent
-SHIPPED = sorted(path for path in (ROOT.parent / "checkpoints").iterdir() if path.is_dir())
+SHIPPED = [ROOT.parent / "checkpoints" / name for name in checkpoint_names(ROOT.parent / "checkpoints")]
 CODE = {
     "teacher": {"pipeline.py"},
     "student": {"pipeline.py", "unet/mobile_unet.py"},
@@ -178,8 +178,8 @@ def test_joined_code_has_every_statement_of_its_modules_once(name):
 def test_a_checkpoint_in_the_tree_carries_the_code_of_the_package(folder):
     assert code_files(folder) == CODE[folder.name]
     for name in CODE[folder.name]:
-        refresh = "older than the package's: run python -m mobilediff.export --code checkpoints/*"
-        assert (folder / name).read_bytes() == package_code(name), f"{folder / name} is {refresh}"
+        refresh = f"python -m mobilediff.export --code {folder}"
+        assert (folder / name).read_bytes() == package_code(name), f"{folder / name} is old: run {refresh}"
 
 
 def test_the_command_refreshes_code_and_nothing_else(checkpoints, edited, tmp_path, capsys):

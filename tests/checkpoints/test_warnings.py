@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from mobilediff.checkpoints import load_pipeline
+from mobilediff.checkpoints import checkpoint_names, load_pipeline
 from mobilediff.export import export_pipeline
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted(path for path in (ROOT / "checkpoints").iterdir() if path.is_dir())
+SHIPPED = [ROOT / "checkpoints" / name for name in checkpoint_names(ROOT / "checkpoints")]
 
 LOAD = """
 import json, logging, sys
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
-from mobilediff.checkpoints import load_pipeline
+from mobilediff.checkpoints import checkpoint_names, load_pipeline
 
 messages = []
 handler = logging.Handler(logging.WARNING)

@@ -18,11 +18,30 @@ from mobilediff.training.engine.monitor import Monitor
 from mobilediff.training.engine.options import GeneratorOptions
 from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.stage import Stage
-from mobilediff.training.engine.trainer import Draws
+from mobilediff.training.engine.trainer import Draws, Trainer
 
 GRID_SEEDS = 8
 
 GeneratorOptionsT = TypeVar("GeneratorOptionsT", bound=GeneratorOptions)
+
+
+def save_class_grid(
+    pipeline: MobileDiffusionPipeline, trainer: Trainer, num_inference_steps: int | None = None
+) -> None:
+    """Draw a grid of ten classes by eight seeds, into tensorboard and the run folder."""
+    images = draw(
+        pipeline,
+        "the run",
+        list(range(GRID_SEEDS)) * len(CLASS_NAMES),
+        class_labels=list(CLASS_NAMES),
+        num_images_per_prompt=GRID_SEEDS,
+        num_inference_steps=num_inference_steps,
+    )
+    grid = make_grid(images, nrow=GRID_SEEDS)
+    trainer.log_image("samples", grid)
+    folder = trainer.folder / "samples"
+    folder.mkdir(exist_ok=True)
+    to_pil_image(grid).save(folder / f"{trainer.step:08d}.png")
 
 
 class GeneratorStage(Stage[GeneratorOptionsT]):
@@ -74,24 +93,12 @@ class GeneratorStage(Stage[GeneratorOptionsT]):
         options, trainer, pipeline, figures = self.options, self.trainer, self.pipeline, {}
         pipeline.set_progress_bar_config(disable=True)
         with trainer.averaged_weights(), torch.no_grad(), trainer.autocast():
-            images = draw(
-                pipeline,
-                "the run",
-                list(range(GRID_SEEDS)) * len(CLASS_NAMES),
-                class_labels=list(CLASS_NAMES),
-                num_images_per_prompt=GRID_SEEDS,
-                num_inference_steps=options.sample_steps,
-            )
+            save_class_grid(pipeline, trainer, options.sample_steps)
             if self.monitor is not None:
                 figures |= self.monitor(pipeline, options.sample_steps)
                 for steps in options.validation_steps:
                     measured = self.monitor(pipeline, steps)
                     figures |= {f"{name}_{steps}_steps": value for name, value in measured.items()}
-        grid = make_grid(images, nrow=GRID_SEEDS)
-        trainer.log_image("samples", grid)
-        folder = trainer.folder / "samples"
-        folder.mkdir(exist_ok=True)
-        to_pil_image(grid).save(folder / f"{trainer.step:08d}.png")
         return figures
 
     def export(self, folder: Path) -> None:

@@ -188,7 +188,7 @@ class Trainer:
         options = self.options
         network.to(self.device).to(memory_format=torch.channels_last)
         optimizer = optimizer or torch.optim.AdamW(
-            network.parameters(),
+            [parameter for parameter in network.parameters() if parameter.requires_grad],
             lr=options.learning_rate if learning_rate is None else learning_rate,
             betas=options.betas if betas is None else betas,
             weight_decay=options.weight_decay,
