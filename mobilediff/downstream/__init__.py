@@ -1,0 +1,1 @@
+"""Use the family for more than prompts: edit pictures."""
