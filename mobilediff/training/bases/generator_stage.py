@@ -29,11 +29,13 @@ class GeneratorStage(Stage[GeneratorOptionsT]):
     """Train the network of a pipeline; `setup` makes `trainer` and `data`, and calls `make_pipeline`.
 
     Attributes:
+        pipeline_class: of the pipeline.
         data: of the batches.
         pipeline: the pipeline to sample with and to export, which holds the trained network.
         monitor: measures the run's samples; None where `validation_samples` is 0.
     """
 
+    pipeline_class: type[MobileDiffusionPipeline] = MobileDiffusionPipeline
     data: LatentData
     pipeline: MobileDiffusionPipeline
     monitor: Monitor | None
@@ -48,7 +50,7 @@ class GeneratorStage(Stage[GeneratorOptionsT]):
         """Make `self.pipeline` and the `Monitor`: last in `setup`, as the judge's loading draws random numbers too."""
         options = self.options
         low, high = options.default_guidance_interval
-        self.pipeline = MobileDiffusionPipeline(
+        self.pipeline = self.pipeline_class(
             vae=parts.vae,
             text_encoder=parts.text_encoder,
             tokenizer=parts.tokenizer,
@@ -87,12 +89,16 @@ class GeneratorStage(Stage[GeneratorOptionsT]):
                 for steps in options.validation_steps:
                     measured = self.monitor(pipeline, steps)
                     figures |= {f"{name}_{steps}_steps": value for name, value in measured.items()}
-        grid = make_grid(images, nrow=GRID_SEEDS)
+        self.log_grid(make_grid(images, nrow=GRID_SEEDS))
+        return figures
+
+    def log_grid(self, grid: torch.Tensor) -> None:
+        """Write a grid of images, uint8 [3, H, W], into tensorboard and the run folder."""
+        trainer = self.trainer
         trainer.log_image("samples", grid)
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)
         to_pil_image(grid).save(folder / f"{trainer.step:08d}.png")
-        return figures
 
     def export(self, folder: Path) -> None:
         """Write the pipeline."""
