@@ -9,7 +9,7 @@ from tests.imports import imported_names
 ROOT = Path(__file__).parents[1]
 STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune inpaint".split()
 COMMANDS = (
-    "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report"
+    "fid accuracy clip_score quality latency guidance retrieval reconstruction inpaint reference generate grid report"
 )
 COMMANDS = COMMANDS.split()
 ON_DEVICE = "export parity benchmark".split()
