@@ -537,6 +537,42 @@ class GuidanceResult(Model):
     protocol: ReferenceProtocol
 
 
+class Judged(Model):
+    """Hold the judge's figures of images of eval.inpaint."""
+
+    class_accuracy: Fraction
+    frechet_distance_judge: float
+
+
+class Repainted(Judged):
+    """Hold the figures of one way to repaint images: the share that keeps every kept byte, and the error in bytes."""
+
+    kept: Fraction
+    error: NonNegativeFloat
+
+
+class RepaintedKind(Model):
+    """Hold the share of the pixels that masks of one kind cover, and the ways to repaint them."""
+
+    share: Fraction
+    model: Repainted
+    mean_colour: Repainted
+    neighbours: Repainted
+
+
+class InpaintResult(Model):
+    """Hold the result of eval.inpaint."""
+
+    schema_number: Literal[5] = Field(alias="schema")
+    command: Literal["eval.inpaint"]
+    n: PositiveInt
+    real: Judged
+    masks: Annotated[dict[str, RepaintedKind], Field(min_length=1)]
+    image: Timing
+    protocol: ReferenceProtocol
+    samples: Samples
+
+
 class MeasuredSize(Size):
     """Count the size of a model in eval.latency, and its weights in memory, fp32."""
 
@@ -582,6 +618,7 @@ CommandResult = Annotated[
     | ControlResult
     | DistanceResult
     | GuidanceResult
+    | InpaintResult
     | LatencyResult
     | LoraResult
     | QualityResult

@@ -7,9 +7,10 @@ import pytest
 from tests.imports import imported_names
 
 ROOT = Path(__file__).parents[1]
-STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control lora".split()
+STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control inpaint lora".split()
 COMMANDS = (
-    "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report control lora"
+    "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report control"
+    " inpaint lora"
 ).split()
 ON_DEVICE = "export parity benchmark".split()
 # From top to bottom, an import goes to a later line or, but for commands and stages, stays within its own entry.

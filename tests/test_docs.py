@@ -82,7 +82,8 @@ TARGETS = sorted({target for page in WITH_COMMANDS for target, _ in python_comma
 
 def test_the_commands_are_found():
     assert {"app.py", "eval.fid", "eval.latency", "eval.report"} <= {name for name, _ in python_commands("README.md")}
-    stages = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control".split()
+    stages = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control inpaint lora"
+    stages = stages.split()
     assert set(TARGETS) >= {"mobilediff.export", *(f"mobilediff.training.{stage}" for stage in stages)}
 
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import nn
-from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from mobilediff.captions import CaptionBank
@@ -20,6 +19,7 @@ from mobilediff.images import to_bytes, to_float
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.models.mobile_controlnet import MobileControlNet
+from mobilediff.training.bases.generator_stage import save_grid
 from mobilediff.training.data.conditioning import Conditioning
 from mobilediff.training.data.latents import NUM_PHRASINGS, training_images
 from mobilediff.training.engine.options import Fraction, TrainingOptions
@@ -220,11 +220,7 @@ class Control(Stage[ControlOptions]):
                 batch = ControlBatch(to_float(images), edges / 255, color_maps(images, 8), *given, captions)
                 generator = torch.Generator(device=trainer.device).manual_seed(self.options.seed)
                 rows.append(to_bytes(self.generate(batch, generator)))
-        grid = make_grid(torch.cat(rows), nrow=len(images))
-        trainer.log_image("samples", grid)
-        folder = trainer.folder / "samples"
-        folder.mkdir(exist_ok=True)
-        to_pil_image(grid).save(folder / f"{trainer.step:08d}.png")
+        save_grid(make_grid(torch.cat(rows), nrow=len(images)), trainer)
         return {}
 
     def export(self, folder: Path) -> None:

@@ -37,7 +37,11 @@ def save_class_grid(
         num_images_per_prompt=GRID_SEEDS,
         num_inference_steps=num_inference_steps,
     )
-    grid = make_grid(images, nrow=GRID_SEEDS)
+    save_grid(make_grid(images, nrow=GRID_SEEDS), trainer)
+
+
+def save_grid(grid: torch.Tensor, trainer: Trainer) -> None:
+    """Write a grid of images, uint8 [3, H, W], into tensorboard and the run folder."""
     trainer.log_image("samples", grid)
     folder = trainer.folder / "samples"
     folder.mkdir(exist_ok=True)
@@ -48,11 +52,13 @@ class GeneratorStage(Stage[GeneratorOptionsT]):
     """Train the network of a pipeline; `setup` makes `trainer` and `data`, and calls `make_pipeline`.
 
     Attributes:
+        pipeline_class: of the pipeline.
         data: of the batches.
         pipeline: the pipeline to sample with and to export, which holds the trained network.
         monitor: measures the run's samples; None where `validation_samples` is 0.
     """
 
+    pipeline_class: type[MobileDiffusionPipeline] = MobileDiffusionPipeline
     data: LatentData
     pipeline: MobileDiffusionPipeline
     monitor: Monitor | None
@@ -67,7 +73,7 @@ class GeneratorStage(Stage[GeneratorOptionsT]):
         """Make `self.pipeline` and the `Monitor`: last in `setup`, as the judge's loading draws random numbers too."""
         options = self.options
         low, high = options.default_guidance_interval
-        self.pipeline = MobileDiffusionPipeline(
+        self.pipeline = self.pipeline_class(
             vae=parts.vae,
             text_encoder=parts.text_encoder,
             tokenizer=parts.tokenizer,

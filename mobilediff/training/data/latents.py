@@ -39,29 +39,28 @@ class Batch:
     caption_ids: torch.Tensor
 
 
-class LatentData:
-    """Draw batches of the training split, normalised latents on the trainer's device.
+class CaptionedData:
+    """Draw captions of the training split, and call networks with them.
 
     Args:
         trainer: gives device and autocast.
-        options: probabilities of the captions, and folder of the latents.
-        parts: VAE, tokenizer and text encoder.
+        options: probabilities of the captions.
+        parts: tokenizer and text encoder.
         dataset: the images.
     """
 
     def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
         self.options, self.device, self.autocast = options, trainer.device, trainer.autocast
         self.conditioning = Conditioning(parts, CaptionBank(num_phrasings=NUM_PHRASINGS), trainer.device)
-        with trainer.accelerator.main_process_first():
-            latents = cached_latents(parts.vae, dataset, Path(options.latent_cache))
-        self.latents = latents.to(trainer.device)  # [2, N, C, H, W]
         self.labels, self.noun_ids = dataset.labels.to(trainer.device), dataset.noun_ids.to(trainer.device)
 
-    def draw(self, draws: Draws) -> Batch:
-        """Draw the step's latents, each mirrored with probability one half, and a caption each."""
-        mirrored = torch.randint(0, 2, draws.indices.shape, generator=draws.generator, device=self.device)
-        latents = self.latents[mirrored, draws.indices].float().contiguous(memory_format=torch.channels_last)
-        caption_ids = self.conditioning.bank.draw(
+    def draw_mirrored(self, draws: Draws) -> torch.Tensor:
+        """Draw for each of the step's images whether it is mirrored, 0 or 1; int64 [B]."""
+        return torch.randint(0, 2, draws.indices.shape, generator=draws.generator, device=self.device)
+
+    def draw_captions(self, draws: Draws) -> torch.Tensor:
+        """Draw a caption for each of the step's images: rows of the `CaptionBank`'s texts, int64 [B]."""
+        return self.conditioning.bank.draw(
             self.labels[draws.indices],
             self.noun_ids[draws.indices],
             draws.generator,
@@ -69,7 +68,6 @@ class LatentData:
             self.options.null_probability,
             self.options.phrasing_probability,
         )
-        return Batch(latents, caption_ids)
 
     def draw_timesteps(self, draws: Draws) -> torch.Tensor:
         """Draw a timestep for each of the step's images, evenly from 0 to 999; int64 [B]."""
@@ -78,6 +76,27 @@ class LatentData:
     def conditioned(self, network: nn.Module) -> ConditionedNetwork:
         """Wrap a network, so that it is called with caption ids in the run's precision."""
         return ConditionedNetwork(network, self.conditioning, self.autocast)
+
+
+class LatentData(CaptionedData):
+    """Draw batches of the training split, normalised latents on the trainer's device.
+
+    Args:
+        trainer, options, parts, dataset: as of `CaptionedData`; the options name the folder of the latents, too, and
+            the parts have the VAE.
+    """
+
+    def __init__(self, trainer: Trainer, options: GeneratorOptions, parts: FrozenParts, dataset: ImageDataset):
+        super().__init__(trainer, options, parts, dataset)
+        with trainer.accelerator.main_process_first():
+            latents = cached_latents(parts.vae, dataset, Path(options.latent_cache))
+        self.latents = latents.to(trainer.device)  # [2, N, C, H, W]
+
+    def draw(self, draws: Draws) -> Batch:
+        """Draw the step's latents, each mirrored with probability one half, and a caption each."""
+        mirrored = self.draw_mirrored(draws)
+        latents = self.latents[mirrored, draws.indices].float().contiguous(memory_format=torch.channels_last)
+        return Batch(latents, self.draw_captions(draws))
 
 
 def content_hash(tensors: Iterable[torch.Tensor], values: list) -> str:

@@ -1,6 +1,6 @@
 """Compare feature maps: of images, and of the images that latents decode to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 
@@ -14,11 +14,26 @@ from mobilediff.models.image_encoder import ImageEncoder
 BATCH_SIZE = 250
 
 
-class PerceptualLoss(nn.Module):
+def feature_distance(feature_maps: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> torch.Tensor:
     """Sum the squared distances of channel-normalised feature maps over levels.
 
     LPIPS (arXiv 1801.03924, eq. 1) without its learnt weights of the channels.
+
+    Args:
+        feature_maps, expected: [N, C_i, H_i, W_i] of each level.
+
+    Returns:
+        A scalar.
     """
+    distances = (
+        (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
+        for a, b in zip(feature_maps, expected, strict=True)
+    )
+    return reduce(torch.add, distances)
+
+
+class PerceptualLoss(nn.Module):
+    """Compare images by `feature_distance` of a frozen encoder's feature maps."""
 
     def __init__(self, encoder: ImageEncoder):
         super().__init__()
@@ -28,11 +43,7 @@ class PerceptualLoss(nn.Module):
         """Compare float images [N, 3, H, W] in [-1, 1]; returns a scalar."""
         with torch.no_grad():
             expected = self.encoder(targets).feature_maps
-        distances = (
-            (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
-            for a, b in zip(self.encoder(images).feature_maps, expected, strict=True)
-        )
-        return reduce(torch.add, distances)
+        return feature_distance(self.encoder(images).feature_maps, expected)
 
 
 class LatentPerceptualLoss:
