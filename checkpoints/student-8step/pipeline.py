@@ -851,18 +851,19 @@ class LorasMixin(PipelineBase):
                 another rank than its index says; before any work.
             FileNotFoundError: there is no such file, or none in the folder.
         """
-        source, kwargs = pretrained_model_name_or_path_or_dict, kwargs | {"use_safetensors": True}
+        source = pretrained_model_name_or_path_or_dict
+        options: dict[str, Any] = kwargs | {"use_safetensors": True}
         self._check_adapter_name(adapter_name, hotswap)
         if not isinstance(source, dict):
-            kwargs["weight_name"] = _weight_name(Path(source), kwargs.get("weight_name"))
+            options["weight_name"] = _weight_name(Path(source), options.get("weight_name"))
             source = os.fspath(source)
         try:
-            tensors, _, index = self.lora_state_dict(source, return_lora_metadata=True, **kwargs)
+            tensors, _, index = self.lora_state_dict(source, return_lora_metadata=True, **options)
         except (SafetensorError, UnicodeDecodeError, KeyError) as error:
             raise ValueError(f"{source} is damaged, incomplete or no safetensors file: {error}") from error
         shown = "the given dictionary" if isinstance(source, dict) else str(source)
         check_lora(shown, tensors, index, {"unet": self.unet, "text_encoder": self.text_encoder})
-        super().load_lora_weights(source, adapter_name=adapter_name, hotswap=hotswap, **kwargs)
+        super().load_lora_weights(source, adapter_name=adapter_name, hotswap=hotswap, **options)
         self.unet.to(compute_dtype(self.unet, self.unet.conv_in))  # peft computes in the precision of the file
 
     @classmethod

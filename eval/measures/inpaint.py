@@ -126,8 +126,10 @@ def repaint(
     """
     drawn = []
     for batch in batches_of(list(range(len(images))), batch_size, compiled=False):
-        arguments = settings.call_arguments(plan, batch) | {"image": images[batch] / 255, "mask_image": masks[batch]}
-        drawn.append(draw(pipeline, settings.model, [settings.seed + index for index in batch], **arguments))
+        seeds = [settings.seed + index for index in batch]
+        edit = {"image": images[batch] / 255, "mask_image": masks[batch]}
+        arguments = settings.call_arguments(plan, batch) | edit
+        drawn.append(draw(pipeline, settings.model, seeds, settings.dtype, **arguments))
     return torch.cat(drawn)
 
 

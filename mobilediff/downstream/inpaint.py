@@ -51,10 +51,9 @@ def filled(images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     kept = 1 - masks
     sums, shares = torch.zeros_like(kept * images), torch.zeros_like(kept)
     for rank, window in enumerate(WINDOWS):
-        pool = {"kernel_size": window, "stride": 1, "padding": window // 2}
+        average = torch.nn.AvgPool2d(window, stride=1, padding=window // 2)
         weight = 100.0**-rank  # so that a wider window counts where a narrower one has nothing
-        sums = sums + weight * F.avg_pool2d(kept * images, **pool)
-        shares = shares + weight * F.avg_pool2d(kept, **pool)
+        sums, shares = sums + weight * average(kept * images), shares + weight * average(kept)
     return torch.where(masks == 1, sums / shares, images)
 
 

@@ -1,6 +1,5 @@
 """Check the pictures, masks and strengths that edits start from."""
 
-import math
 from numbers import Real
 from typing import Any
 
@@ -17,8 +16,8 @@ def check_strength(strength: Any) -> float:
     Raises:
         ValueError: it is not a number above 0 and up to 1.
     """
-    is_number = isinstance(strength, Real) and not isinstance(strength, bool) and math.isfinite(strength)
-    if not is_number or not 0 < strength <= 1:
+    is_number = isinstance(strength, Real) and not isinstance(strength, bool)
+    if not is_number or not 0 < float(strength) <= 1:
         raise ValueError(f"strength is {strength!r}, accepted: numbers above 0, up to 1")
     return float(strength)
 

@@ -180,7 +180,9 @@ class Lora(DecoderStage[LoraOptions]):
     def export(self, folder: Path) -> None:
         """Write the LoRA as diffusers does, in float16."""
         unet = self.pipeline.unet
-        tensors = {name: tensor.half().contiguous() for name, tensor in get_peft_model_state_dict(unet).items()}
+        tensors: dict[str, nn.Module | torch.Tensor] = {
+            name: tensor.half().contiguous() for name, tensor in get_peft_model_state_dict(unet).items()
+        }
         config = unet.peft_config["default"].to_dict()
         config["target_modules"] = sorted(config["target_modules"])  # a set, whose order would change the file
         self.pipeline.save_lora_weights(folder, unet_lora_layers=tensors, unet_lora_adapter_metadata=config)

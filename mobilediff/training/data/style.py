@@ -32,8 +32,8 @@ def assign(pictures: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     Returns:
         A permutation of the images, int64 [N].
     """
-    coarse = [F.adaptive_avg_pool2d(one.float(), COARSE).flatten(1) for one in (pictures, images)]
-    distances = torch.cdist(*coarse)
+    coarse, others = (F.adaptive_avg_pool2d(one.float(), COARSE).flatten(1) for one in (pictures, images))
+    distances = torch.cdist(coarse, others)
     assigned = torch.empty(len(pictures), dtype=torch.int64)
     for _ in range(len(pictures)):
         row, column = divmod(int(distances.argmin()), len(images))

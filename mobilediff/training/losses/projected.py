@@ -39,14 +39,14 @@ class FeatureDiscriminator(nn.Module):
         """
         logits = []
         for head, features in zip(self.heads, feature_maps, strict=True):
-            shares = F.adaptive_avg_pool2d(masks, features.shape[-2:])
+            shares = F.adaptive_avg_pool2d(masks, (features.shape[-2], features.shape[-1]))
             logits.append(head(torch.cat([features, shares], dim=1)))
         return logits
 
 
 def _over_masks(losses: list[torch.Tensor], masks: torch.Tensor) -> torch.Tensor:
     """Average losses [B, 1, H_i, W_i] over what is repainted, and sum them over the maps."""
-    shares = (F.adaptive_avg_pool2d(masks, loss.shape[-2:]) for loss in losses)
+    shares = (F.adaptive_avg_pool2d(masks, (loss.shape[-2], loss.shape[-1])) for loss in losses)
     return reduce(torch.add, ((loss * share).sum() / share.sum() for loss, share in zip(losses, shares, strict=True)))
 
 
