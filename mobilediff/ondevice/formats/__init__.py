@@ -3,6 +3,7 @@
 A format's module has
 
     SUFFIX, PRECISIONS                                         of its files
+    TEXT_BLOCK                                                 in int8, what the text encoder's widths are multiples of
     LIBRARIES, RUNTIME                                         distributions of its protocol, and the one that runs it
     convert(graph, file, precision, calibration) -> [LayerError]     write a graph
     Session(file, threads).run(inputs) -> outputs              run it
@@ -13,6 +14,8 @@ A format's module has
 import importlib
 from types import ModuleType
 from typing import get_args
+
+from transformers import CLIPTextConfig
 
 from mobilediff.ondevice.manifest import Format
 
@@ -47,3 +50,22 @@ def check_precision(name: str, precision: str) -> None:
     accepted = load_format(name).PRECISIONS
     if precision not in accepted:
         raise ValueError(f"precision is {precision!r}; format {name} has {', '.join(accepted)}")
+
+
+def check_text_widths(name: str, precision: str, config: CLIPTextConfig) -> None:
+    """Refuse a text encoder whose widths are no multiples of a format's block in int8.
+
+    Args:
+        name: of a format.
+        precision: of that format.
+        config: of the text encoder.
+
+    Raises:
+        ValueError: names the width and what it has to be a multiple of.
+    """
+    block = load_format(name).TEXT_BLOCK if precision == "int8" else 1
+    for key in ("hidden_size", "intermediate_size"):
+        if (width := getattr(config, key)) % block:
+            raise ValueError(
+                f"{key} of the text encoder is {width}; format {name} in {precision} takes multiples of {block}"
+            )

@@ -18,6 +18,7 @@ from mobilediff.ondevice.manifest import LayerError
 
 SUFFIX = ".pte"
 PRECISIONS = ("fp32",)
+TEXT_BLOCK = 1
 RUNTIME = "executorch"
 LIBRARIES = ("torch", RUNTIME)
 

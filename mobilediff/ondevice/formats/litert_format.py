@@ -18,6 +18,7 @@ from mobilediff.ondevice.manifest import GraphName, LayerError
 
 SUFFIX = ".tflite"
 PRECISIONS = ("fp32", "fp16", "int8")
+TEXT_BLOCK = 32
 RUNTIME = "ai-edge-litert"
 LIBRARIES = ("torch", "litert-torch", RUNTIME, "ai-edge-quantizer")
 QUANTIZED = (TFLOperationName.CONV_2D, TFLOperationName.DEPTHWISE_CONV_2D, TFLOperationName.FULLY_CONNECTED)
@@ -48,7 +49,7 @@ def _quantize(name: GraphName, file: Path, precision: str, calibration: list[dic
         )
     elif name == "text_encoder":
         quantizer.add_weight_only_config(".*", TFLOperationName.EMBEDDING_LOOKUP, num_bits=8)
-        blocks = QuantGranularity.BLOCKWISE_32
+        blocks = QuantGranularity[f"BLOCKWISE_{TEXT_BLOCK}"]
         quantizer.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, num_bits=4, granularity=blocks)
     else:
         for operation in QUANTIZED:

@@ -17,6 +17,7 @@ from mobilediff.ondevice.manifest import LayerError
 
 SUFFIX = ".onnx"
 PRECISIONS = ("fp32", "fp16", "int8")
+TEXT_BLOCK = 1
 RUNTIME = "onnxruntime"
 LIBRARIES = ("torch", "onnx", "onnxscript", RUNTIME)
 OPSET = 20

@@ -1,12 +1,23 @@
 """Formats whose libraries are there or not."""
 
 import sys
+from types import ModuleType
 from typing import get_args
 
 import pytest
+from transformers import CLIPTextConfig
 
-from mobilediff.ondevice import export, formats
+from mobilediff.ondevice import export, folder, formats
 from mobilediff.ondevice.manifest import Precision
+from tests import tiny
+
+
+def _load(name: str) -> ModuleType:
+    """Import a format's module, or skip the test where a library of it is not installed."""
+    try:
+        return formats.load_format(name)
+    except ValueError as error:
+        pytest.skip(str(error))
 
 
 def test_a_missing_library_names_the_extra(monkeypatch):
@@ -32,12 +43,37 @@ def test_a_precision_that_the_format_lacks_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("name", formats.FORMATS)
 def test_an_export_in_a_precision_that_the_format_lacks_is_refused_before_any_work(name, tmp_path):
-    try:
-        accepted = formats.load_format(name).PRECISIONS
-    except ValueError as error:
-        pytest.skip(str(error))
+    accepted = _load(name).PRECISIONS
     assert accepted[0] == "fp32"
     for precision in set(get_args(Precision)) - set(accepted):
         command = ["--model", "nowhere", "--format", name, "--precision", precision, "--output", str(tmp_path / "out")]
         with pytest.raises(ValueError, match=f"precision is '{precision}'; format {name} has fp32"):
             export.main(command)
+
+
+@pytest.mark.parametrize(
+    ("width", "feed_forward", "message"),
+    [
+        (48, 64, "hidden_size of the text encoder is 48; format litert in int8 takes multiples of 32"),
+        (64, 80, "intermediate_size of the text encoder is 80; format litert in int8 takes multiples of 32"),
+    ],
+)
+def test_widths_of_text_that_are_no_whole_blocks_are_refused(width, feed_forward, message):
+    config = CLIPTextConfig(hidden_size=width, intermediate_size=feed_forward)
+    _load("litert")
+    for precision in ("fp32", "fp16"):
+        formats.check_text_widths("litert", precision, config)
+    formats.check_text_widths("litert", "int8", CLIPTextConfig(hidden_size=64, intermediate_size=96))
+    with pytest.raises(ValueError, match=message):
+        formats.check_text_widths("litert", "int8", config)
+
+
+def test_an_export_of_such_widths_is_refused_before_any_work(tmp_path, monkeypatch):
+    _load("litert")
+    monkeypatch.setattr(folder, "build_graphs", lambda *_: pytest.fail("the graphs were built"))
+    pipeline = tiny.tiny_pipeline("student-1step")
+    with pytest.raises(
+        ValueError, match=f"hidden_size of the text encoder is {tiny.HIDDEN_SIZE}; format litert in int8"
+    ):
+        folder.write_exported(pipeline, "tiny", "0" * 64, tmp_path / "out", "litert", "int8")
+    assert not list(tmp_path.iterdir())
