@@ -183,9 +183,11 @@ class Lora(DecoderStage[LoraOptions]):
         tensors: dict[str, nn.Module | torch.Tensor] = {
             name: tensor.half().contiguous() for name, tensor in get_peft_model_state_dict(unet).items()
         }
-        config = unet.peft_config["default"].to_dict()
-        config["target_modules"] = sorted(config["target_modules"])  # a set, whose order would change the file
-        self.pipeline.save_lora_weights(folder, unet_lora_layers=tensors, unet_lora_adapter_metadata=config)
+        self.pipeline.save_lora_weights(
+            folder,
+            unet_lora_layers=tensors,
+            unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
+        )
 
 
 if __name__ == "__main__":
