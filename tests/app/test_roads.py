@@ -110,6 +110,14 @@ def wait_for_rows(visitor: Visit, label: str, enough: Callable[[list[list[str]]]
     return found
 
 
+def wait_for_calls(visitor: Visit, gate: Gate) -> None:
+    """Wait until a call is held at the gate."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while gate.calls < gate.first:
+        assert time.monotonic() < end, gate.calls
+        visitor.page.wait_for_timeout(50)
+
+
 def test_a_comparison_comes_card_by_card_and_can_be_looked_at_and_kept(visitor, models, hold):
     open_tab(visitor, "Compare")
     choose(visitor, "Models", *models.names)
@@ -135,9 +143,7 @@ def test_stop_ends_a_teachers_call(visitor, hold):
     gate = hold("teacher", first=3)
     press(visitor, "Compare")
     cards(visitor, "running").wait_for()
-    end = time.monotonic() + 60
-    while gate.calls < 3 and time.monotonic() < end:
-        visitor.page.wait_for_timeout(50)
+    wait_for_calls(visitor, gate)
     press(visitor, "Stop")
     visitor.page.wait_for_timeout(500)
     gate.opened.set()
@@ -208,6 +214,7 @@ def test_a_model_is_measured_with_progress_and_can_be_stopped(visitor, models, h
     bar = panel(visitor).get_by_role("progressbar", name="Samples drawn")
     visitor.page.wait_for_function("document.querySelector('.evaluation progress')?.value > 0")
     assert 0 < bar.evaluate("bar => bar.value") < 1
+    wait_for_calls(visitor, gate)
     press(visitor, "Stop")
     visitor.page.wait_for_timeout(500)
     assert not panel(visitor).get_by_text("Stopped.").count(), "a batch is still drawn"
