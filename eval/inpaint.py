@@ -18,6 +18,7 @@ from eval.samples.pipelines import load_sampler
 from eval.samples.settings import resolve_settings
 from mobilediff.command import command_parser, run_command
 from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline
+from mobilediff.files import atomic_path
 
 SHOWN = 8  # images of a picture
 
@@ -46,7 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     result = measure_inpainting(inpainter, settings, images, judge, args.batch_size, device)
     show_result("eval.inpaint", result, args.json)
     if args.plot:
-        to_pil_image(picture(inpainter, settings, images.first(SHOWN))).save(args.plot)
+        grid = to_pil_image(picture(inpainter, settings, images.first(SHOWN)))
+        with atomic_path(args.plot) as temporary:
+            grid.save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

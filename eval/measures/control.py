@@ -14,10 +14,11 @@ from eval.metrics.accuracy import top_k_accuracy
 from eval.metrics.agreement import color_error, edge_f1
 from eval.metrics.frechet import check_count, feature_statistics, frechet_distance
 from eval.protocol import device_description, measured_with, tensor_sha256
-from eval.samples.draw import batches_of, draw
+from eval.samples.draw import draw_samples
 from eval.samples.images import ImageSet
+from eval.samples.prompts import plan_of_classes
 from eval.samples.settings import CheckpointSettings
-from mobilediff.captions import CLASS_NAMES, caption
+from mobilediff.captions import CLASS_NAMES
 from mobilediff.checkpoints import VAE
 from mobilediff.downstream.conditions import canny_edges, color_maps
 from mobilediff.downstream.control import MobileDiffusionControlPipeline
@@ -117,23 +118,14 @@ def draw_controlled(
         uint8 [N, 3, H, W].
     """
     has_edges, has_colors, scale = way
-    drawn = []
-    for batch in batches_of(list(range(len(labels))), batch_size, settings.compiled):
-        names = [CLASS_NAMES[label] for label in labels[batch].tolist()]
-        images = draw(
-            pipeline,
-            settings.model,
-            [settings.seed + index for index in batch],
-            settings.dtype,
-            prompt=[caption(name, str(settings.template)) for name in names],
-            image=given.edges[batch].float() if has_edges else None,
-            color_map=(given.colors[batch] + 1) / 2 if has_colors else None,
-            controlnet_conditioning_scale=scale,
-            num_inference_steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
-        )
-        drawn.append(images)
-    return torch.cat(drawn)
+    rows = {}
+    if has_edges:
+        rows["image"] = given.edges.float()
+    if has_colors:
+        rows["color_map"] = (given.colors + 1) / 2
+    plan, indices = plan_of_classes(labels.tolist(), str(settings.template)), list(range(len(labels)))
+    batches = draw_samples(pipeline, settings, plan, indices, batch_size, rows, controlnet_conditioning_scale=scale)
+    return torch.cat([drawn for _, drawn in batches])
 
 
 def time_control(pipeline: MobileDiffusionControlPipeline, given: Conditions) -> dict[str, float]:

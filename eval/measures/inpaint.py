@@ -11,12 +11,11 @@ from eval.extractors.statistics import reference_statistics
 from eval.measures.frechet import measure_frechet_distance
 from eval.metrics.frechet import check_count
 from eval.protocol import tensor_sha256
-from eval.samples.draw import batches_of, draw
+from eval.samples.draw import draw_samples
 from eval.samples.images import ImageSet
-from eval.samples.prompts import SamplePlan
+from eval.samples.prompts import SamplePlan, plan_of_classes
 from eval.samples.settings import CheckpointSettings
 from eval.samples.store import samples_in_memory
-from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline, filled
 from mobilediff.downstream.masks import MASK_KINDS, draw_masks
 from mobilediff.images import to_bytes, to_float
@@ -93,8 +92,7 @@ def measure_inpainting(
 
 def plan_of(settings: CheckpointSettings, images: ImageSet) -> SamplePlan:
     """Plan a sample for each image [N, 3, H, W], by the prompt of its class."""
-    labels = images.known_labels().tolist()
-    return SamplePlan(len(images), [caption(CLASS_NAMES[label], str(settings.template)) for label in labels], labels)
+    return plan_of_classes(images.known_labels().tolist(), str(settings.template))
 
 
 def masks_of(kind: str, seed: int, count: int, size: int) -> torch.Tensor:
@@ -124,13 +122,9 @@ def repaint(
     Returns:
         uint8 [N, 3, H, W].
     """
-    drawn = []
-    for batch in batches_of(list(range(len(images))), batch_size, compiled=False):
-        seeds = [settings.seed + index for index in batch]
-        edit = {"image": images[batch] / 255, "mask_image": masks[batch]}
-        arguments = settings.call_arguments(plan, batch) | edit
-        drawn.append(draw(pipeline, settings.model, seeds, settings.dtype, **arguments))
-    return torch.cat(drawn)
+    rows = {"image": images / 255, "mask_image": masks}
+    batches = draw_samples(pipeline, settings, plan, list(range(len(images))), batch_size, rows)
+    return torch.cat([drawn for _, drawn in batches])
 
 
 def picture(pipeline: MobileDiffusionInpaintPipeline, settings: CheckpointSettings, images: ImageSet) -> torch.Tensor:

@@ -11,7 +11,7 @@ from eval.metrics.kernel import kernel_distance
 from eval.protocol import folder_sha256, library_versions, measured_with, seed_range, tensor_sha256
 from eval.samples.draw import batches_of, draw
 from eval.samples.loras import with_loras
-from mobilediff.captions import CLASS_NAMES, caption
+from eval.samples.prompts import plan_of_classes
 from mobilediff.data import ImageDataset
 from mobilediff.downstream.styles import STYLES
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -36,10 +36,9 @@ class HeldOut:
 
 def draw_labels(pipeline: MobileDiffusionPipeline, name: str, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
     """Draw a picture of each class, from the seed of its row: uint8 [N, 3, H, W]."""
-    template, images = pipeline.config.class_template, []
+    plan, images = plan_of_classes(labels.tolist(), pipeline.config.class_template), []
     for rows in batches_of(list(range(len(labels))), batch_size, compiled=False):
-        prompts = [caption(CLASS_NAMES[label], template) for label in labels[rows].tolist()]
-        images.append(draw(pipeline, name, rows, prompt=prompts))
+        images.append(draw(pipeline, name, rows, prompt=plan.prompts_of(rows)))
     return torch.cat(images)
 
 

@@ -1,6 +1,6 @@
 """Draw samples with one seed an image, independent of batch and process but for rounding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 
 import numpy as np
@@ -46,12 +46,14 @@ def draw_samples(
     plan: SamplePlan,
     indices: list[int],
     batch_size: int,
+    rows: Mapping[str, torch.Tensor] | None = None,
     **options,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Draw the samples with the given indices, batch after batch; batches as in `batches_of`.
 
     Args:
-        options: further arguments of the pipeline's call, such as a callback.
+        rows: further arguments of the pipeline's call with a row each sample of the plan, such as masks.
+        options: further ones for all samples, such as a callback.
 
     Yields:
         Indices of a batch and its images, uint8 [B, 3, H, W].
@@ -62,6 +64,7 @@ def draw_samples(
     drawn = 0
     for batch in batches_of(indices, batch_size, settings.compiled):
         seeds, arguments = [settings.seed + index for index in batch], settings.call_arguments(plan, batch)
+        arguments |= {name: values[batch] for name, values in (rows or {}).items()}
         images = draw(pipeline, settings.model, seeds, settings.dtype, **arguments, **options)
         kept = batch[: len(indices) - drawn]
         drawn += len(kept)

@@ -124,6 +124,11 @@ class SamplePlan:
         return [self.prompts[index] for index in indices]
 
 
+def plan_of_classes(labels: Sequence[int], template: str) -> SamplePlan:
+    """Plan a sample for each class index, by the prompt of its class."""
+    return SamplePlan(len(labels), [caption(CLASS_NAMES[label], template) for label in labels], list(labels))
+
+
 def check_sample_count(n: int) -> None:
     """Refuse a number of samples out of range.
 

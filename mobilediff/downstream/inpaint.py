@@ -11,13 +11,8 @@ from mobilediff.downstream.img2img import Edit, MobileDiffusionImg2ImgPipeline, 
 from mobilediff.downstream.inputs import check_strength, read_images, read_masks
 from mobilediff.sampling.calls import Call
 
-WINDOWS = (
-    5,
-    9,
-    17,
-    33,
-    65,
-)  # pixels, odd, of the neighbourhoods that a hole is filled from; the last has a whole image
+# Pixels, odd, of the neighbourhoods that a hole is filled from; the last has a whole image.
+WINDOWS = (5, 9, 17, 33, 65)
 SEAM = 5  # pixels, odd: the neighbourhood of a pixel in which the kept part corrects the repainted one
 
 

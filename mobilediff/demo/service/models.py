@@ -92,9 +92,8 @@ class Models:
     def _load_all(self) -> None:
         for name, load in self._loads.items():
             try:
-                with TURNS.of_long_work(
-                    threading.Event()
-                ):  # diffusers builds a network under patches that all threads share
+                # diffusers builds a network under patches that all threads share
+                with TURNS.of_long_work(threading.Event()):
                     model = load_model(self.folder / name, self.device)
                 load.set_result(model)
             except Exception as error:  # a broken folder can raise anything
