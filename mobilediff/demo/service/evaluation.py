@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -197,7 +198,8 @@ class Measurement:
 
     def draw(self) -> Iterator[int]:
         """Draw batch after batch, and yield the number of samples so far."""
-        callback = {} if isinstance(self.target.pipeline, ExportedPipeline) else {"callback_on_step_end": _at_step}
+        exported = isinstance(self.target.pipeline, ExportedPipeline)
+        callback: dict[str, Any] = {} if exported else {"callback_on_step_end": _at_step}
         indices = list(range(self.request.n))
         batches = draw_samples(
             self.target.pipeline, self.settings, self.plan, indices, self.target.batch_size, **callback
