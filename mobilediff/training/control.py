@@ -1,11 +1,16 @@
-"""Train a MobileControlNet on a frozen one-step student: to draw the edges and colours of real images."""
+"""Train a MobileControlNet on a frozen one-step student: to draw the edges and colours of real images.
+
+Edges leave colours and textures open, so that the nearest picture to all real images of an edge map is a grey mean.
+Feature maps are therefore compared where colours are given alone, and a discriminator of feature maps keeps all sharp.
+"""
 
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import nn
 from torchvision.utils import make_grid
 
@@ -27,7 +32,8 @@ from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.stage import Stage, run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.control import color_loss, edge_loss
-from mobilediff.training.losses.perceptual import PerceptualLoss
+from mobilediff.training.losses.perceptual import feature_distances
+from mobilediff.training.losses.projected import FeatureDiscriminator, feature_discriminator_loss, repainting_loss
 
 GRID_IMAGES = 16
 
@@ -38,11 +44,13 @@ class ControlOptions(TrainingOptions):
     Attributes:
         student: pipeline folder of the one-step student, which stays as it is.
         vae: folder of the VAE whose decoder makes the images that are compared, and which is exported.
-        perceptual: folder of the trained `ImageEncoder` that compares feature maps of results and real images.
+        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared and told apart.
         class_probability, phrasing_probability: of captions, as in `CaptionBank.draw`.
         both_probability: chance that edges and colours are given; else it is one of them, each as often.
         thick_probability: chance that edges are strokes of two or three pixels.
-        lambda_edges, lambda_colors, lambda_perceptual: weights of the terms.
+        reconstruction_steps: first steps, in which the discriminator learns and the network does not follow it.
+        lambda_edges, lambda_colors, lambda_perceptual, lambda_adversarial: weights of the terms.
+        discriminator_learning_rate: of the second optimiser.
     """
 
     student: str
@@ -52,9 +60,12 @@ class ControlOptions(TrainingOptions):
     phrasing_probability: Fraction = 0.3
     both_probability: Fraction = 0.4
     thick_probability: Fraction = 0.25
+    reconstruction_steps: NonNegativeInt = 200
     lambda_edges: NonNegativeFloat = 0.5
     lambda_colors: NonNegativeFloat = 5.0
     lambda_perceptual: NonNegativeFloat = 0.5
+    lambda_adversarial: NonNegativeFloat = 0.2
+    discriminator_learning_rate: PositiveFloat = 1e-3
 
 
 @dataclass
@@ -140,7 +151,14 @@ class Control(Stage[ControlOptions]):
         self.labels, self.noun_ids = dataset.labels.to(device), dataset.noun_ids.to(device)
         self.decoder = self.trainer.frozen(LatentDecoder(parts.vae))
         self.mean, self.std = latent_statistics(parts.vae)
-        self.perceptual = PerceptualLoss(encoder).to(device).to(memory_format=torch.channels_last)
+        self.encoder = self.trainer.frozen(encoder)
+        self.bare_discriminator = FeatureDiscriminator(encoder.config["block_out_channels"])
+        self.discriminator = self.trainer.add(
+            "discriminator",
+            self.bare_discriminator,
+            learning_rate=options.discriminator_learning_rate,
+            ema_decay=0.0,
+        )
         self.controlnet = MobileControlNet.from_unet(self.student.unet)
         unet = self.trainer.frozen(self.student.unet)
         self.network = ControlledNetwork(unet, self.trainer.add("controlnet", self.controlnet))
@@ -188,17 +206,29 @@ class Control(Stage[ControlOptions]):
     def step(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
         options = self.options
         images = self.generate(batch, draws.generator)
+        everywhere = torch.ones_like(batch.edges)
         with self.trainer.autocast():
-            loss_perceptual = self.perceptual(images, batch.images)
-        loss_edges = edge_loss(images, batch.images, batch.has_edges)
-        loss_colors = color_loss(images, batch.colors, batch.has_colors)
+            fake_maps = self.encoder(images).feature_maps
+            with torch.no_grad():
+                real_maps = self.encoder(batch.images).feature_maps
+            adversarial = repainting_loss(self.bare_discriminator, fake_maps, everywhere)
+        terms = {
+            "loss_edges": edge_loss(images, batch.images, batch.has_edges),
+            "loss_colors": color_loss(images, batch.colors, batch.has_colors),
+            "loss_perceptual": (feature_distances(fake_maps, real_maps) * batch.has_colors).mean(),
+            "loss_adversarial": adversarial,
+        }
+        lambda_adversarial = options.lambda_adversarial if draws.index >= options.reconstruction_steps else 0.0
+        weights = options.lambda_edges, options.lambda_colors, options.lambda_perceptual, lambda_adversarial
         self.trainer.update(
-            "controlnet",
-            options.lambda_edges * loss_edges
-            + options.lambda_colors * loss_colors
-            + options.lambda_perceptual * loss_perceptual,
+            "controlnet", reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
         )
-        return {"loss_edges": loss_edges, "loss_colors": loss_colors, "loss_perceptual": loss_perceptual}
+        with self.trainer.autocast():
+            terms["loss_discriminator"] = feature_discriminator_loss(
+                self.discriminator, real_maps, [features.detach() for features in fake_maps], everywhere
+            )
+        self.trainer.update("discriminator", terms["loss_discriminator"])
+        return terms
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -56,7 +56,8 @@ def test_the_control_network_alone_learns_and_the_run_resumes(tmp_path, options,
         for scale in (0.0, 1.0)
     ]
     assert drawn[0].images[0].tobytes() != drawn[1].images[0].tobytes()
-    assert {"loss_edges", "loss_colors", "loss_perceptual"} <= set(read_records(tmp_path / "one")[-1])
+    terms = ("edges", "colors", "perceptual", "adversarial", "discriminator")
+    assert {f"loss_{term}" for term in terms} <= set(read_records(tmp_path / "one")[-1])
     assert (tmp_path / "one/samples/00000002.png").is_file()
 
     rest = options | {"output": str(tmp_path / "resumed")}
