@@ -31,6 +31,7 @@ CODE = {
     "student": {"pipeline.py", "unet/mobile_unet.py"},
     "student-8step": {"pipeline.py", "unet/mobile_unet.py", "scheduler/distilled_ddim.py"},
     "student-1step": {"pipeline.py", "unet/mobile_unet.py", "scheduler/ufogen.py"},
+    "student-1step-inpaint": {"inpaint.py", "unet/mobile_unet.py", "scheduler/ufogen.py"},
     "student-1step-pruned": {"pipeline.py", "unet/mobile_unet.py", "scheduler/ufogen.py"},
 }
 
@@ -155,7 +156,7 @@ def test_a_folder_with_hashed_names_loads(checkpoints, tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "name", ["pipeline.py", "downstream/control.py", "mobile_controlnet.py", "ufogen.py", "distilled_ddim.py"]
+    "name", ["pipeline.py", "downstream/control.py", "downstream/inpaint.py", "mobile_controlnet.py", "ufogen.py", "distilled_ddim.py"]
 )
 def test_joined_code_has_every_statement_of_its_modules_once(name):
     (source,) = ROOT.rglob(name)
