@@ -36,7 +36,7 @@ def test_config_reads_the_same_runs_as_the_graph(node):
 
 
 def test_shipped_checkpoints_are_exported():
-    assert set(CHECKPOINTS) == {"teacher", "student", "student-8step", "student-1step", "student-1step-pruned"}
+    assert set(CHECKPOINTS) == set(checkpoint_names(ROOT / "checkpoints"))
     assert (
         CHECKPOINTS["student-1step"]
         .command("runs", "out")
