@@ -6,10 +6,10 @@ The same seeds, classes and conditions are drawn without control, with edges, wi
 without control is chance; that of the test images themselves, encoded and decoded by --vae, is the ceiling.
 """
 
-from eval.cli.output import add_json_argument
+from eval.cli.output import add_json_argument, check_picture_output, write_picture
 from eval.cli.show import show_result
 from eval.extractors.judge import judge_extractor
-from eval.measures.control import measure_control
+from eval.measures.control import measure_control, picture
 from eval.protocol import default_device
 from eval.samples.images import real_images
 from eval.samples.pipelines import load_sampler
@@ -17,6 +17,8 @@ from eval.samples.settings import resolve_settings
 from mobilediff.checkpoints import load_vae
 from mobilediff.command import command_parser, run_command
 from mobilediff.downstream.control import MobileDiffusionControlPipeline
+
+SHOWN = 16  # images of a picture
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,7 +31,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     add_json_argument(parser)
+    parser.add_argument("--plot", help="also draw the first images and samples of them, into this PNG file")
     args = parser.parse_args(argv)
+    if args.plot:
+        check_picture_output("--plot", args.plot)
     judge, device = judge_extractor(), default_device()
     pipeline = load_sampler(args.model, device)
     if not isinstance(pipeline, MobileDiffusionControlPipeline):
@@ -41,6 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     real = real_images(args.data, "test").first(args.n)
     result = measure_control(pipeline, settings, real, vae, judge, args.batch_size, device)
     show_result("eval.control", result, args.json)
+    if args.plot:
+        write_picture(args.plot, picture(pipeline, settings, real.first(SHOWN)))
 
 
 if __name__ == "__main__":

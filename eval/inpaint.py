@@ -6,9 +6,7 @@
 A distance of few images is biased upward: compare it with `real` and the naive ways of the same command only.
 """
 
-from torchvision.transforms.functional import to_pil_image
-
-from eval.cli.output import add_json_argument, check_picture_output
+from eval.cli.output import add_json_argument, check_picture_output, write_picture
 from eval.cli.show import show_result
 from eval.extractors.judge import judge_extractor
 from eval.measures.inpaint import COUNT, check_inpainting, measure_inpainting, picture
@@ -18,7 +16,6 @@ from eval.samples.pipelines import load_sampler
 from eval.samples.settings import resolve_settings
 from mobilediff.command import command_parser, run_command
 from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline
-from mobilediff.files import atomic_path
 
 SHOWN = 8  # images of a picture
 
@@ -47,9 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     result = measure_inpainting(inpainter, settings, images, judge, args.batch_size, device)
     show_result("eval.inpaint", result, args.json)
     if args.plot:
-        grid = to_pil_image(picture(inpainter, settings, images.first(SHOWN)))
-        with atomic_path(args.plot) as temporary:
-            grid.save(temporary, format="PNG")
+        write_picture(args.plot, picture(inpainter, settings, images.first(SHOWN)))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ python -m eval.lora --model checkpoints/student-1step --lora runs/lora-emoji/exp
 """
 
 from eval.benchmark.lora import picture_times
-from eval.cli.output import add_json_argument
+from eval.cli.output import add_json_argument, check_picture_output, write_picture
 from eval.cli.show import show_result
 from eval.extractors.judge import judge_extractor
-from eval.measures.lora import HeldOut, measure_lora
+from eval.measures.lora import HeldOut, measure_lora, picture
 from eval.protocol import default_device
 from mobilediff.command import command_parser, run_command
 from mobilediff.data import ImageDataset, load_cifar10
@@ -40,7 +40,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=50, help="pictures drawn at once")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     add_json_argument(parser)
+    parser.add_argument("--plot", help="also draw each class without and with the LoRA, into this PNG file")
     args = parser.parse_args(argv)
+    if args.plot:
+        check_picture_output("--plot", args.plot)
     if args.n < 2:
         raise ValueError(f"--n is {args.n}; accepted is 2 or more")
     held_out, device = held_out_images(args.style, args.images, args.data, args.n), default_device()
@@ -49,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     result["milliseconds"] = picture_times(args.model, args.lora)
     show_result("eval.lora", result, args.json)
+    if args.plot:
+        write_picture(args.plot, picture(args.model, args.lora))
 
 
 if __name__ == "__main__":

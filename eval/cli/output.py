@@ -3,7 +3,10 @@
 import argparse
 from pathlib import Path
 
-from mobilediff.files import check_png, read_json, writable_file
+import torch
+from torchvision.transforms.functional import to_pil_image
+
+from mobilediff.files import atomic_path, check_png, read_json, writable_file
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,12 @@ def _is_result(file: Path) -> bool:
     except ValueError:
         return False
     return isinstance(content, dict) and "command" in content
+
+
+def write_picture(path: str | Path, image: torch.Tensor) -> None:
+    """Write an image, uint8 [3, height, width], as PNG in one piece."""
+    with atomic_path(path) as temporary:
+        to_pil_image(image).save(temporary, format="PNG")
 
 
 def check_picture_output(option: str, path: str | Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torchvision.utils import make_grid
 
 from eval.extractors.base import Extractor
 from eval.extractors.features import FeatureSet
@@ -126,6 +127,14 @@ def draw_controlled(
     plan, indices = plan_of_classes(labels.tolist(), str(settings.template)), list(range(len(labels)))
     batches = draw_samples(pipeline, settings, plan, indices, batch_size, rows, controlnet_conditioning_scale=scale)
     return torch.cat([drawn for _, drawn in batches])
+
+
+def picture(pipeline: MobileDiffusionControlPipeline, settings: CheckpointSettings, real: ImageSet) -> torch.Tensor:
+    """Draw a row of real images, one of their edges, and one of every entry of `WAYS`, uint8 [3, height, width]."""
+    given, labels = Conditions.of(real.images), real.known_labels()
+    edges = 255 * given.edges.expand_as(real.images).byte()
+    drawn = [draw_controlled(pipeline, settings, given, labels, way, len(real)) for way in WAYS.values()]
+    return make_grid(torch.cat([real.images, edges, *drawn]), nrow=len(real), padding=1, pad_value=255)
 
 
 def time_control(pipeline: MobileDiffusionControlPipeline, given: Conditions) -> dict[str, float]:

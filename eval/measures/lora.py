@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torchvision.utils import make_grid
 
 from eval.extractors.base import Extractor, extract_features
 from eval.metrics.accuracy import top_k_accuracy
@@ -12,6 +13,7 @@ from eval.protocol import folder_sha256, library_versions, measured_with, seed_r
 from eval.samples.draw import batches_of, draw
 from eval.samples.loras import with_loras
 from eval.samples.prompts import plan_of_classes
+from mobilediff.captions import CLASS_NAMES
 from mobilediff.data import ImageDataset
 from mobilediff.downstream.styles import STYLES
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -40,6 +42,13 @@ def draw_labels(pipeline: MobileDiffusionPipeline, name: str, labels: torch.Tens
     for rows in batches_of(list(range(len(labels))), batch_size, compiled=False):
         images.append(draw(pipeline, name, rows, prompt=plan.prompts_of(rows)))
     return torch.cat(images)
+
+
+def picture(model: str, lora: str) -> torch.Tensor:
+    """Draw a row of all classes without the LoRA and one with it, uint8 [3, height, width]; arguments as below."""
+    labels = torch.arange(len(CLASS_NAMES))
+    rows = [draw_labels(with_loras(model, loras), "the model", labels, len(labels)) for loras in ([], [lora])]
+    return make_grid(torch.cat(rows), nrow=len(labels), padding=1, pad_value=255)
 
 
 def measure_lora(

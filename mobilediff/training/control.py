@@ -275,8 +275,8 @@ class Control(Stage[ControlOptions]):
         images, edges = self.images[:GRID_IMAGES].cpu(), self.edges[:GRID_IMAGES].cpu()
         sketch: dict[str, Any] = {"image": edges / 255}
         colors: dict[str, Any] = {"color_map": (color_maps(images, COLOR_MAP_SIZES[-1]) + 1) / 2}
-        uncontrolled = sketch | {"controlnet_conditioning_scale": 0.0}
-        ways: tuple[dict[str, Any], ...] = (sketch | colors, sketch, colors, uncontrolled)
+        uncontrolled: dict[str, Any] = {**sketch, "controlnet_conditioning_scale": 0.0}
+        ways = ({**sketch, **colors}, sketch, colors, uncontrolled)
         seeds, labels = list(range(len(images))), self.labels[:GRID_IMAGES].tolist()
         rows = [images, edges.expand_as(images)]
         with self.trainer.averaged_weights(), torch.no_grad(), self.trainer.autocast():
