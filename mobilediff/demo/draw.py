@@ -79,9 +79,10 @@ def build_tab(models: Models, examples: list[dict]) -> None:
         scale = gr.Slider(
             0, MAX_SCALE, 1, step=0.1, label="Control scale", min_width=200, info="0 draws as without a sketch"
         )
-    with gr.Row(visible=has_loras):
-        lora = gr.Dropdown(sketcher.loras, value=NO_LORA, label="LoRA", info="A style", min_width=200)
-        weight = gr.Slider(0, MAX_WEIGHT, 1, step=0.1, label="Weight of the LoRA", min_width=200)
+    with gr.Row():
+        choices = sketcher.loras
+        lora = gr.Dropdown(choices, value=NO_LORA, label="LoRA", info="A style", min_width=200, visible=has_loras)
+        weight = gr.Slider(0, MAX_WEIGHT, 1, step=0.1, label="Weight of the LoRA", min_width=200, visible=has_loras)
     with gr.Row():
         button = gr.Button("Draw", variant="primary", min_width=160)
         start = gr.Button("Surprise me", min_width=160, visible=bool(sketches))
