@@ -15,7 +15,7 @@ from mobilediff.demo.service.vocabulary import PROMPT
 
 MISSING = (
     f"The model that draws by a sketch is not here: `{CONTROL}` is missing among the checkpoints. "
-    "`python -m mobilediff.training.control` trains it; then start the app again."
+    "`python -m mobilediff.training.control` trains it, and its export belongs there; then start the app again."
 )
 INTRODUCTION = (
     "Draw, and the one-step model follows: black lines are the edges of the picture, colours below them its coarse "
