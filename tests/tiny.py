@@ -160,12 +160,13 @@ def tiny_checkpoint(folder: str | Path, kind: str = "student", seed: int = 0) ->
 
 
 def tiny_sketching(folder: Path) -> Path:
-    """Add to a folder of checkpoints the control model, a LoRA that fits it, and one of another network."""
+    """Add to a folder of checkpoints the control model, two LoRAs that fit it, and one of another network."""
     export_pipeline(tiny_control(), folder / "student-1step-control")
-    for name, kind in (("pencil", "student-1step"), ("foreign", "teacher")):
+    loras = {"pencil": "student-1step", "palette": "student-1step", "foreign": "teacher"}
+    for seed, (name, kind) in enumerate(loras.items()):
         pipeline = tiny_pipeline(kind)
         with torch.random.fork_rng():
-            torch.manual_seed(2)
+            torch.manual_seed(seed)
             config = LoraConfig(r=2, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
             pipeline.unet.add_adapter(config)
         layers = get_peft_model_state_dict(pipeline.unet)

@@ -63,7 +63,7 @@ def test_a_note_that_quotes_the_prompt_is_text(client):
         ('["SKETCH", "a horse", 0, NaN, "none", 1]', "control scale is nan; accepted is a number from 0 to 2"),
         ('["SKETCH", "a horse", 0, 1e309, "none", 1]', "control scale is inf; accepted"),
         ('["SKETCH", "a horse", 0, 1, "none", {}]', "weight of the LoRA is {}; accepted"),
-        ('["SKETCH", "a horse", 0, 1, "crayon", 1]', "LoRA is 'crayon'; accepted are none, foreign, pencil"),
+        ('["SKETCH", "a horse", 0, 1, "crayon", 1]', "LoRA is 'crayon'; accepted are none, foreign, palette, pencil"),
         ('["SKETCH", "a horse", 0, 1, "foreign", 1]', "loras/foreign is left out"),
         ('["SKETCH", "a horse", -1, 1, "none", 1]', "seed is -1; accepted"),
         ('["https://example.org/x.png", "a horse", 0, 1, "none", 1]', "The sketch is 'https://example.org/x.png'"),

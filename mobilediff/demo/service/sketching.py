@@ -47,7 +47,7 @@ class Pipelines:
         plain: without adapters.
         styled: with all LoRAs that could be loaded; None without any.
         broken: names of the others.
-        adapter: LoRA and weight that `styled` is set to.
+        adapter: LoRA and weight that `styled` is set to, None for none yet.
     """
 
     plain: MobileDiffusionControlPipeline
@@ -66,7 +66,11 @@ class Pipelines:
         if self.styled is None or lora in self.broken:
             raise ValueError(f"{LORAS}/{lora} is left out: it cannot be loaded, and the log of the app says why.")
         if self.adapter != (lora, weight):
+            if self.adapter is not None:
+                self.styled.unfuse_lora()
+            self.adapter = None
             self.styled.set_adapters([lora], [weight])
+            self.styled.fuse_lora()  # which a change of style pays for, and no stroke
             self.adapter = lora, weight
         return self.styled
 
