@@ -28,7 +28,7 @@ from eval.reporting.tables import SCALE, table
 from eval.samples.settings import DTYPES
 from eval.samples.store import DEFAULT_SAMPLES
 from eval.schema import read_results
-from mobilediff.checkpoints import checkpoint_names
+from mobilediff.checkpoints import text_to_image_names
 from mobilediff.command import command_parser, run_command
 from mobilediff.files import writable_file
 
@@ -44,7 +44,7 @@ def model_folders(models: list[str] | None, checkpoints: str | Path) -> dict[str
         ValueError: NAME=FOLDER with the name of a checkpoint, or without a name.
         FileNotFoundError: there is no checkpoint at all.
     """
-    names = checkpoint_names(checkpoints)
+    names = text_to_image_names(checkpoints)
     folders = {}
     for model in models or names:
         name, separator, folder = model.partition("=")

@@ -12,13 +12,17 @@ from safetensors import SafetensorError, safe_open
 from transformers import CLIPTokenizer
 
 from mobilediff.downstream.control import MobileDiffusionControlPipeline
+from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline
 from mobilediff.files import files_below, read_json
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 INDEX_NAME = "model_index.json"
 VAE = AutoencoderKL | AutoencoderTiny
 VAE_CLASSES = {cls.__name__: cls for cls in (AutoencoderKL, AutoencoderTiny)}
-PIPELINE_CLASSES = {cls.__name__: cls for cls in (MobileDiffusionPipeline, MobileDiffusionControlPipeline)}
+PIPELINE_CLASSES = {
+    cls.__name__: cls
+    for cls in (MobileDiffusionPipeline, MobileDiffusionControlPipeline, MobileDiffusionInpaintPipeline)
+}
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -29,6 +33,12 @@ def checkpoint_names(root: str | Path) -> list[str]:
     The list is empty if there is no such folder.
     """
     return sorted(index.parent.name for index in Path(root).glob(f"*/{INDEX_NAME}"))
+
+
+def text_to_image_names(root: str | Path) -> list[str]:
+    """List those of `checkpoint_names` that draw from a text alone; errors as in `read_index`."""
+    names = checkpoint_names(root)
+    return [name for name in names if pipeline_class(read_index(Path(root) / name)) is MobileDiffusionPipeline]
 
 
 def read_index(folder: str | Path) -> dict:
@@ -89,7 +99,7 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
         tensor_names[file.parent.name] |= _tensor_names(file)
 
     try:
-        pipeline = _pipeline_class(index).from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        pipeline = pipeline_class(index).from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except Exception as error:  # a damaged config makes the libraries raise any kind
         part = _part_that_raised(error)
         if part is None:
@@ -107,7 +117,7 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Mob
     return pipeline
 
 
-def _pipeline_class(index: dict) -> type[MobileDiffusionPipeline]:
+def pipeline_class(index: dict) -> type[MobileDiffusionPipeline]:
     """Look up the class of the package that an index names; another class's parts are those of the family."""
     name = index.get("_class_name")
     return PIPELINE_CLASSES.get(name[-1] if isinstance(name, list) else str(name), MobileDiffusionPipeline)

@@ -6,11 +6,14 @@ import yaml
 
 from mobilediff.checkpoints import component_class
 from mobilediff.downstream.control import MobileDiffusionControlPipeline
+from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 RESULTS_START = "<!-- results:start -->"
 RESULTS_END = "<!-- results:end -->"
 NOT_MEASURED = "The figures of this checkpoint have not been measured."
+DOWNSTREAM_PIPELINES = (MobileDiffusionControlPipeline, MobileDiffusionInpaintPipeline)
+DOWNSTREAM = "The figures of this checkpoint are in the project's `docs/downstream.md`."
 
 CARD = """\
 ---
@@ -75,7 +78,7 @@ def model_card(name: str, pipeline: MobileDiffusionPipeline) -> str:
         call=_call(pipeline),
         facts="\n".join(f"| {key} | {value} |" for key, value in _facts(pipeline).items()),
         start=RESULTS_START,
-        figures=NOT_MEASURED,
+        figures=DOWNSTREAM if isinstance(pipeline, DOWNSTREAM_PIPELINES) else NOT_MEASURED,
         end=RESULTS_END,
     )
 
@@ -95,6 +98,12 @@ def _description(pipeline: MobileDiffusionPipeline) -> str:
 def _call(pipeline: MobileDiffusionPipeline) -> str:
     if isinstance(pipeline, MobileDiffusionControlPipeline):
         return 'from PIL import Image\n\npipeline("a photo of a fire truck", Image.open("white_strokes_on_black.png"))'
+    if isinstance(pipeline, MobileDiffusionInpaintPipeline):
+        return (
+            "from PIL import Image\n\n"
+            'image, mask = Image.open("picture.png"), Image.open("white_is_repainted.png")\n'
+            'pipeline("a photo of a fire truck", image=image, mask_image=mask)'
+        )
     return 'pipeline("a photo of a fire truck")'
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control inpaint lora".split()
 COMMANDS = (
     "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report control"
-    " inpaint lora"
+    " inpaint lora downstream"
 ).split()
 ON_DEVICE = "export parity benchmark".split()
 # From top to bottom, an import goes to a later line or, but for commands and stages, stays within its own entry.

@@ -18,7 +18,7 @@ from eval.report import PARTS, README
 from eval.reporting.insertion import marked_parts, part_of
 from eval.reporting.tables import SCALE
 from eval.schema import read_results
-from mobilediff.checkpoints import checkpoint_names
+from mobilediff.checkpoints import text_to_image_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))]
@@ -173,7 +173,7 @@ def test_the_tables_say_what_the_results_hold(page):
 
 @pytest.mark.parametrize(
     "folder",
-    [ROOT / "checkpoints" / name for name in checkpoint_names(ROOT / "checkpoints")],
+    [ROOT / "checkpoints" / name for name in text_to_image_names(ROOT / "checkpoints")],
     ids=lambda folder: folder.name,
 )
 def test_the_cards_say_what_the_results_hold(folder):

@@ -148,6 +148,7 @@ class CallStateMixin:
 PACKAGE_MODULES = {
     "MobileDiffusionPipeline": "mobilediff.pipeline",
     "MobileDiffusionControlPipeline": "mobilediff.downstream.control",
+    "MobileDiffusionInpaintPipeline": "mobilediff.downstream.inpaint",
     "MobileControlNet": "mobilediff.models.mobile_controlnet",
     "MobileUNet": "mobilediff.models.mobile_unet",
     "UFOGenScheduler": "mobilediff.schedulers.ufogen",

@@ -17,6 +17,7 @@ from diffusers.utils import DIFFUSERS_DYNAMIC_MODULE_NAME
 PACKAGE_MODULES = {
     "MobileDiffusionPipeline": "mobilediff.pipeline",
     "MobileDiffusionControlPipeline": "mobilediff.downstream.control",
+    "MobileDiffusionInpaintPipeline": "mobilediff.downstream.inpaint",
     "MobileControlNet": "mobilediff.models.mobile_controlnet",
     "MobileUNet": "mobilediff.models.mobile_unet",
     "UFOGenScheduler": "mobilediff.schedulers.ufogen",

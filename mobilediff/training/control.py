@@ -1,24 +1,35 @@
-"""Train a MobileControlNet on a frozen one-step student: to draw the edges and colours of real images."""
+"""Train a MobileControlNet on a frozen student: to draw the edges and colours of real images.
+
+A student of several steps learns it as ControlNet does (arXiv 2302.05543): it denoises real images, given their edges
+and colours. A one-step student draws pictures from noise, which are compared with the real images of the conditions.
+Edges leave colours and textures open, so that the nearest picture to all real images of an edge map is a grey mean.
+Feature maps are therefore compared where colours are given alone, and a discriminator of feature maps keeps all sharp.
+"""
 
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import nn
 from torchvision.utils import make_grid
 
+from eval.samples.draw import draw
 from mobilediff.captions import CaptionBank
 from mobilediff.checkpoints import load_component, load_pipeline, load_vae
-from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS, alpha_sigma, sample_from_velocity
+from mobilediff.diffusion import NUM_TRAIN_TIMESTEPS, alpha_sigma, diffuse, sample_from_velocity, trailing_timesteps
 from mobilediff.downstream.conditions import canny_edges, color_maps
 from mobilediff.downstream.control import COLOR_MAP_SIZES, MobileDiffusionControlPipeline
 from mobilediff.export import export_pipeline
-from mobilediff.images import to_bytes, to_float
+from mobilediff.images import to_float
+from mobilediff.models.autoencoder import encode_latents
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.models.mobile_controlnet import MobileControlNet
+from mobilediff.sampling.scheduling import distilled_steps
 from mobilediff.training.bases.generator_stage import save_grid
 from mobilediff.training.data.conditioning import Conditioning
 from mobilediff.training.data.latents import NUM_PHRASINGS, training_images
@@ -27,7 +38,8 @@ from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.stage import Stage, run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.control import color_loss, edge_loss
-from mobilediff.training.losses.perceptual import PerceptualLoss
+from mobilediff.training.losses.perceptual import feature_distances
+from mobilediff.training.losses.projected import FeatureDiscriminator, feature_discriminator_loss, repainting_loss
 
 GRID_IMAGES = 16
 
@@ -36,13 +48,17 @@ class ControlOptions(TrainingOptions):
     """Configure the stage `control`; the text encoder is the student's.
 
     Attributes:
-        student: pipeline folder of the one-step student, which stays as it is.
-        vae: folder of the VAE whose decoder makes the images that are compared, and which is exported.
-        perceptual: folder of the trained `ImageEncoder` that compares feature maps of results and real images.
+        student: pipeline folder of a distilled student, which stays as it is.
+        vae: folder of the VAE that encodes the real images, makes those compared with them, and is exported.
+        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared and told apart.
         class_probability, phrasing_probability: of captions, as in `CaptionBank.draw`.
         both_probability: chance that edges and colours are given; else it is one of them, each as often.
         thick_probability: chance that edges are strokes of two or three pixels.
-        lambda_edges, lambda_colors, lambda_perceptual: weights of the terms.
+        reconstruction_steps: first steps, in which the discriminator learns and the network does not follow it.
+        lambda_edges, lambda_colors, lambda_perceptual, lambda_adversarial: weights of the terms.
+        discriminator_learning_rate: of the second optimiser.
+
+    The options from `reconstruction_steps` on are those of a one-step student.
     """
 
     student: str
@@ -52,9 +68,12 @@ class ControlOptions(TrainingOptions):
     phrasing_probability: Fraction = 0.3
     both_probability: Fraction = 0.4
     thick_probability: Fraction = 0.25
+    reconstruction_steps: NonNegativeInt = 200
     lambda_edges: NonNegativeFloat = 0.5
     lambda_colors: NonNegativeFloat = 5.0
     lambda_perceptual: NonNegativeFloat = 0.5
+    lambda_adversarial: NonNegativeFloat = 0.2
+    discriminator_learning_rate: PositiveFloat = 1e-3
 
 
 @dataclass
@@ -127,7 +146,11 @@ class Control(Stage[ControlOptions]):
     def setup(self) -> None:
         options = self.options
         self.student = load_pipeline(options.student)
-        self.student.nfe(1)
+        steps = distilled_steps(self.student.scheduler)
+        if steps is None:
+            raise ValueError(
+                f"{options.student} is not distilled for any number of steps; accepted are those that are"
+            )
         self.student.register_modules(vae=load_vae(options.vae))
         encoder = load_component(ImageEncoder, options.perceptual)
         dataset = training_images(options, self.limits)
@@ -139,11 +162,21 @@ class Control(Stage[ControlOptions]):
         self.images, self.edges = dataset.images.to(device), canny_edges(dataset.images).to(device)
         self.labels, self.noun_ids = dataset.labels.to(device), dataset.noun_ids.to(device)
         self.decoder = self.trainer.frozen(LatentDecoder(parts.vae))
+        self.timesteps = trailing_timesteps(steps[0], device)[:-1]
         self.mean, self.std = latent_statistics(parts.vae)
-        self.perceptual = PerceptualLoss(encoder).to(device).to(memory_format=torch.channels_last)
-        self.controlnet = MobileControlNet.from_unet(self.student.unet)
+        self.encoder = self.trainer.frozen(encoder)
+        self.bare_discriminator = FeatureDiscriminator(encoder.config["block_out_channels"])
+        self.discriminator = self.trainer.add(
+            "discriminator",
+            self.bare_discriminator,
+            learning_rate=options.discriminator_learning_rate,
+            ema_decay=0.0,
+        )
+        controlnet = MobileControlNet.from_unet(self.student.unet)
+        self.pipeline = MobileDiffusionControlPipeline.from_pipe(self.student, controlnet=controlnet)
+        self.pipeline.set_progress_bar_config(disable=True)
         unet = self.trainer.frozen(self.student.unet)
-        self.network = ControlledNetwork(unet, self.trainer.add("controlnet", self.controlnet))
+        self.network = ControlledNetwork(unet, self.trainer.add("controlnet", controlnet))
 
     def batch(self, draws: Draws) -> ControlBatch:
         """Draw real images, mirrored with probability one half, with conditions and captions."""
@@ -172,60 +205,88 @@ class Control(Stage[ControlOptions]):
             ),
         )
 
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: ControlBatch) -> torch.Tensor:
+        """Predict v of noisy latents [B, C, H, W] at timesteps, int64 [B], told conditions and captions."""
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        conditions = self.pipeline.controlnet.join_conditions(
+            batch.edges, batch.colors, batch.has_edges, batch.has_colors
+        )
+        with self.trainer.autocast():
+            return self.network(noisy, timesteps, conditions, **self.conditioning(batch.caption_ids)).float()
+
     def generate(self, batch: ControlBatch, generator: torch.Generator) -> torch.Tensor:
         """Draw images in one step from noise, float32 [B, 3, H, W] in [-1, 1]."""
         config = self.student.unet.config
         shape = len(batch.images), config.in_channels, config.sample_size, config.sample_size
         noise = torch.empty(shape, device=self.trainer.device).normal_(generator=generator)
-        noise = noise.contiguous(memory_format=torch.channels_last)
         timesteps = torch.full_like(batch.caption_ids, NUM_TRAIN_TIMESTEPS - 1)
-        conditions = self.controlnet.join_conditions(batch.edges, batch.colors, batch.has_edges, batch.has_colors)
+        latents = sample_from_velocity(noise, self.predict(noise, timesteps, batch), *alpha_sigma(timesteps))
         with self.trainer.autocast():
-            v = self.network(noise, timesteps, conditions, **self.conditioning(batch.caption_ids)).float()
-            latents = sample_from_velocity(noise, v, *alpha_sigma(timesteps))
             return self.decoder(latents * self.std + self.mean).float()
 
     def step(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
+        return self.step_of_noise(batch, draws) if len(self.timesteps) == 1 else self.step_of_images(batch, draws)
+
+    def step_of_images(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
+        """Denoise real images from the timesteps of the student's steps."""
+        chosen = torch.randint(
+            len(self.timesteps), batch.caption_ids.shape, generator=draws.generator, device=self.trainer.device
+        )
+        with torch.no_grad():
+            latents = encode_latents(self.student.vae, batch.images)
+        z = diffuse(latents, self.timesteps[chosen], draws.generator)
+        loss = F.mse_loss(self.predict(z.noisy, self.timesteps[chosen], batch), z.velocity)
+        self.trainer.update("controlnet", loss)
+        return {"loss_task": loss}
+
+    def step_of_noise(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
+        """Draw from noise in one step, and compare with the real images; teach the discriminator."""
         options = self.options
         images = self.generate(batch, draws.generator)
+        everywhere = torch.ones_like(batch.edges)
         with self.trainer.autocast():
-            loss_perceptual = self.perceptual(images, batch.images)
-        loss_edges = edge_loss(images, batch.images, batch.has_edges)
-        loss_colors = color_loss(images, batch.colors, batch.has_colors)
+            fake_maps = self.encoder(images).feature_maps
+            with torch.no_grad():
+                real_maps = self.encoder(batch.images).feature_maps
+            adversarial = repainting_loss(self.bare_discriminator, fake_maps, everywhere)
+        terms = {
+            "loss_edges": edge_loss(images, batch.images, batch.has_edges),
+            "loss_colors": color_loss(images, batch.colors, batch.has_colors),
+            "loss_perceptual": (feature_distances(fake_maps, real_maps) * batch.has_colors).mean(),
+            "loss_adversarial": adversarial,
+        }
+        lambda_adversarial = options.lambda_adversarial if draws.index >= options.reconstruction_steps else 0.0
+        weights = options.lambda_edges, options.lambda_colors, options.lambda_perceptual, lambda_adversarial
         self.trainer.update(
-            "controlnet",
-            options.lambda_edges * loss_edges
-            + options.lambda_colors * loss_colors
-            + options.lambda_perceptual * loss_perceptual,
+            "controlnet", reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
         )
-        return {"loss_edges": loss_edges, "loss_colors": loss_colors, "loss_perceptual": loss_perceptual}
+        with self.trainer.autocast():
+            terms["loss_discriminator"] = feature_discriminator_loss(
+                self.discriminator, real_maps, [features.detach() for features in fake_maps], everywhere
+            )
+        self.trainer.update("discriminator", terms["loss_discriminator"])
+        return terms
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Draw a grid into tensorboard and the run folder; no figures.
 
         Its rows are real images, their edges, and results of edges and colours, of edges, of colours, and of none.
         """
-        trainer, images, edges = self.trainer, self.images[:GRID_IMAGES], self.edges[:GRID_IMAGES]
-        one, zero = torch.ones(len(images), device=trainer.device), torch.zeros(len(images), device=trainer.device)
-        captions = self.conditioning.bank.draw(
-            self.labels[:GRID_IMAGES],
-            self.noun_ids[:GRID_IMAGES],
-            torch.Generator(device=trainer.device).manual_seed(self.options.seed),
-            class_probability=1.0,
-        )
+        images, edges = self.images[:GRID_IMAGES].cpu(), self.edges[:GRID_IMAGES].cpu()
+        sketch: dict[str, Any] = {"image": edges / 255}
+        colors: dict[str, Any] = {"color_map": (color_maps(images, COLOR_MAP_SIZES[-1]) + 1) / 2}
+        uncontrolled = sketch | {"controlnet_conditioning_scale": 0.0}
+        ways: tuple[dict[str, Any], ...] = (sketch | colors, sketch, colors, uncontrolled)
+        seeds, labels = list(range(len(images))), self.labels[:GRID_IMAGES].tolist()
         rows = [images, edges.expand_as(images)]
-        with trainer.averaged_weights():
-            for given in ((one, one), (one, zero), (zero, one), (zero, zero)):
-                batch = ControlBatch(to_float(images), edges / 255, color_maps(images, 8), *given, captions)
-                generator = torch.Generator(device=trainer.device).manual_seed(self.options.seed)
-                rows.append(to_bytes(self.generate(batch, generator)))
-        save_grid(make_grid(torch.cat(rows), nrow=len(images)), trainer)
+        with self.trainer.averaged_weights(), torch.no_grad(), self.trainer.autocast():
+            rows += [draw(self.pipeline, "the run", seeds, class_labels=labels, **given) for given in ways]
+        save_grid(make_grid(torch.cat(rows), nrow=len(images)), self.trainer)
         return {}
 
     def export(self, folder: Path) -> None:
         """Write the student with its control network."""
-        export_pipeline(MobileDiffusionControlPipeline.from_pipe(self.student, controlnet=self.controlnet), folder)
+        export_pipeline(self.pipeline, folder)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torchvision.utils import make_grid
 
 from eval.samples.draw import draw
-from mobilediff.checkpoints import load_component, load_pipeline
+from mobilediff.checkpoints import load_component, load_pipeline, load_vae
 from mobilediff.diffusion import diffuse, sample_from_velocity, trailing_timesteps
 from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline, filled
 from mobilediff.downstream.masks import MASK_KINDS, draw_masks
@@ -41,7 +41,8 @@ class InpaintOptions(GeneratorOptions):
     """Configure the stage `inpaint`; VAE and text encoder are the student's.
 
     Attributes:
-        student: pipeline folder of the one-step student, whose VAE encodes the images too.
+        student: pipeline folder of the one-step student.
+        vae: folder of the VAE that encodes and decodes the images, and is exported.
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared and told apart.
         num_intervals: timesteps of the student's own training; pure noise, the first, is left out.
         hidden_probability: fraction of the images whose masked part is hidden, as at a strength of 1; the others are
@@ -52,6 +53,7 @@ class InpaintOptions(GeneratorOptions):
     """
 
     student: str
+    vae: str
     perceptual: str
     default_num_inference_steps: PositiveInt = 1
     default_guidance_scale: float = 1.0
@@ -108,6 +110,7 @@ class Inpaint(GeneratorStage[InpaintOptions]):
         source = load_pipeline(options.student)
         if not source.config.guidance_distilled or source.nfe() != 1:
             raise ValueError(f"{options.student} draws in {source.nfe()} network calls; accepted is one")
+        source.register_modules(vae=load_vae(options.vae))
         encoder = load_component(ImageEncoder, options.perceptual)
         parts = FrozenParts.of(source)
         dataset = training_images(options, self.limits)

@@ -20,7 +20,7 @@ from mobilediff import export
 from mobilediff.checkpoints import checkpoint_names, load_pipeline
 from mobilediff.export import export_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
-from mobilediff.sampling.code import bundled_source
+from mobilediff.sampling.code import PACKAGE_MODULES, bundled_source
 from tests.checkpoints.drawing import DEER, draw, draw_elsewhere
 from tests.tiny import KINDS
 
@@ -31,6 +31,13 @@ CODE = {
     "student": {"pipeline.py", "unet/mobile_unet.py"},
     "student-8step": {"pipeline.py", "unet/mobile_unet.py", "scheduler/distilled_ddim.py"},
     "student-1step": {"pipeline.py", "unet/mobile_unet.py", "scheduler/ufogen.py"},
+    "student-1step-control": {
+        "control.py",
+        "unet/mobile_unet.py",
+        "controlnet/mobile_controlnet.py",
+        "scheduler/ufogen.py",
+    },
+    "student-1step-inpaint": {"inpaint.py", "unet/mobile_unet.py", "scheduler/ufogen.py"},
     "student-1step-pruned": {"pipeline.py", "unet/mobile_unet.py", "scheduler/ufogen.py"},
 }
 
@@ -83,8 +90,8 @@ def code_files(folder: Path) -> set[str]:
 
 
 def package_code(name: str) -> bytes:
-    (source,) = ROOT.rglob(Path(name).name)
-    return bundled_source(source).encode()
+    (module,) = (module for module in PACKAGE_MODULES.values() if module.endswith(f".{Path(name).stem}"))
+    return bundled_source(Path(importlib.import_module(module).__file__)).encode()
 
 
 def load_with_its_code(folder: Path) -> DiffusionPipeline:
@@ -155,7 +162,15 @@ def test_a_folder_with_hashed_names_loads(checkpoints, tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "name", ["pipeline.py", "downstream/control.py", "mobile_controlnet.py", "ufogen.py", "distilled_ddim.py"]
+    "name",
+    [
+        "pipeline.py",
+        "downstream/control.py",
+        "downstream/inpaint.py",
+        "mobile_controlnet.py",
+        "ufogen.py",
+        "distilled_ddim.py",
+    ],
 )
 def test_joined_code_has_every_statement_of_its_modules_once(name):
     (source,) = ROOT.rglob(name)

@@ -13,12 +13,12 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from eval.protocol import folder_sha256
-from mobilediff.checkpoints import checkpoint_names, load_pipeline
+from mobilediff.checkpoints import text_to_image_names, load_pipeline
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = [ROOT / "checkpoints" / name for name in checkpoint_names(ROOT / "checkpoints")]
+SHIPPED = [ROOT / "checkpoints" / name for name in text_to_image_names(ROOT / "checkpoints")]
 PROMPT, SEED = "a tabby", 0
 SAME = 40  # dB; rounding on another machine leaves more
 # Noise on the weights of a component, in standard deviations of each of its tensors.

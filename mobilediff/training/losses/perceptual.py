@@ -14,7 +14,7 @@ from mobilediff.models.image_encoder import ImageEncoder
 BATCH_SIZE = 250
 
 
-def feature_distance(feature_maps: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> torch.Tensor:
+def feature_distances(feature_maps: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> torch.Tensor:
     """Sum the squared distances of channel-normalised feature maps over levels.
 
     LPIPS (arXiv 1801.03924, eq. 1) without its learnt weights of the channels.
@@ -23,13 +23,18 @@ def feature_distance(feature_maps: Sequence[torch.Tensor], expected: Sequence[to
         feature_maps, expected: [N, C_i, H_i, W_i] of each level.
 
     Returns:
-        A scalar.
+        A distance each image, [N].
     """
     distances = (
-        (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
+        (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean((1, 2))
         for a, b in zip(feature_maps, expected, strict=True)
     )
     return reduce(torch.add, distances)
+
+
+def feature_distance(feature_maps: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Average `feature_distances` of feature maps, [N, C_i, H_i, W_i] of each level; a scalar."""
+    return feature_distances(feature_maps, expected).mean()
 
 
 class PerceptualLoss(nn.Module):

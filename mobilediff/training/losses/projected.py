@@ -1,6 +1,7 @@
 """Tell real from repainted images by a frozen encoder's feature maps (projected GAN, arXiv 2111.01007).
 
-The discriminator has no more than two 1 x 1 convolutions on each map, so that it costs a small part of the generator.
+Masks of ones make it tell images that are drawn as a whole. The discriminator has no more than two 1 x 1 convolutions
+on each map, so that it costs a small part of the generator.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from eval.protocol import folder_sha256
-from mobilediff.checkpoints import checkpoint_names
+from mobilediff.checkpoints import text_to_image_names
 from mobilediff.demo.environment import RESULTS, ROOT
 from mobilediff.demo.service.comparison import add_quality, add_speeds, compare
 from mobilediff.demo.service.reported import reported_qualities, reported_records
@@ -118,6 +118,6 @@ def test_quality_is_that_of_the_same_weights_and_settings():
 
 def test_the_reports_file_names_the_shipped_checkpoints():
     qualities = reported_qualities(reported_records(RESULTS))
-    for name in checkpoint_names(ROOT / "checkpoints"):
+    for name in text_to_image_names(ROOT / "checkpoints"):
         distance, accuracy = qualities[folder_sha256(ROOT / "checkpoints" / name)]
         assert distance.startswith("Fréchet distance ") and accuracy.startswith("class accuracy ")

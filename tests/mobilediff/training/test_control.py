@@ -38,10 +38,23 @@ def test_bad_options_are_named(changes, named):
         build_options(ControlOptions, {"output": "a", "student": "b", "vae": "c", "perceptual": "d", **changes})
 
 
-def test_a_student_of_other_steps_is_refused(options, checkpoints):
-    options["student"] = str(checkpoints / "student-8step")
-    with pytest.raises(ValueError, match="num_inference_steps is 1, this checkpoint was distilled for 8"):
+def test_a_model_that_is_not_distilled_is_refused(options, checkpoints):
+    options["student"] = str(checkpoints / "teacher")
+    with pytest.raises(ValueError, match="teacher is not distilled for any number of steps; accepted"):
         run(Control, ControlOptions, options)
+
+
+@pytest.mark.slow
+def test_a_student_of_several_steps_learns_to_denoise(tmp_path, options, checkpoints):
+    options |= {"student": str(checkpoints / "student-8step"), "vae": str(checkpoints / "student-8step/vae")}
+    assert run(Control, ControlOptions, options)
+    assert "loss_task" in read_records(tmp_path / "one")[-1]
+    exported, sketch = load_pipeline(tmp_path / "one/export"), torch.ones(1, 32, 32)
+    drawn = [
+        exported("a ship", sketch, controlnet_conditioning_scale=scale, generator=torch.Generator().manual_seed(0))
+        for scale in (0.0, 1.0)
+    ]
+    assert drawn[0].images[0].tobytes() != drawn[1].images[0].tobytes()
 
 
 @pytest.mark.slow
@@ -56,7 +69,8 @@ def test_the_control_network_alone_learns_and_the_run_resumes(tmp_path, options,
         for scale in (0.0, 1.0)
     ]
     assert drawn[0].images[0].tobytes() != drawn[1].images[0].tobytes()
-    assert {"loss_edges", "loss_colors", "loss_perceptual"} <= set(read_records(tmp_path / "one")[-1])
+    terms = ("edges", "colors", "perceptual", "adversarial", "discriminator")
+    assert {f"loss_{term}" for term in terms} <= set(read_records(tmp_path / "one")[-1])
     assert (tmp_path / "one/samples/00000002.png").is_file()
 
     rest = options | {"output": str(tmp_path / "resumed")}

@@ -22,7 +22,7 @@ from tests.tiny import tiny_pipeline
 )
 def test_bad_options_are_named(changes, named):
     with pytest.raises(ValueError, match=named):
-        build_options(InpaintOptions, {"output": "a", "student": "b", "perceptual": "c", **changes})
+        build_options(InpaintOptions, {"output": "a", "student": "b", "vae": "c", "perceptual": "d", **changes})
 
 
 def test_the_widened_network_does_not_see_its_further_inputs_yet():
@@ -34,7 +34,9 @@ def test_the_widened_network_does_not_see_its_further_inputs_yet():
 
 def test_a_student_of_more_steps_is_refused(tmp_path, data_folder, checkpoints):
     student = str(checkpoints / "student-8step")
-    values = tiny_options(tmp_path / "run", data_folder, student=student, perceptual="a", null_probability=0.0)
+    values = tiny_options(
+        tmp_path / "run", data_folder, student=student, vae=f"{student}/vae", perceptual="a", null_probability=0.0
+    )
     with pytest.raises(ValueError, match="student-8step draws in 8 network calls; accepted is one"):
         run(Inpaint, InpaintOptions, values)
     assert not (tmp_path / "run").exists()
@@ -46,6 +48,7 @@ def test_the_export_sees_masks_and_the_run_resumes(tmp_path, data_folder, checkp
         tmp_path / "run",
         data_folder,
         student=str(checkpoints / "student-1step"),
+        vae=str(checkpoints / "student-1step/vae"),
         perceptual=tiny_encoder(tmp_path / "encoder"),
         null_probability=0.0,
         reconstruction_steps=1,
