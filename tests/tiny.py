@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -155,3 +157,19 @@ def tiny_control(kind: str = "student-1step") -> MobileDiffusionControlPipeline:
 def tiny_checkpoint(folder: str | Path, kind: str = "student", seed: int = 0) -> Path:
     """Export a tiny pipeline to `folder`, as a real checkpoint is, and return the folder."""
     return export_pipeline(tiny_pipeline(kind, seed), folder)
+
+
+def tiny_sketching(folder: Path) -> Path:
+    """Add to a folder of checkpoints the control model, two LoRAs that fit it, and one of another network."""
+    export_pipeline(tiny_control(), folder / "student-1step-control")
+    loras = {"pencil": "student-1step", "palette": "student-1step", "foreign": "teacher"}
+    for seed, (name, kind) in enumerate(loras.items()):
+        pipeline = tiny_pipeline(kind)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            config = LoraConfig(r=2, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
+            pipeline.unet.add_adapter(config)
+        layers = get_peft_model_state_dict(pipeline.unet)
+        index = pipeline.unet.peft_config["default"].to_dict()
+        pipeline.save_lora_weights(folder / "loras" / name, unet_lora_layers=layers, unet_lora_adapter_metadata=index)
+    return folder

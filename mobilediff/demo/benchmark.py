@@ -1,4 +1,4 @@
-"""Measure how the app serves: many visitors at once, one beside an evaluation, damage, memory, and its start.
+"""Measure how the app serves: many visitors at once, one beside an evaluation, strokes, damage, memory, its start.
 
 python -m mobilediff.demo.benchmark                    all of it, against an app that it starts and stops
 python -m mobilediff.demo.benchmark --only memory
@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,10 +20,13 @@ from dataclasses import dataclass
 import httpx
 import psutil
 from gradio_client import Client
+from PIL import Image, ImageDraw
 
 from mobilediff.command import command_parser, run_command
 from mobilediff.demo.environment import ROOT
+from mobilediff.demo.service.drawing import png_uri
 from mobilediff.demo.service.models import FAMILY
+from mobilediff.demo.service.sketches import COLORS, SIZE
 
 ONE_STEP = [name for name in FAMILY if "1step" in name]
 VISITORS, COMPARISONS = 50, 3
@@ -30,6 +34,8 @@ PROMPTS = ("a fire truck", "a tabby", "a stealth bomber", "a bullfrog", "a red d
 CALLS, SETTLED = 2000, 100  # calls in a row, and those after which memory is taken as the app's own
 EVALUATED = 2000  # samples
 BLURS = (0.5, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)  # pixels
+STROKES = 60  # of a sketch, and its prompt
+SKETCHED = "a horse"
 START_LIMIT = 120.0  # seconds
 
 
@@ -167,6 +173,32 @@ def measure_damage(server: Server) -> dict:
     return {"first_s": seconds[0], "redraws": _times(seconds[1:])}
 
 
+def measure_strokes(server: Server) -> dict:
+    """Time pictures of a sketch that grows by a line, each from a stroke until the page has the picture."""
+    sketch, seconds, shown = Image.new("RGB", (SIZE, SIZE), "white"), [], []
+    pen, calls = ImageDraw.Draw(sketch), server.client().config["dependencies"]
+    (draw,) = [call["id"] for call in calls if call["api_name"] == "draw"]
+    with httpx.Client(base_url=f"{server.url}gradio_api/", trust_env=False, timeout=60) as page:
+        for stroke in range(STROKES + 1):
+            start = time.perf_counter()
+            drawn, _ = _answer(page, draw, [png_uri(sketch), SKETCHED, 0, 1.0, "none", 1.0])
+            seconds.append(time.perf_counter() - start)
+            shown.append(int(drawn["text"].split()[-2]))
+            x, y = 8 + stroke % 4 * 4, 4 + stroke // 4
+            pen.line([(x, y), (x + 3, y)], "black" if stroke % 2 else COLORS["green"])
+    return {**_times(seconds[1:]), "shown_latency_ms": statistics.median(shown[1:])}  # without the load of the model
+
+
+def _answer(page: httpx.Client, call: int, values: list) -> list:
+    """Call a function as gradio's page does, over connections that stay open."""
+    session = uuid.uuid4().hex
+    page.post("queue/join", json={"data": values, "fn_index": call, "session_hash": session}).raise_for_status()
+    with page.stream("GET", "queue/data", params={"session_hash": session}) as events:
+        messages = (json.loads(line.removeprefix("data: ")) for line in events.iter_lines() if line)
+        done = next(message for message in messages if message["msg"] == "process_completed")
+    return done["output"]["data"]
+
+
 def measure_memory(server: Server) -> dict:
     """Compare one model again and again, and measure how much memory grows after the first calls."""
     client = server.client()
@@ -186,6 +218,7 @@ MEASURES = {
     "start": measure_start,
     "visitors": measure_visitors,
     "evaluation": measure_beside_evaluation,
+    "strokes": measure_strokes,
     "damage": measure_damage,
     "memory": measure_memory,
 }

@@ -1,7 +1,9 @@
 """Serve the app on tiny checkpoints, and open it in Chromium."""
 
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +13,16 @@ from mobilediff.demo.service import damaged
 from mobilediff.demo.service.examples import load_examples
 from mobilediff.demo.service.models import Models
 from tests.browser import Visit, browser, launch, visits
+from tests.tiny import tiny_sketching
 from tests.web.conftest import built_page
 
 __all__ = ["browser", "built_page", "launch"]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(checkpoints, tmp_path_factory) -> Path:
+    """The tiny checkpoints, and what the tab Draw needs."""
+    return tiny_sketching(Path(shutil.copytree(checkpoints, tmp_path_factory.mktemp("app") / "checkpoints")))
 
 
 @pytest.fixture(scope="session")

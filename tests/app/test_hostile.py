@@ -21,10 +21,12 @@ from mobilediff.demo import compare
 from mobilediff.demo.environment import ROOT
 from mobilediff.demo.service import evaluation
 from mobilediff.demo.service.examples import load_examples
+from mobilediff.demo.service.sketches import blank_sketch
 
 pytestmark = pytest.mark.slow
 
 GOOD = ["a fire truck", 0, 1, ["student-1step"], "own", "own", None]
+SKETCHED = [blank_sketch(), "a horse", 0, 1, "none", 1]
 EVALUATION = [["student-1step"], ["latency"], 200, 0]  # of no samples, to be short
 
 
@@ -67,9 +69,10 @@ FILES = [
 
 
 @pytest.mark.parametrize(("value", "message"), FILES)
-@pytest.mark.parametrize("name", ["compare", "sheet", "measure_pictures"])
+@pytest.mark.parametrize("name", ["compare", "draw", "sheet", "measure_pictures"])
 def test_a_file_that_was_not_uploaded_is_refused_by_every_component(url, name, value, message):
-    given = answer(url, name, [value, *GOOD[1:]] if name == "compare" else [value])
+    others = {"compare": GOOD[1:], "draw": SKETCHED[1:]}
+    given = answer(url, name, [value, *others.get(name, [])])
     assert given.startswith("event: error") and message in json.loads(given.partition("data: ")[2])["error"]
     assert "cache" not in given and app.__file__.rpartition("/")[0] not in given
 

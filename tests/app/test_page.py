@@ -16,6 +16,7 @@ TABS = [
     ("Explore", "Between prompts"),
     ("Explore", "Steps"),
     ("Explore", "On the way"),
+    ("Draw",),
     ("Evaluate", "A model"),
     ("Evaluate", "My pictures"),
     ("Evaluate", "Damage"),

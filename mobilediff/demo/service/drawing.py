@@ -16,6 +16,7 @@ from eval.samples.draw import draw as draw_images
 from mobilediff.demo.service.lent import LENT, draw_lent
 from mobilediff.demo.service.models import Model
 from mobilediff.demo.service.turns import TURNS, Cancelled
+from mobilediff.pipeline import MobileDiffusionPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +66,14 @@ def draw_seeds(
 
     Each image has a generator of its own for the scheduler's noise and, unless there is a `noise` that makes them, for
     its latents. Draws of several threads wait for each other; a cancelled one ends after the step under way. On a lent
-    GPU they need no turn on the processor, and a cancelled one ends after the call.
+    GPU, which draws from text alone, they need no turn on the processor, and a cancelled one ends after the call.
 
     Args:
         turn: on the processor, of `TURNS`.
         on_latents: called with the latents after each step, [N, C, h, w].
         options: further arguments of the pipeline's call, such as `num_inference_steps`.
     """
-    if LENT:
+    if LENT and type(model.pipeline) is MobileDiffusionPipeline:
         return _draw_lent(model, seeds, cancelled, noise, on_latents, options)
 
     def after_step(_pipeline, _step, _timestep, tensors: dict) -> None:

@@ -111,6 +111,18 @@ def in_turns(
         yield as_json(images, captions, f"{drawn} image{'s' if count > 1 else ''} in {latency:,.0f} ms"), notes
 
 
+def draw_in_turns(
+    model: Model, prompt: str, seed: int, count: int, cancelled: threading.Event, **options
+) -> Iterator[Progress]:
+    """Draw one prompt from `seed` and those after it, with options of the model's call; otherwise as `in_turns`."""
+    seeds = list(range(seed, seed + count))
+
+    def arguments(part: slice) -> dict:
+        return {"seeds": seeds[part], "prompt": prompt, "num_images_per_prompt": len(seeds[part]), **options}
+
+    yield from in_turns(model, [f"seed {one}" for one in seeds], cancelled, arguments, [prompt])
+
+
 def explore_seeds(
     models: Models, name: object, prompt: object, seed: object, count: object, cancelled: threading.Event
 ) -> Iterator[Progress]:
@@ -118,12 +130,7 @@ def explore_seeds(
     model = choose_model(models, name)
     prompt, seed = check_prompt(prompt, model.pipeline.tokenizer), check_seed(seed)
     count = check_whole(f"number of images of {model.name}", count, MIN_SEEDS, most_seeds(model))
-    seeds = list(range(seed, seed + count))
-
-    def arguments(part: slice) -> dict:
-        return {"seeds": seeds[part], "prompt": prompt, "num_images_per_prompt": len(seeds[part])}
-
-    yield from in_turns(model, [f"seed {one}" for one in seeds], cancelled, arguments, [prompt])
+    yield from draw_in_turns(model, prompt, seed, count, cancelled)
 
 
 def explore_nouns(

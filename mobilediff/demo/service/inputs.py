@@ -34,6 +34,17 @@ def check_whole(meaning: str, value: object, low: int, high: int) -> int:
     return int(value)  # pyright: ignore[reportArgumentType] - a whole number
 
 
+def check_number(meaning: str, value: object, low: float, high: float) -> float:
+    """Return a number as a float.
+
+    Raises:
+        ValueError: it is none from `low` to `high`; `meaning` names it.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"The {meaning} is {quoted(value)}; accepted is a number from {low:g} to {high:g}.")
+    return float(value)
+
+
 def check_names(names: object, known: Sequence[str], kind: str = "model") -> list[str]:
     """Return the known names of a kind that are among `names`, in the order of `known`.
 

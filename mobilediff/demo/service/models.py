@@ -12,15 +12,21 @@ from eval.benchmark.size import measure_size
 from eval.metrics.pauses import pause
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
+from mobilediff.checkpoints import read_index
 from mobilediff.demo.service.inputs import check_names
 from mobilediff.demo.service.lent import DEVICE, LENT
 from mobilediff.demo.service.turns import TURNS
+from mobilediff.downstream.control import MobileDiffusionControlPipeline
+from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 logger = logging.getLogger(__name__)
 
 # The cheapest image first.
 FAMILY = ("student-1step-pruned", "student-1step", "student-8step", "student", "teacher")
+LORAS = "loras"  # a folder beside the checkpoints, with a folder for each LoRA
+# Pipelines that draw from more than a text.
+DOWNSTREAM = (MobileDiffusionControlPipeline, MobileDiffusionInpaintPipeline)
 # gradio fills the page's cards with names and evaluates them as a template string of JavaScript.
 TEMPLATE_CHARACTERS = "`$\\"
 
@@ -61,11 +67,20 @@ def load_model(folder: Path, device: torch.device) -> Model:
     return Model(folder, folder_sha256(folder), pipeline, size["nfe"], size["params_total"], size["macs_network_call"])
 
 
+def downstream_class(folder: Path) -> type[MobileDiffusionPipeline] | None:
+    """Look up which of `DOWNSTREAM` a checkpoint is saved as; None for none of them, and for a broken one."""
+    try:
+        name = read_index(folder).get("_class_name")
+    except (OSError, ValueError):
+        return None
+    return {cls.__name__: cls for cls in DOWNSTREAM}.get(name[-1] if isinstance(name, list) else str(name))
+
+
 class Models:
     """Hold the models of a folder, which one thread loads in the order of `names`: the family, then others by name.
 
     Args:
-        folder: with one folder a checkpoint.
+        folder: with one folder a checkpoint; those of `DOWNSTREAM` are left to `downstream`.
 
     Attributes:
         device: that all models run on.
@@ -77,7 +92,7 @@ class Models:
         own = None if LENT else torch.accelerator.current_accelerator(check_available=True)
         self.device = own or torch.device("cpu")
         self.drawing_device = torch.device(DEVICE) if LENT else self.device
-        found = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
+        found = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir() and path.name != LORAS)
         self._missing = [f"{folder.name}/{name} is missing." for name in reversed(FAMILY) if name not in found]
         unsafe = [name for name in found if set(name) & set(TEMPLATE_CHARACTERS)]
         for name in unsafe:
@@ -86,7 +101,9 @@ class Models:
                 f"{folder.name}/{shown} is left out: a name may not hold a backtick, dollar or backslash."
             )
         ordered = [name for name in FAMILY if name in found] + [name for name in found if name not in FAMILY]
-        self._loads: dict[str, Future[Model]] = {name: Future() for name in ordered if name not in unsafe}
+        classes = {name: downstream_class(folder / name) for name in ordered if name not in unsafe}
+        self._downstream = {name: cls for name, cls in classes.items() if cls is not None}
+        self._loads: dict[str, Future[Model]] = {name: Future() for name, cls in classes.items() if cls is None}
         threading.Thread(target=self._load_all, daemon=True, name="models").start()
 
     def _load_all(self) -> None:
@@ -121,6 +138,10 @@ class Models:
     def is_loaded(self, name: str) -> bool:
         """Tell whether `get` answers at once."""
         return self._loads[name].done()
+
+    def downstream(self, cls: type[MobileDiffusionPipeline]) -> list[str]:
+        """Name the folders that a class of `DOWNSTREAM` saved, which are not loaded."""
+        return [name for name, saved in self._downstream.items() if saved is cls]
 
     def choose(self, names: object) -> list[str]:
         """Check the names that were chosen, and return them in the order of `names`; errors as in `check_names`."""

@@ -92,7 +92,7 @@ class Upload:
         """Leave a file out, for a reason that names it."""
         self.refused_count += 1
         if len(self.refused) < MAX_NAMED:
-            self.refused.append(f"{_cut(problem)}.")
+            self.refused.append(f"{cut(problem)}.")
 
     def keep(self, picture: np.ndarray, name: str, label: int) -> None:
         """Add a square picture, uint8 [H, W, 3], brought to 32 x 32 by Lanczos."""
@@ -125,16 +125,31 @@ class Upload:
 
     def _check_head(self, image: Image.Image, name: str) -> None:
         """Refuse an image by its head, before pixels are decoded."""
+        check_head(image, name, MAX_SIZE)
         width, height = image.size
-        if width > MAX_SIZE or height > MAX_SIZE:
-            raise ValueError(f"{name} is {width}x{height} pixels; accepted are up to {MAX_SIZE} a side")
         if width != height:
             raise ValueError(f"{name} is {width}x{height} pixels; accepted are square pictures")
-        if "progressive" in image.info:  # a small file can hold thousands of scans, each as much work as a picture
-            raise ValueError(f"{name} is a progressive JPEG; accepted are baseline JPEG and PNG: convert it first")
         self.pixels += width * height
         if self.pixels > MAX_PIXELS:
             raise TooMuch(f"The pictures have more than {MAX_PIXELS:,} pixels together; accepted are up to as many.")
+
+
+def check_head(image: Image.Image, name: str, most: int) -> None:
+    """Refuse an image that is too large, or that may take too long to decode, by its head.
+
+    Args:
+        image: opened, its pixels not yet decoded.
+        name: of the image in an error.
+        most: pixels a side.
+
+    Raises:
+        ValueError: it has more pixels a side, or is a progressive JPEG.
+    """
+    width, height = image.size
+    if width > most or height > most:
+        raise ValueError(f"{name} is {width}x{height} pixels; accepted are up to {most} a side")
+    if "progressive" in image.info:  # a small file can hold thousands of scans, each as much work as a picture
+        raise ValueError(f"{name} is a progressive JPEG; accepted are baseline JPEG and PNG: convert it first")
 
 
 def check_files(files: object, folder: str | Path) -> list[Path]:
@@ -313,11 +328,11 @@ def _read_npz(path: Path) -> ImageSet:
             try:
                 _check_array(content, member.filename.removesuffix(".npy"))
             except ValueError as error:
-                raise ValueError(f"The file {name}: {shown} {_cut(str(error))}.") from error
+                raise ValueError(f"The file {name}: {shown} {cut(str(error))}.") from error
     try:
         return read_images(path)
     except ValueError as error:
-        raise ValueError(f"{_cut(str(error).replace(str(path), f'The file {name}'))}.") from error
+        raise ValueError(f"{cut(str(error).replace(str(path), f'The file {name}'))}.") from error
 
 
 def _rows(images: ImageSet, upload: Upload) -> Iterator[Callable[[], None]]:
@@ -354,7 +369,7 @@ def _check_array(content: bytes, name: str) -> None:
         )
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
     """Write text in ASCII, cut to `MAX_REASON` characters."""
     text = text[:MAX_REASON] + "..." * (len(text) > MAX_REASON)
     return "".join(one if one.isprintable() and one.isascii() else ascii(one)[1:-1] for one in text)
