@@ -12,7 +12,7 @@ from eval.benchmark.size import measure_size
 from eval.metrics.pauses import pause
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
-from mobilediff.checkpoints import read_index
+from mobilediff.checkpoints import pipeline_class, read_index
 from mobilediff.demo.service.inputs import check_names
 from mobilediff.demo.service.lent import DEVICE, LENT
 from mobilediff.demo.service.turns import TURNS
@@ -70,10 +70,10 @@ def load_model(folder: Path, device: torch.device) -> Model:
 def downstream_class(folder: Path) -> type[MobileDiffusionPipeline] | None:
     """Look up which of `DOWNSTREAM` a checkpoint is saved as; None for none of them, and for a broken one."""
     try:
-        name = read_index(folder).get("_class_name")
+        saved = pipeline_class(read_index(folder))
     except (OSError, ValueError):
         return None
-    return {cls.__name__: cls for cls in DOWNSTREAM}.get(name[-1] if isinstance(name, list) else str(name))
+    return saved if saved in DOWNSTREAM else None
 
 
 class Models:
