@@ -3,7 +3,8 @@
 A student of several steps learns it as ControlNet does (arXiv 2302.05543): it denoises real images, given their edges
 and colours. A one-step student draws pictures from noise, which are compared with the real images of the conditions.
 Edges leave colours and textures open, so that the nearest picture to all real images of an edge map is a grey mean.
-Feature maps are therefore compared where colours are given alone, and a discriminator of feature maps keeps all sharp.
+Feature maps are therefore compared where colours are given alone. Where none are, the student's own picture from the
+same noise gives them. A discriminator of feature maps keeps all pictures sharp.
 """
 
 from dataclasses import dataclass
@@ -51,11 +52,12 @@ class ControlOptions(TrainingOptions):
         student: pipeline folder of a distilled student, which stays as it is.
         vae: folder of the VAE that encodes the real images, makes those compared with them, and is exported.
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared and told apart.
+        initial_weights: folder of the `MobileControlNet` to start from; None for one that changes nothing.
         class_probability, phrasing_probability: of captions, as in `CaptionBank.draw`.
         both_probability: chance that edges and colours are given; else it is one of them, each as often.
         thick_probability: chance that edges are strokes of two or three pixels.
         reconstruction_steps: first steps, in which the discriminator learns and the network does not follow it.
-        lambda_edges, lambda_colors, lambda_perceptual, lambda_adversarial: weights of the terms.
+        lambda_edges, lambda_colors, lambda_perceptual, lambda_own_colors, lambda_adversarial: weights of the terms.
         discriminator_learning_rate: of the second optimiser.
 
     The options from `reconstruction_steps` on are those of a one-step student.
@@ -64,6 +66,7 @@ class ControlOptions(TrainingOptions):
     student: str
     vae: str
     perceptual: str
+    initial_weights: str | None = None
     class_probability: Fraction = 0.3
     phrasing_probability: Fraction = 0.3
     both_probability: Fraction = 0.4
@@ -72,6 +75,7 @@ class ControlOptions(TrainingOptions):
     lambda_edges: NonNegativeFloat = 0.5
     lambda_colors: NonNegativeFloat = 5.0
     lambda_perceptual: NonNegativeFloat = 0.5
+    lambda_own_colors: NonNegativeFloat = 2.0
     lambda_adversarial: NonNegativeFloat = 0.2
     discriminator_learning_rate: PositiveFloat = 1e-3
 
@@ -172,11 +176,15 @@ class Control(Stage[ControlOptions]):
             learning_rate=options.discriminator_learning_rate,
             ema_decay=0.0,
         )
-        controlnet = MobileControlNet.from_unet(self.student.unet)
+        controlnet = (
+            MobileControlNet.from_unet(self.student.unet)
+            if options.initial_weights is None
+            else load_component(MobileControlNet, options.initial_weights)
+        )
         self.pipeline = MobileDiffusionControlPipeline.from_pipe(self.student, controlnet=controlnet)
         self.pipeline.set_progress_bar_config(disable=True)
-        unet = self.trainer.frozen(self.student.unet)
-        self.network = ControlledNetwork(unet, self.trainer.add("controlnet", controlnet))
+        self.unet = self.trainer.frozen(self.student.unet)
+        self.network = ControlledNetwork(self.unet, self.trainer.add("controlnet", controlnet))
 
     def batch(self, draws: Draws) -> ControlBatch:
         """Draw real images, mirrored with probability one half, with conditions and captions."""
@@ -207,22 +215,33 @@ class Control(Stage[ControlOptions]):
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: ControlBatch) -> torch.Tensor:
         """Predict v of noisy latents [B, C, H, W] at timesteps, int64 [B], told conditions and captions."""
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
         conditions = self.pipeline.controlnet.join_conditions(
             batch.edges, batch.colors, batch.has_edges, batch.has_colors
         )
         with self.trainer.autocast():
             return self.network(noisy, timesteps, conditions, **self.conditioning(batch.caption_ids)).float()
 
-    def generate(self, batch: ControlBatch, generator: torch.Generator) -> torch.Tensor:
-        """Draw images in one step from noise, float32 [B, 3, H, W] in [-1, 1]."""
+    def draw_noise(self, batch: ControlBatch, generator: torch.Generator) -> torch.Tensor:
+        """Draw the noise of the batch's pictures, float32 [B, C, h, w]."""
         config = self.student.unet.config
         shape = len(batch.images), config.in_channels, config.sample_size, config.sample_size
         noise = torch.empty(shape, device=self.trainer.device).normal_(generator=generator)
-        timesteps = torch.full_like(batch.caption_ids, NUM_TRAIN_TIMESTEPS - 1)
-        latents = sample_from_velocity(noise, self.predict(noise, timesteps, batch), *alpha_sigma(timesteps))
+        return noise.contiguous(memory_format=torch.channels_last)
+
+    def decode(self, noise: torch.Tensor, v: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Decode images of one step from noise and v, [B, C, h, w]: float32 [B, 3, H, W] in [-1, 1]."""
+        latents = sample_from_velocity(noise, v, *alpha_sigma(timesteps))
         with self.trainer.autocast():
             return self.decoder(latents * self.std + self.mean).float()
+
+    def generate(self, batch: ControlBatch, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw images in one step from noise, [B, 3, H, W] in [-1, 1], and the 4 x 4 colours of those without control."""
+        noise = self.draw_noise(batch, generator)
+        timesteps = torch.full_like(batch.caption_ids, NUM_TRAIN_TIMESTEPS - 1)
+        with torch.no_grad(), self.trainer.autocast():
+            v = self.unet(noise, timesteps, **self.conditioning(batch.caption_ids)).sample.float()
+            own = F.adaptive_avg_pool2d(self.decode(noise, v, timesteps), COLOR_MAP_SIZES[0])
+        return self.decode(noise, self.predict(noise, timesteps, batch), timesteps), own
 
     def step(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
         return self.step_of_noise(batch, draws) if len(self.timesteps) == 1 else self.step_of_images(batch, draws)
@@ -234,7 +253,7 @@ class Control(Stage[ControlOptions]):
         )
         with torch.no_grad():
             latents = encode_latents(self.student.vae, batch.images)
-        z = diffuse(latents, self.timesteps[chosen], draws.generator)
+        z = diffuse(latents.contiguous(memory_format=torch.channels_last), self.timesteps[chosen], draws.generator)
         loss = F.mse_loss(self.predict(z.noisy, self.timesteps[chosen], batch), z.velocity)
         self.trainer.update("controlnet", loss)
         return {"loss_task": loss}
@@ -242,7 +261,7 @@ class Control(Stage[ControlOptions]):
     def step_of_noise(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
         """Draw from noise in one step, and compare with the real images; teach the discriminator."""
         options = self.options
-        images = self.generate(batch, draws.generator)
+        images, own = self.generate(batch, draws.generator)
         everywhere = torch.ones_like(batch.edges)
         with self.trainer.autocast():
             fake_maps = self.encoder(images).feature_maps
@@ -253,10 +272,17 @@ class Control(Stage[ControlOptions]):
             "loss_edges": edge_loss(images, batch.images, batch.has_edges),
             "loss_colors": color_loss(images, batch.colors, batch.has_colors),
             "loss_perceptual": (feature_distances(fake_maps, real_maps) * batch.has_colors).mean(),
+            "loss_own_colors": color_loss(images, own, 1 - batch.has_colors),
             "loss_adversarial": adversarial,
         }
         lambda_adversarial = options.lambda_adversarial if draws.index >= options.reconstruction_steps else 0.0
-        weights = options.lambda_edges, options.lambda_colors, options.lambda_perceptual, lambda_adversarial
+        weights = (
+            options.lambda_edges,
+            options.lambda_colors,
+            options.lambda_perceptual,
+            options.lambda_own_colors,
+            lambda_adversarial,
+        )
         self.trainer.update(
             "controlnet", reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
         )
