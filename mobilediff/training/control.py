@@ -235,7 +235,7 @@ class Control(Stage[ControlOptions]):
             return self.decoder(latents * self.std + self.mean).float()
 
     def generate(self, batch: ControlBatch, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw images in one step from noise, [B, 3, H, W] in [-1, 1], and the 4 x 4 colours of those without control."""
+        """Draw images of one step, [B, 3, H, W] in [-1, 1], and the 4 x 4 colours of those without control."""
         noise = self.draw_noise(batch, generator)
         timesteps = torch.full_like(batch.caption_ids, NUM_TRAIN_TIMESTEPS - 1)
         with torch.no_grad(), self.trainer.autocast():
