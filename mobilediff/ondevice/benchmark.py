@@ -2,8 +2,8 @@
 
     python -m mobilediff.ondevice.benchmark --exported DIR ... --beside checkpoints/student-1step
 
-An image is one picture of a prompt whose embeddings are there. With --busy it is timed again beside as many busy
-processes as it has threads.
+An image is one picture of a prompt whose embeddings are there, with a control network that of an empty sketch. With
+--busy it is timed again beside as many busy processes as it has threads.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from eval.benchmark.latency import MIN_RUNS, check_options, interleave, thread_count
 from eval.benchmark.neighbours import busy_neighbours
@@ -20,6 +21,7 @@ from eval.cli.table import aligned
 from eval.protocol import folder_sha256, measured_with
 from eval.samples.pipelines import load_sampler
 from mobilediff.command import command_parser, run_command
+from mobilediff.downstream.control import MobileDiffusionControlPipeline
 from mobilediff.files import write_json
 from mobilediff.ondevice.exported import load_exported
 from mobilediff.ondevice.manifest import read_manifest
@@ -27,21 +29,24 @@ from mobilediff.threads import wait_policy
 from mobilediff.timing import summary
 
 COMMAND = "mobilediff.ondevice.benchmark"
+SKETCH_SIZE = 32, 32
 
 
 def image_calls(exported: list[str], beside: str | None, threads: int) -> dict[str, Callable[[], object]]:
     """Build a call for one picture of each folder, by the folder's name; the checkpoint's is called PyTorch."""
     calls = {}
     for folder in exported:
-        calls[Path(folder).resolve().name] = _call(load_exported(folder, threads))
+        pipeline = load_exported(folder, threads)
+        calls[Path(folder).resolve().name] = _call(pipeline, pipeline.plan.controlled)
     if beside is not None:
-        calls["PyTorch"] = _call(load_sampler(beside))
+        pipeline = load_sampler(beside)
+        calls["PyTorch"] = _call(pipeline, isinstance(pipeline, MobileDiffusionControlPipeline))
     return calls
 
 
-def _call(pipeline) -> Callable[[], object]:
-    generator = torch.Generator()
-    return lambda: pipeline(PROMPT, generator=generator.manual_seed(0), output_type="np")
+def _call(pipeline, controlled: bool) -> Callable[[], object]:
+    generator, control = torch.Generator(), {"image": Image.new("L", SKETCH_SIZE)} if controlled else {}
+    return lambda: pipeline(PROMPT, generator=generator.manual_seed(0), output_type="np", **control)
 
 
 def measure(

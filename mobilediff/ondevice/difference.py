@@ -4,6 +4,8 @@ import numpy as np
 import torch
 
 from mobilediff.captions import caption
+from mobilediff.downstream.control import MobileDiffusionControlPipeline
+from mobilediff.ondevice.conditions import drawn_conditions
 from mobilediff.ondevice.exported import ExportedPipeline
 from mobilediff.ondevice.manifest import Parity
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -15,6 +17,9 @@ ACCEPTED = {"fp32": 1e-4, "fp16": 0.02}
 def measure_parity(pipeline: MobileDiffusionPipeline, exported: ExportedPipeline, images: int) -> Parity:
     """Draw the same pictures with both, seed i of noun i as they are spread over the table, and compare in [-1, 1].
 
+    With a control network each picture has the edges and colours of another one, which that noun and a seed of its own
+    give without control.
+
     Raises:
         ValueError: `images` is below 1 or over the number of nouns.
     """
@@ -25,20 +30,25 @@ def measure_parity(pipeline: MobileDiffusionPipeline, exported: ExportedPipeline
     nouns = [names[index * len(names) // images] for index in range(images)]
     prompts = [caption(noun, plan.nouns.template) for noun in nouns]
 
-    def generators() -> list[torch.Generator]:
-        return [torch.Generator().manual_seed(seed) for seed in range(images)]
+    def generators(first: int = 0) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(first + index) for index in range(images)]
 
+    control = {}
+    if isinstance(pipeline, MobileDiffusionControlPipeline):
+        control = drawn_conditions(pipeline, prompts, plan.num_inference_steps, generators(images))
     expected = pipeline(
         prompt=prompts,
         num_inference_steps=plan.num_inference_steps,
         generator=generators(),
         output_type="pt",
+        **control,
     ).images
+    conditions = exported.read_conditions(images, control.get("image"), control.get("color_map"))
     noise = exported.draw_noise(images, generators())
     differences = []
     for embeddings in (map(exported.encode, prompts), (exported.noun_embeddings[noun] for noun in nouns)):
         hidden_states, pooled = map(np.stack, zip(*embeddings, strict=True))
-        pictures = exported.draw(noise, hidden_states, pooled).clip(-1, 1)
+        pictures = exported.draw(noise, hidden_states, pooled, conditions).clip(-1, 1)
         differences.append(np.abs(pictures - (2 * expected.numpy() - 1)))
     by_encoder, by_table = differences
     return Parity(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from diffusers import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from mobilediff.checkpoints import load_tokenizer
+from mobilediff.downstream.control import check_count, check_scale, read_conditions
+from mobilediff.models.mobile_controlnet import MobileControlNet
 from mobilediff.ondevice.formats import load_format
-from mobilediff.ondevice.manifest import MANIFEST, GraphEntry, Plan, noise_count, read_manifest
+from mobilediff.ondevice.manifest import CONTROL, MANIFEST, GraphEntry, Plan, noise_count, read_manifest
 from mobilediff.ondevice.nouns import read_noun_table
 from mobilediff.ondevice.sampling import draw
 from mobilediff.sampling.prompts import readable
@@ -115,20 +118,53 @@ class ExportedPipeline:
         _, channels, height, width = entry.inputs[0].shape
         return channels, height, width
 
-    def draw(self, noise: np.ndarray, hidden_states: np.ndarray, pooled: np.ndarray) -> np.ndarray:
+    def draw(
+        self,
+        noise: np.ndarray,
+        hidden_states: np.ndarray,
+        pooled: np.ndarray,
+        conditions: np.ndarray | None = None,
+        scale: float = 1.0,
+    ) -> np.ndarray:
         """Draw pictures in [-1, 1], float32 [N, 3, H', W'], in batches of the folder's size, the last one filled up.
 
         Args:
             noise: [S, N, C, H, W], S noises a picture, see `mobilediff.ondevice.manifest.noise_count`.
             hidden_states: [N, L, D].
             pooled: [N, P].
+            conditions: of `read_conditions`, where there is a control network.
+            scale: of what the control network adds.
         """
         size, count, pictures = self.plan.batch_size, len(pooled), []
         for start in range(0, count, size):
             rows = np.arange(start, start + size).clip(max=count - 1)
             batch = noise[:, rows].reshape(-1, *self.latent_shape)
-            pictures.append(draw(self.run, self.plan.steps, self.plan.fused, batch, hidden_states[rows], pooled[rows]))
+            control = {}
+            if conditions is not None:
+                values = conditions[rows], np.array([scale], dtype=np.float32)
+                control = dict(zip(CONTROL, values, strict=True))
+            text = hidden_states[rows], pooled[rows]
+            pictures.append(draw(self.run, self.plan.steps, self.plan.fused, batch, *text, control))
         return np.concatenate(pictures)[:count]
+
+    def read_conditions(self, count: int, image: Any, color_map: Any) -> np.ndarray | None:
+        """Read the conditions of `count` pictures for `draw`, float32 [count, 6, H', W'].
+
+        Args:
+            count: of the prompts.
+            image, color_map: as `MobileDiffusionControlPipeline` takes them; None without a control network.
+
+        Raises:
+            ValueError: as in `MobileDiffusionControlPipeline`, or one is given where there is no control network.
+        """
+        if not self.plan.controlled:
+            if image is not None or color_map is not None:
+                raise ValueError(f"image or color_map is given; {self.plan.model} has no control network")
+            return None
+        size = next(one.shape[-1] for one in self.plan.graph("image").inputs if one.name == "controlnet_cond")
+        conditions = MobileControlNet.join_conditions(*read_conditions(image, color_map, size))
+        check_count(len(conditions), count)
+        return conditions.expand(count, -1, -1, -1).numpy()
 
     def draw_noise(self, count: int, generator: torch.Generator | list[torch.Generator] | None) -> np.ndarray:
         """Draw the noise of `count` pictures in the order in which the PyTorch pipeline draws it, [S, N, C, H, W]."""
@@ -141,6 +177,9 @@ class ExportedPipeline:
         prompt: str | Sequence[str],
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "np",
+        image: Any = None,
+        color_map: Any = None,
+        controlnet_conditioning_scale: float = 1.0,
     ) -> ImagePipelineOutput:
         """Draw a picture of each prompt.
 
@@ -148,15 +187,20 @@ class ExportedPipeline:
             prompt: one or several.
             generator: one, or one a picture.
             output_type: "np" (float [B, H, W, 3] in [0, 1]) or "pt" (float [B, 3, H, W] in [0, 1]).
+            image, color_map, controlnet_conditioning_scale: as of `MobileDiffusionControlPipeline`, where there is a
+                control network.
 
         Raises:
-            ValueError: as in `encode`, or another output type.
+            ValueError: as in `encode`, `read_conditions` and `check_scale`, or another output type.
         """
         if output_type not in ("np", "pt"):
             raise ValueError(f"output_type is {output_type!r}; accepted are np, pt")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        conditions = self.read_conditions(len(prompts), image, color_map)
+        check_scale(controlnet_conditioning_scale)
         hidden_states, pooled = map(np.stack, zip(*map(self.encode, prompts), strict=True))
-        pictures = self.draw(self.draw_noise(len(prompts), generator), hidden_states, pooled)
+        noise = self.draw_noise(len(prompts), generator)
+        pictures = self.draw(noise, hidden_states, pooled, conditions, controlnet_conditioning_scale)
         pictures = (pictures / 2 + 0.5).clip(0, 1)
         images = torch.from_numpy(pictures) if output_type == "pt" else pictures.transpose(0, 2, 3, 1)
         return ImagePipelineOutput(images=images)  # pyright: ignore[reportArgumentType] - a tensor for "pt"

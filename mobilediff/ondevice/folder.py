@@ -9,7 +9,7 @@ from mobilediff.ondevice.calibration import calibration_inputs
 from mobilediff.ondevice.difference import measure_parity
 from mobilediff.ondevice.exported import TOKENIZER, ExportedPipeline
 from mobilediff.ondevice.formats import check_precision, check_text_widths, load_format
-from mobilediff.ondevice.graphs import Graph, build_graphs, check_exportable, is_fused, schedule
+from mobilediff.ondevice.graphs import Graph, build_graphs, check_control, check_exportable, is_fused, schedule
 from mobilediff.ondevice.manifest import (
     MANIFEST,
     Format,
@@ -83,12 +83,14 @@ def write_exported(
         threads: of the runtime, while it is measured.
 
     Raises:
-        ValueError: as in `check_precision`, `check_exportable`, `check_text_widths` and `schedule`, before any work.
+        ValueError: as in `check_precision`, `check_exportable`, `check_control`, `check_text_widths` and `schedule`,
+            before any work.
         OSError: as in `check_output`.
     """
     check_output(folder)
     check_precision(format, precision)
     check_exportable(pipeline, batch_size)
+    check_control(pipeline, format)
     check_text_widths(format, precision, pipeline.text_encoder.config)
     num_steps = pipeline.config.default_num_inference_steps if num_inference_steps is None else num_inference_steps
     steps, fused, converter = schedule(pipeline, num_steps), is_fused(pipeline), load_format(format)

@@ -2,19 +2,23 @@
 
 import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from mobilediff.checkpoints import VAE
+from mobilediff.downstream.control import MobileDiffusionControlPipeline
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
+from mobilediff.models.mobile_controlnet import CONDITIONING_CHANNELS, MobileControlNet
 from mobilediff.models.mobile_unet import MobileUNet
-from mobilediff.ondevice.manifest import SIGNATURES, GraphName, Step, noise_count
+from mobilediff.ondevice.manifest import CONTROL, SIGNATURES, Format, GraphName, Step, noise_count
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.schedulers.distilled_ddim import DistilledDDIMScheduler
 from mobilediff.schedulers.ufogen import UFOGenScheduler
 
 MAX_BATCH_SIZE = 64
+CONTROL_FORMAT: Format = "onnx"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,22 @@ def check_exportable(pipeline: MobileDiffusionPipeline, batch_size: int) -> None
         raise ValueError(f"batch_size is {batch_size}; accepted is 1 to {MAX_BATCH_SIZE}")
 
 
+def check_control(pipeline: MobileDiffusionPipeline, format: Format) -> None:
+    """Refuse a control network in another format than ONNX, or outside of a fused graph.
+
+    Raises:
+        ValueError: names the format or the scheduler.
+    """
+    if not isinstance(pipeline, MobileDiffusionControlPipeline):
+        return
+    if format != CONTROL_FORMAT:
+        raise ValueError(f"format is {format!r}; a checkpoint with a control network has {CONTROL_FORMAT}")
+    if not is_fused(pipeline):
+        raise ValueError(
+            f"scheduler is {type(pipeline.scheduler).__name__}; with a control network accepted is UFOGenScheduler"
+        )
+
+
 def schedule(pipeline: MobileDiffusionPipeline, num_inference_steps: int) -> list[Step]:
     """Write each step of the scheduler as x_s = sample_scale x_t + velocity_scale v + noise_scale eps.
 
@@ -87,25 +107,65 @@ def schedule(pipeline: MobileDiffusionPipeline, num_inference_steps: int) -> lis
     return steps
 
 
-class Network(nn.Module):
-    """The denoising network with its time embeddings folded: called with the number of a step, not a timestep."""
+N = TypeVar("N", MobileUNet, MobileControlNet)
 
-    def __init__(self, unet: MobileUNet, steps: list[Step]):
+
+@torch.no_grad()
+def _fold_time(network: N, steps: list[Step]) -> N:
+    """Copy a network with its time embeddings folded: called with the number of a step, not a timestep."""
+    timesteps = torch.tensor([step.timestep for step in steps])
+    embeddings = network.time_embedding(network.time_proj(timesteps).to(network.dtype))
+    folded = copy.copy(network)
+    folded._modules = dict(network._modules) | {
+        "time_proj": nn.Embedding.from_pretrained(embeddings),
+        "time_embedding": nn.Identity(),
+    }
+    return folded
+
+
+class Network(nn.Module):
+    """The denoising network, called with the number of a step."""
+
+    def __init__(self, pipeline: MobileDiffusionPipeline, steps: list[Step]):
         super().__init__()
-        with torch.no_grad():
-            timesteps = torch.tensor([step.timestep for step in steps])
-            embeddings = unet.time_embedding(unet.time_proj(timesteps).to(unet.dtype))
-        self.unet = copy.copy(unet)
-        self.unet._modules = dict(unet._modules) | {
-            "time_proj": nn.Embedding.from_pretrained(embeddings),
-            "time_embedding": nn.Identity(),
-        }
+        self.unet = _fold_time(pipeline.unet, steps)
 
     def forward(
         self, sample: torch.Tensor, step: torch.Tensor, hidden_states: torch.Tensor, pooled: torch.Tensor
     ) -> torch.Tensor:
         """Predict the velocity, [B, C, H, W], from x_t [B, C, H, W], the step [1], and the text's embeddings."""
         return self.unet(sample, step, hidden_states, pooled, return_dict=False)[0]
+
+
+class ControlledNetwork(Network):
+    """The denoising network with a control network beside it."""
+
+    def __init__(self, pipeline: MobileDiffusionControlPipeline, steps: list[Step]):
+        super().__init__(pipeline, steps)
+        self.controlnet = _fold_time(pipeline.controlnet, steps)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        step: torch.Tensor,
+        hidden_states: torch.Tensor,
+        pooled: torch.Tensor,
+        controlnet_cond: torch.Tensor,
+        conditioning_scale: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict the velocity as `Network` does, from conditions [B, 6, 2 H, 2 W] and their scale [1] too."""
+        residuals, residual = self.controlnet(
+            sample, step, controlnet_cond, pooled, conditioning_scale, return_dict=False
+        )
+        return self.unet(
+            sample,
+            step,
+            hidden_states,
+            pooled,
+            down_block_additional_residuals=residuals,
+            mid_block_additional_residual=residual,
+            return_dict=False,
+        )[0]
 
 
 class Decoder(nn.Module):
@@ -130,20 +190,24 @@ class ImageGraph(nn.Module):
 
     def __init__(self, pipeline: MobileDiffusionPipeline, steps: list[Step]):
         super().__init__()
-        self.network, self.decoder, self.steps = Network(pipeline.unet, steps), Decoder(pipeline.vae), steps
+        network = ControlledNetwork if isinstance(pipeline, MobileDiffusionControlPipeline) else Network
+        self.network, self.decoder, self.steps = network(pipeline, steps), Decoder(pipeline.vae), steps
 
-    def forward(self, noise: torch.Tensor, hidden_states: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, noise: torch.Tensor, hidden_states: torch.Tensor, pooled: torch.Tensor, *control: torch.Tensor
+    ) -> torch.Tensor:
         """Draw images in [-1, 1], [B, 3, H', W'].
 
         Args:
             noise: [S B, C, H, W] for S steps: the initial noise of the batch, then that of each further step.
             hidden_states: [B, L, D].
             pooled: [B, P].
+            control: conditions and their scale, where there is a control network.
         """
         batch_size = len(pooled)
         sample = noise[:batch_size]
         for index, step in enumerate(self.steps):
-            velocity = self.network(sample, torch.tensor([index]), hidden_states, pooled)
+            velocity = self.network(sample, torch.tensor([index]), hidden_states, pooled, *control)
             sample = step.sample_scale * sample + step.velocity_scale * velocity
             if step.noise_scale:
                 fresh = noise[(index + 1) * batch_size : (index + 2) * batch_size]
@@ -187,10 +251,15 @@ def build_graphs(pipeline: MobileDiffusionPipeline, steps: list[Step], batch_siz
     graphs = [Graph("text_encoder", TextEncoder(pipeline.text_encoder), {"input_ids": input_ids})]
     if is_fused(pipeline):
         noise = torch.zeros(noise_count(steps) * batch_size, channels, height, width)
-        graphs.append(Graph("image", ImageGraph(pipeline, steps), {"noise": noise} | conditioning))
+        control = {}
+        if isinstance(pipeline, MobileDiffusionControlPipeline):
+            size = pipeline.controlnet.condition_size
+            conditions = torch.zeros(batch_size, CONDITIONING_CHANNELS, size, size)
+            control = dict(zip(CONTROL, (conditions, torch.ones(1)), strict=True))
+        graphs.append(Graph("image", ImageGraph(pipeline, steps), {"noise": noise} | conditioning | control))
     else:
         inputs = {"sample": latents, "step": torch.zeros(1, dtype=torch.int32)} | conditioning
-        graphs.append(Graph("network", Network(pipeline.unet, steps), inputs))
+        graphs.append(Graph("network", Network(pipeline, steps), inputs))
         graphs.append(Graph("decoder", Decoder(pipeline.vae), {"latents": latents}))
     for graph in graphs:
         graph.module.eval().requires_grad_(False)

@@ -33,6 +33,8 @@ SIGNATURES: dict[GraphName, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "network": ({"sample": "float32", "step": "int32"} | TEXT, {"velocity": "float32"}),
     "decoder": ({"latents": "float32"}, {"images": "float32"}),
 }
+# Further inputs of an image graph that has a control network.
+CONTROL: dict[str, TensorDtype] = {"controlnet_cond": "float32", "conditioning_scale": "float32"}
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -89,9 +91,12 @@ class GraphEntry(Model):
     def _has_its_signature(self) -> "GraphEntry":
         sides = zip(("inputs", "outputs"), (self.inputs, self.outputs), SIGNATURES[self.name], strict=True)
         for kind, tensors, signature in sides:
-            stated, accepted = [(one.name, one.dtype) for one in tensors], list(signature.items())
-            if stated != accepted:
-                raise ValueError(f"the {kind} of {self.name} are {_listed(stated)}; accepted are {_listed(accepted)}")
+            stated, accepted = [(one.name, one.dtype) for one in tensors], [list(signature.items())]
+            if self.name == "image" and kind == "inputs":
+                accepted.append([*accepted[0], *CONTROL.items()])
+            if stated not in accepted:
+                listed = ", or ".join(map(_listed, accepted))
+                raise ValueError(f"the {kind} of {self.name} are {_listed(stated)}; accepted are {listed}")
         return self
 
 
@@ -161,6 +166,11 @@ class Plan(Model):
         if not first.shape or first.shape[0] != latents:
             raise ValueError(f"{first.name} is of shape {first.shape}; its steps and batch take {latents} latents")
         return self
+
+    @property
+    def controlled(self) -> bool:
+        """Return whether the picture is steered by edges and colours."""
+        return any(one.name in CONTROL for one in self.graphs[1].inputs)
 
     def graph(self, name: str) -> GraphEntry:
         """Return the entry of a graph by its name."""

@@ -2,14 +2,19 @@
 
 from mobilediff.ondevice.manifest import Manifest, Plan
 
-PYTHON = """```python
+CONDITIONS = "edges in [0, 1], colours in [-1, 1], and planes of 1 where these are given, of 0 where not"
+
+
+def _python(manifest: Plan) -> str:
+    sketch = ', image=Image.open("sketch.png"), color_map=Image.open("colors.png")' if manifest.controlled else ""
+    return f"""```python
 import torch
 from PIL import Image
 from mobilediff.ondevice.exported import load_exported
 
 pipeline = load_exported(".", threads=2)  # checks the files against manifest.json
 seed = torch.Generator().manual_seed(7)
-picture = pipeline("a photo of a fire truck", seed).images[0]  # [H, W, 3] in [0, 1]
+picture = pipeline("a photo of a fire truck", seed{sketch}).images[0]  # [H, W, 3] in [0, 1]
 Image.fromarray((picture * 255).round().astype("uint8")).save("fire-truck.png")
 ```"""
 
@@ -22,6 +27,13 @@ def _shape(manifest: Plan, graph: str, tensor: str) -> list[int]:
 def _javascript(manifest: Plan) -> str:
     hidden, pooled = (_shape(manifest, "image", name) for name in ("hidden_states", "pooled"))
     noise, images = _shape(manifest, "image", "noise"), _shape(manifest, "image", "images")
+    names, control = "noise, hidden_states, pooled", ""
+    if manifest.controlled:
+        names += ", controlnet_cond, conditioning_scale"
+        shape = _shape(manifest, "image", "controlnet_cond")
+        control = f"""
+const controlnet_cond = new ort.Tensor("float32", conditions, {shape});  // {CONDITIONS}
+const conditioning_scale = new ort.Tensor("float32", [1], [1]);"""
     return f"""```javascript
 import * as ort from "onnxruntime-web";
 
@@ -29,13 +41,20 @@ const image = await ort.InferenceSession.create("image.onnx");
 const text = await ort.InferenceSession.create("text_encoder.onnx");
 const ids = new ort.Tensor("int32", tokenIds, [1, {manifest.max_tokens}]);  // Int32Array of tokenizer/
 const {{ hidden_states, pooled }} = await text.run({{ input_ids: ids }});  // {hidden} and {pooled}
-const noise = new ort.Tensor("float32", normalNoise, {noise});  // Float32Array, standard normal
-const {{ images }} = await image.run({{ noise, hidden_states, pooled }});
+const noise = new ort.Tensor("float32", normalNoise, {noise});  // Float32Array, standard normal{control}
+const {{ images }} = await image.run({{ {names} }});
 const pixels = images.data.map((value) => 255 * Math.min(Math.max(value / 2 + 0.5, 0), 1));  // {images}
 ```"""
 
 
 def _kotlin_onnx(manifest: Plan) -> str:
+    noise, control = '("noise" to noise)', ""
+    if manifest.controlled:
+        noise = 'mapOf("noise" to noise, "controlnet_cond" to control, "conditioning_scale" to scale)'
+        shape = ", ".join(map(str, _shape(manifest, "image", "controlnet_cond")))
+        control = f"""
+val control = OnnxTensor.createTensor(environment, FloatBuffer.wrap(conditions), longArrayOf({shape}))  // {CONDITIONS}
+val scale = OnnxTensor.createTensor(environment, floatArrayOf(1f))"""
     return f"""```kotlin
 val environment = OrtEnvironment.getEnvironment()  // com.microsoft.onnxruntime:onnxruntime-android
 val text = environment.createSession(assets.open("text_encoder.onnx").readBytes())
@@ -43,9 +62,9 @@ val image = environment.createSession(assets.open("image.onnx").readBytes())
 val ids = OnnxTensor.createTensor(environment, IntBuffer.wrap(tokenIds), longArrayOf(1, {manifest.max_tokens}))
 val embeddings = text.run(mapOf("input_ids" to ids))
 val shape = longArrayOf({", ".join(map(str, _shape(manifest, "image", "noise")))})
-val noise = OnnxTensor.createTensor(environment, FloatBuffer.wrap(normalNoise), shape)
+val noise = OnnxTensor.createTensor(environment, FloatBuffer.wrap(normalNoise), shape){control}
 val names = listOf("hidden_states", "pooled")
-val inputs = names.associateWith {{ embeddings[it].get() as OnnxTensor }} + ("noise" to noise)
+val inputs = names.associateWith {{ embeddings[it].get() as OnnxTensor }} + {noise}
 val pixels = (image.run(inputs)[0] as OnnxTensor).floatBuffer  // in [-1, 1]
 ```"""
 
@@ -131,7 +150,7 @@ def readme(manifest: Manifest) -> str:
         f"Largest difference of {manifest.parity.images} pictures to PyTorch's, in [-1, 1]: "
         f"{manifest.parity.largest:.2g}; with the text taken from the noun table: "
         f"{manifest.parity.largest_with_noun_table:.2g}.",
-        PYTHON,
+        _python(manifest),
     ]
     if not manifest.fused:
         parts.append(_loop(manifest))

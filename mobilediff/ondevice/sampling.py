@@ -1,6 +1,6 @@
 """From noise and text embeddings to pictures with a checkpoint's graphs, whoever runs them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -11,7 +11,13 @@ Run = Callable[[str, dict[str, np.ndarray]], list[np.ndarray]]
 
 
 def draw(
-    run: Run, steps: list[Step], fused: bool, noise: np.ndarray, hidden_states: np.ndarray, pooled: np.ndarray
+    run: Run,
+    steps: list[Step],
+    fused: bool,
+    noise: np.ndarray,
+    hidden_states: np.ndarray,
+    pooled: np.ndarray,
+    control: Mapping[str, np.ndarray],
 ) -> np.ndarray:
     """Draw a batch of pictures in [-1, 1], float32 [B, 3, H', W'].
 
@@ -22,10 +28,11 @@ def draw(
         noise: [S B, C, H, W], S = `noise_count(steps)`: the initial noise of the batch, then that of further steps.
         hidden_states: [B, L, D].
         pooled: [B, P].
+        control: further inputs of a fused graph with a control network, as `CONTROL` of the manifest names them.
     """
     text = {"hidden_states": hidden_states, "pooled": pooled}
     if fused:
-        return run("image", {"noise": noise} | text)[0]
+        return run("image", {"noise": noise} | text | dict(control))[0]
     batch_size = len(pooled)
     sample = noise[:batch_size]
     for index, step in enumerate(steps):

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from transformers import CLIPTokenizer
 
 from eval.protocol import folder_sha256
 from mobilediff.captions import TEMPLATES, caption, load_nouns, phrasing
+from mobilediff.checkpoints import load_pipeline
+from mobilediff.downstream.control import MobileDiffusionControlPipeline
 from mobilediff.ondevice.noise import MAX_SEED, normal_noise, normal_quantile
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.sampling.prompts import readable
@@ -86,25 +89,49 @@ def noise() -> dict[str, object]:
 @cache
 def load_checkpoint(model: str) -> MobileDiffusionPipeline:
     """Load a shipped checkpoint in float32."""
-    pipeline = MobileDiffusionPipeline.from_pretrained(ROOT / "checkpoints" / model)
+    pipeline = load_pipeline(ROOT / "checkpoints" / model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def picture(model: str, prompt: str, seed: int) -> np.ndarray:
+def draw(pipeline: MobileDiffusionPipeline, prompt: str, seed: int, **control) -> np.ndarray:
     """Draw a picture by PyTorch from the page's noise, uint8 [32, 32, 3]."""
-    pipeline = load_checkpoint(model)
     latents = torch.from_numpy(normal_noise(seed, LATENT_SHAPE))
-    images = pipeline(prompt=prompt, latents=latents, output_type="np").images
+    images = pipeline(prompt=prompt, latents=latents, output_type="np", **control).images
     return (images[0] * 255).round().astype(np.uint8)
 
 
-def self_test(model: str) -> dict[str, object]:
-    """Draw the picture that the page compares its own with."""
-    prompt = caption(NOUN, load_checkpoint(model).config.class_template)
-    pixels = base64.b64encode(picture(model, prompt, SEED).tobytes()).decode()
-    checkpoint = folder_sha256(ROOT / "checkpoints" / model)
-    return {"model_sha256": checkpoint, "noun": NOUN, "seed": SEED, "pixels": pixels}
+def picture(model: str, prompt: str, seed: int) -> np.ndarray:
+    """Draw a picture of a shipped checkpoint."""
+    return draw(load_checkpoint(model), prompt, seed)
+
+
+def sketch() -> dict[str, Image.Image]:
+    """Draw a truck in lines, and a sky above a street in colours, as a control pipeline takes them."""
+    lines, colors = Image.new("L", (32, 32)), Image.new("RGB", (8, 8), (100, 115, 135))
+    pen = ImageDraw.Draw(lines)
+    for left, top, right, bottom in ((4, 9, 19, 22), (20, 13, 27, 22), (6, 21, 11, 26), (20, 21, 25, 26)):
+        pen.rectangle((left, top, right, bottom), outline=255)
+    colors.paste((140, 190, 235), (0, 0, 8, 3))
+    colors.paste((200, 50, 40), (1, 3, 7, 6))
+    return {"image": lines, "color_map": colors}
+
+
+def self_test(pipeline: MobileDiffusionPipeline, model_sha256: str) -> dict[str, object]:
+    """Draw the picture that the page compares its own with, by a sketch where the pipeline takes one."""
+    control = sketch() if isinstance(pipeline, MobileDiffusionControlPipeline) else {}
+    prompt = caption(NOUN, pipeline.config.class_template)
+    pixels = base64.b64encode(draw(pipeline, prompt, SEED, **control).tobytes()).decode()
+    test = {"model_sha256": model_sha256, "noun": NOUN, "seed": SEED, "pixels": pixels}
+    if control:
+        names = zip(("edges", "colors"), control.values(), strict=True)
+        test["sketch"] = {name: base64.b64encode(image.tobytes()).decode() for name, image in names}
+    return test
+
+
+def self_test_of(model: str) -> dict[str, object]:
+    """Draw the picture of a shipped checkpoint's self-test."""
+    return self_test(load_checkpoint(model), folder_sha256(ROOT / "checkpoints" / model))
 
 
 def _write(file: Path, content: object) -> None:
@@ -119,4 +146,4 @@ if __name__ == "__main__":
     text = "{\n" + ",\n".join(tokens) + "\n}\n"
     (WEB / "tests" / "fixtures" / "tokens.json").write_text(text, encoding="utf-8")
     for name in MODELS:
-        _write(WEB / "self-test" / f"{name}.json", self_test(name))
+        _write(WEB / "self-test" / f"{name}.json", self_test_of(name))

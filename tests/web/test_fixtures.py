@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.web.fixtures import MODELS, WEB, noise, self_test, token_ids
+from tests.web.fixtures import MODELS, WEB, noise, self_test_of, token_ids
 
 
 def read(path: str) -> dict:
@@ -25,7 +25,7 @@ def test_noise_is_drawn_alike():
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_picture_of_the_self_test_is_pytorchs(model):
-    stored, drawn = read(f"self-test/{model}.json"), self_test(model)
+    stored, drawn = read(f"self-test/{model}.json"), self_test_of(model)
     pixels, expected = (
         np.frombuffer(base64.b64decode(one.pop("pixels")), dtype=np.uint8).astype(int) for one in (stored, drawn)
     )

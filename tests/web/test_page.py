@@ -41,7 +41,7 @@ def difference(drawn: np.ndarray, expected: np.ndarray) -> int:
 
 @pytest.mark.parametrize(("typed", "read"), [(NOUN, f"a photo of a {NOUN}"), (f"a {NOUN}", f"a {NOUN}")])
 def test_pictures_are_pytorchs(site, visit, typed, read):
-    models = [model["name"] for model in catalog()["models"]]
+    models = [model["name"] for model in catalog()["models"] if not model["controlled"]]
     visitor = visit(f"{site.url}#prompt={typed}&seed={SEED}&count=2&models={','.join(models)}")
     visitor.wait_for_pictures()
     assert FIRST in models
@@ -299,6 +299,11 @@ def test_the_card_has_the_servers_time_beside_its_own(opened):
     assert re.search(r"[\d.]+ ms here\s+median of \d+", text)
     assert f"{server['medianMs']:.3g} ms on a server’s CPU" in text
     assert server["device"] in text
+
+
+def test_there_is_nothing_to_sketch_on_without_a_control_network(opened):
+    controlled = any(model["controlled"] for model in catalog()["models"])
+    assert opened.page.is_visible("#sketching") == controlled
 
 
 def test_everything_to_operate_has_a_name(opened):

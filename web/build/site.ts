@@ -13,7 +13,7 @@ import {
   type SelfTest,
   type ServerTime,
 } from "../src/catalog";
-import { type FileEntry, MANIFEST, type Manifest, parseManifest } from "../src/manifest";
+import { conditionInput, type FileEntry, MANIFEST, type Manifest, parseManifest } from "../src/manifest";
 import { spaceReadme } from "./space";
 
 // The model that the page draws with first.
@@ -85,6 +85,7 @@ export function readSelfTest(file: string, manifest: Manifest): SelfTest {
         "run python -m tests.web.fixtures, or export again",
     );
   }
+  if (conditionInput(manifest) && !selfTest.sketch) throw new Error(`${file} has no sketch, which ${manifest.model} draws by`);
   return selfTest;
 }
 
@@ -119,7 +120,9 @@ export function siteFiles(sources: Sources): SiteFiles {
     for (const [path, content] of files) packed.add(path, content);
     site.set(`models/${name}/${MANIFEST}`, readFileSync(join(sources.models, name, MANIFEST), "utf-8"));
     const selfTest = readSelfTest(join(sources.selfTests, `${manifest.model}.json`), manifest);
-    return { name, steps: manifest.num_inference_steps, selfTest, server: serverTime(results, manifest) };
+    const controlled = conditionInput(manifest) !== undefined;
+    const server = serverTime(results, manifest);
+    return { name, steps: manifest.num_inference_steps, controlled, selfTest, server };
   };
   const catalog: Catalog = {
     onnxruntime: readJson(join(ONNXRUNTIME, "package.json")).version,

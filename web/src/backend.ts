@@ -21,9 +21,14 @@ export async function probeWebGPU(): Promise<void> {
   if (!adapter) throw new Refusal("WebGPU found no graphics processor");
 }
 
+/** Decodes bytes from base64. */
+export function bytesOf(base64: string): Uint8Array {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
 /** Compares a picture with that of a self-test: the largest difference, of 255. */
 export function largestDifference(pixels: Uint8ClampedArray, selfTest: SelfTest): number {
-  const expected = Uint8Array.from(atob(selfTest.pixels), (character) => character.charCodeAt(0));
+  const expected = bytesOf(selfTest.pixels);
   let largest = 0;
   for (const [index, value] of expected.entries()) {
     const drawn = pixels[4 * Math.floor(index / 3) + (index % 3)] as number;

@@ -8,6 +8,8 @@ export interface SelfTest {
   seed: number;
   /** Base64 of bytes of red, green and blue. */
   pixels: string;
+  /** Of a model with a control network, base64 of the bytes of the sketch, see `joinConditions`. */
+  sketch?: { edges: string; colors: string };
 }
 
 /** The time of a picture on a server, from `docs/results.json`. */
@@ -20,6 +22,8 @@ export interface ServerTime {
 export interface CatalogModel {
   name: string;
   steps: number;
+  /** Whether it draws by a sketch. */
+  controlled: boolean;
   selfTest: SelfTest;
   server: ServerTime | null;
 }

@@ -1,12 +1,13 @@
 /** Draws pictures with the models of a site: downloads, backend, text and sampling, behind one object. */
 
-import { chooseBackend, largestDifference, type Preference, probeWebGPU, Refusal } from "./backend";
+import { bytesOf, chooseBackend, largestDifference, type Preference, probeWebGPU, Refusal } from "./backend";
 import { type Backend, CATALOG, type Catalog, type CatalogModel } from "./catalog";
 import { FileStore, fetchText } from "./files";
 import { type FileEntry, fileEntry, type GraphName, graphEntry, MANIFEST, type Manifest, parseJson, parseManifest } from "./manifest";
 import { type Embedding, NounTable } from "./nouns";
 import { type OpenGraph, type RunGraph, startRuntime, threadCount } from "./runtime";
-import { blend, draw, output, toPixels } from "./sampler";
+import { blend, type Control, draw, output, toPixels } from "./sampler";
+import { joinConditions } from "./sketch";
 import { PromptTokenizer } from "./tokenizer";
 
 /** The difference, of 255, that rounding may make to PyTorch's picture. */
@@ -86,16 +87,20 @@ export class Engine {
     return { catalog: this.catalog, nouns: names, template, backend, threads, refused };
   }
 
-  /** Draws the picture of a text and a seed, and times it without the text's encoding. */
-  async draw(name: string, text: Text, seed: number): Promise<Picture> {
+  /**
+   * Draws the picture of a text and a seed, and times it without the text's encoding.
+   *
+   * @param control of a model that draws by a sketch.
+   */
+  async draw(name: string, text: Text, seed: number, control?: Control): Promise<Picture> {
     const model = await this.load(name);
     const { selfTest } = this.entry(name);
-    if (model.tested && "noun" in text && text.noun === selfTest.noun && seed === selfTest.seed) {
+    if (!control && model.tested && "noun" in text && text.noun === selfTest.noun && seed === selfTest.seed) {
       const { tested } = model;
       delete model.tested;
       return tested;
     }
-    return this.picture(model, await this.embed(model, text), seed);
+    return this.picture(model, await this.embed(model, text), seed, control);
   }
 
   /** Downloads what free text and a next visit without a connection need. */
@@ -152,7 +157,10 @@ export class Engine {
 
   /** Draws the picture of the self-test, and refuses the backend if it is another. */
   private async test(model: Model, { name, selfTest }: CatalogModel): Promise<Picture> {
-    const picture = await this.picture(model, model.nouns.embedding(selfTest.noun), selfTest.seed);
+    const { noun, seed, sketch } = selfTest;
+    const conditions = sketch && joinConditions(bytesOf(sketch.edges), bytesOf(sketch.colors));
+    const control = conditions && { conditions, scale: 1 };
+    const picture = await this.picture(model, model.nouns.embedding(noun), seed, control);
     const difference = largestDifference(picture.pixels, selfTest);
     const accepted = Math.max(ACCEPTED_DIFFERENCE, Math.ceil(127.5 * model.manifest.parity.largest_with_noun_table));
     if (difference > accepted) {
@@ -164,10 +172,10 @@ export class Engine {
     return picture;
   }
 
-  private async picture(model: Model, embedding: Embedding, seed: number): Promise<Picture> {
+  private async picture(model: Model, embedding: Embedding, seed: number, control?: Control): Promise<Picture> {
     const run = (graph: GraphName, inputs: Parameters<RunGraph>[0]) => (model.graphs.get(graph) as RunGraph)(inputs);
     const start = performance.now();
-    const pixels = toPixels(await draw(run, model.manifest, embedding, seed));
+    const pixels = toPixels(await draw(run, model.manifest, embedding, seed, control));
     return { pixels, milliseconds: performance.now() - start };
   }
 

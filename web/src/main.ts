@@ -13,6 +13,7 @@ import { wireInterpolation } from "./ui/interpolation";
 import { Latest } from "./ui/latest";
 import { type Choices, readChoices, writeChoices } from "./ui/link";
 import { CLASSES, describeReading, readPrompt } from "./ui/prompt";
+import { type DrawSketch, wireSketching } from "./ui/sketching";
 import { backendName, hideError, showBackend, showError, showProgress } from "./ui/status";
 import { Timings } from "./ui/timings";
 
@@ -38,6 +39,7 @@ const jobs = new Latest();
 const cards = new Map<string, Card>();
 let started: Started;
 let engine: Comlink.Remote<Engine>;
+let drawSketch = async () => {};
 /** Jobs under way: their last news of a download may come after their end. */
 let busy = 0;
 
@@ -119,7 +121,10 @@ async function drawPicture(model: string, card: Card, text: Text, seed: number, 
 async function draw(): Promise<void> {
   if (drawButton.disabled || !form.reportValidity()) return;
   history.replaceState(null, "", writeChoices(choices()));
-  await run(drawPictures);
+  await run(async () => {
+    await drawPictures();
+    if (!jobs.isOutdated) await drawSketch();
+  });
 }
 
 async function copy(text: string, what: string): Promise<void> {
@@ -179,7 +184,8 @@ function wireChoices(): void {
   });
 }
 
-function wireModels(models: readonly CatalogModel[], chosen: readonly string[]): void {
+function wireModels(all: readonly CatalogModel[], chosen: readonly string[]): void {
+  const models = all.filter((model) => !model.controlled);
   const known = models.filter((model) => chosen.includes(model.name));
   const checked = known.length ? known : models.slice(0, 1);
   modelBoxes.replaceChildren(
@@ -204,6 +210,21 @@ function wirePrompt(): void {
       return chip;
     }),
   );
+}
+
+/** Shows where to sketch, if there is a model that draws by a sketch. */
+function wireControl(): void {
+  const model = started.catalog.models.find((one) => one.controlled);
+  if (!model) return;
+  const draw: DrawSketch = async (control) => {
+    if (jobs.isOutdated || !form.reportValidity()) return null;
+    const { prompt, seed } = choices();
+    const picture = await engine.draw(model.name, readPrompt(prompt, started.nouns), seed, control);
+    timings.add(model.name, picture.milliseconds);
+    return { picture, prompt, seed };
+  };
+  const redraw = wireSketching((job) => void run(() => job(draw)));
+  drawSketch = () => redraw(draw);
 }
 
 async function keepForOffline(): Promise<void> {
@@ -241,6 +262,7 @@ async function start(): Promise<void> {
       }),
     ),
   );
+  wireControl();
   drawButton.disabled = false;
   await draw();
   await keepForOffline();

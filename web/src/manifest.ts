@@ -4,6 +4,7 @@ import * as v from "valibot";
 
 export const MANIFEST = "manifest.json";
 const VERSION = 1;
+const CONDITION = "1 x 6 x 32 x 32";
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(1));
 const sha256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
@@ -65,6 +66,11 @@ export function noiseShape(of: Manifest): readonly number[] {
   return input.shape;
 }
 
+/** Returns the input of the condition that steers a picture, if the folder has a control network. */
+export function conditionInput(of: Manifest): GraphEntry["inputs"][number] | undefined {
+  return of.fused ? graphEntry(of, "image").inputs.find((input) => input.name === "controlnet_cond") : undefined;
+}
+
 /** Reads JSON, or throws an error that names the file. */
 export function parseJson(text: string, file: string): unknown {
   try {
@@ -109,6 +115,10 @@ function check(one: Manifest, file: string): void {
   const drawn = fused ? noiseCount(steps) : 1;
   if (noises !== drawn) {
     throw new Error(`${file}: the graph takes ${noises} noises of a picture, its steps draw ${drawn}: export it again`);
+  }
+  const condition = conditionInput(one)?.shape.join(" x ");
+  if (condition && condition !== CONDITION) {
+    throw new Error(`${file}: controlnet_cond is ${condition}; accepted is ${CONDITION}`);
   }
   if (!fused && noiseCount(steps) > 1) {
     throw new Error(`${file}: steps draw fresh noise outside of a fused graph; accepted are steps without`);

@@ -1,12 +1,18 @@
 /** From noise and text embeddings to a picture with a model's graphs, as `mobilediff/ondevice/sampling.py`. */
 
-import { type GraphName, type Manifest, noiseShape } from "./manifest";
+import { conditionInput, type GraphName, type Manifest, noiseShape } from "./manifest";
 import { normalNoise } from "./noise";
 import type { Embedding } from "./nouns";
 
 export interface Value {
   data: Float32Array | Int32Array;
   shape: readonly number[];
+}
+
+/** What steers a picture: planes of `joinConditions`, and the factor of what the control network adds. */
+export interface Control {
+  conditions: Float32Array;
+  scale: number;
 }
 
 /** Runs a graph: its inputs by name to its outputs by name. */
@@ -19,8 +25,31 @@ export function output(outputs: Record<string, Value>, name: string): Float32Arr
   return value;
 }
 
-/** Draws the picture of a seed, planes of red, green and blue in [-1, 1]. */
-export async function draw(run: Run, manifest: Manifest, embedding: Embedding, seed: number): Promise<Float32Array> {
+/** Names the further inputs of a graph with a control network. */
+function controlInputs(manifest: Manifest, control: Control | undefined): Record<string, Value> {
+  const input = conditionInput(manifest);
+  if (!input !== !control) {
+    throw new Error(`${manifest.model} ${input ? "draws by a sketch, which is missing" : "has no control network"}`);
+  }
+  if (!input || !control) return {};
+  return {
+    controlnet_cond: { data: control.conditions, shape: input.shape },
+    conditioning_scale: { data: Float32Array.of(control.scale), shape: [1] },
+  };
+}
+
+/**
+ * Draws the picture of a seed, planes of red, green and blue in [-1, 1].
+ *
+ * @param control where the folder has a control network.
+ */
+export async function draw(
+  run: Run,
+  manifest: Manifest,
+  embedding: Embedding,
+  seed: number,
+  control?: Control,
+): Promise<Float32Array> {
   const shape = noiseShape(manifest);
   const noise = normalNoise(
     seed,
@@ -31,7 +60,10 @@ export async function draw(run: Run, manifest: Manifest, embedding: Embedding, s
     hidden_states: { data: hiddenStates, shape: [1, manifest.max_tokens, hiddenStates.length / manifest.max_tokens] },
     pooled: { data: pooled, shape: [1, pooled.length] },
   };
-  if (manifest.fused) return output(await run("image", { noise: { data: noise, shape }, ...text }), "images");
+  const further = controlInputs(manifest, control);
+  if (manifest.fused) {
+    return output(await run("image", { noise: { data: noise, shape }, ...text, ...further }), "images");
+  }
   const sample = noise;
   for (const [index, step] of manifest.steps.entries()) {
     const inputs = { sample: { data: sample, shape }, step: { data: Int32Array.of(index), shape: [1] }, ...text };

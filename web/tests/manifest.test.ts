@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { parseManifest } from "../src/manifest";
-import { manifestContent } from "./exported";
+import { conditionInput, parseManifest } from "../src/manifest";
+import { manifestContent, withControl } from "./exported";
 
 const parse = (content: unknown) => parseManifest(JSON.stringify(content), "models/x");
 
@@ -8,6 +8,15 @@ test("the tracked export is read", () => {
   const manifest = parse(manifestContent());
   expect(manifest.nouns.names).toHaveLength(396);
   expect(manifest.fused).toBe(true);
+  expect(conditionInput(manifest)).toBeUndefined();
+});
+
+test("the condition of a control network has planes of a sketch", () => {
+  const content = manifestContent();
+  withControl(content);
+  expect(conditionInput(parse(content))?.shape).toEqual([1, 6, 32, 32]);
+  content.graphs[1].inputs[3].shape = [1, 6, 64, 64];
+  expect(() => parse(content)).toThrow("controlnet_cond is 1 x 6 x 64 x 64; accepted is 1 x 6 x 32 x 32");
 });
 
 test.each<[string, (manifest: Record<string, any>) => void, string]>([

@@ -4,7 +4,7 @@ import { type Manifest, parseManifest } from "../src/manifest";
 import { normalNoise } from "../src/noise";
 import { NounTable } from "../src/nouns";
 import { blend, draw, type Run, toPixels, type Value } from "../src/sampler";
-import { manifestContent } from "./exported";
+import { manifestContent, withControl } from "./exported";
 
 const embedding = { hiddenStates: new Float32Array(16 * 128).fill(0.5), pooled: new Float32Array(128).fill(2) };
 const fused = parseManifest(JSON.stringify(manifestContent()), "x");
@@ -34,6 +34,22 @@ test("a fused graph gets noise and text", async () => {
     return { images: { data: Float32Array.of(1, 2, 3), shape: [1, 3, 1, 1] } };
   };
   expect([...(await draw(run, fused, embedding, 3))]).toEqual([1, 2, 3]);
+});
+
+test("a graph with a control network gets condition and scale, and refuses to draw without", async () => {
+  const content = manifestContent();
+  withControl(content);
+  const controlled = parseManifest(JSON.stringify(content), "x");
+  const conditions = new Float32Array(6 * 32 * 32).fill(0.25);
+  const run: Run = async (_, { controlnet_cond, conditioning_scale, noise }) => {
+    expect(controlnet_cond).toEqual({ data: conditions, shape: [1, 6, 32, 32] });
+    expect(conditioning_scale).toEqual({ data: Float32Array.of(0.5), shape: [1] });
+    return { images: noise as Value };
+  };
+  const drawn = await draw(run, controlled, embedding, 3, { conditions, scale: 0.5 });
+  expect(drawn).toEqual(normalNoise(3, 1024));
+  await expect(draw(run, controlled, embedding, 3)).rejects.toThrow("student-1step draws by a sketch, which is missing");
+  await expect(draw(run, fused, embedding, 3, { conditions, scale: 1 })).rejects.toThrow("has no control network");
 });
 
 test("a looped network is called once a step with the step's coefficients", async () => {

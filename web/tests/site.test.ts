@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { readExported, readSelfTest, serverTime, siteFiles } from "../build/site";
 import { type Catalog, packedPath } from "../src/catalog";
 import { parseManifest } from "../src/manifest";
-import { copyExported, manifestContent } from "./exported";
+import { copyExported, manifestContent, withControl } from "./exported";
 
 const manifest = parseManifest(JSON.stringify(manifestContent()), "x");
 const RESULTS = "../docs/results.json";
@@ -61,6 +61,14 @@ test("a model without a self-test is refused", () => {
   expect(() => readSelfTest("self-test/none.json", manifest)).toThrow("has no picture to test a backend with");
 });
 
+test("a self-test without a sketch is refused for a model that draws by one", () => {
+  const content = manifestContent();
+  withControl(content);
+  const controlled = parseManifest(JSON.stringify(content), "x");
+  expect(() => readSelfTest("self-test/student-1step.json", controlled)).toThrow("has no sketch, which student-1step");
+  expect(readSelfTest("self-test/student-1step.json", manifest).sketch).toBeUndefined();
+});
+
 test("models without the one that is drawn with first are refused", () => {
   expect(() => siteFiles({ models: "src", selfTests: "self-test", results: RESULTS })).toThrow("src has no student-1step");
 });
@@ -69,7 +77,7 @@ test("the site has every file of the catalogue, packed", () => {
   const folder = copyExported();
   const site = siteFiles({ models: join(folder, ".."), selfTests: "self-test", results: RESULTS });
   const catalog: Catalog = JSON.parse(site.get("catalog.json") as string);
-  expect(catalog.models.map((model) => model.name)).toEqual(["student-1step"]);
+  expect(catalog.models.map(({ name, controlled }) => [name, controlled])).toEqual([["student-1step", false]]);
   expect(catalog.models[0]?.server?.device).toContain("Xeon");
   for (const { bytes, sha256 } of [...manifest.files, ...Object.values(catalog.runtimes)]) {
     const packed = site.get(packedPath(sha256)) as Uint8Array;

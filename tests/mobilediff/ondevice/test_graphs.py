@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from mobilediff.ondevice.graphs import build_graphs, check_exportable, is_fused, schedule
-from mobilediff.ondevice.manifest import noise_count
+from mobilediff.ondevice.graphs import build_graphs, check_control, check_exportable, is_fused, schedule
+from mobilediff.ondevice.manifest import CONTROL, noise_count
 from mobilediff.ondevice.sampling import draw
 from mobilediff.sampling.prompts import encode_text
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_control, tiny_pipeline
 
 PROMPTS = ["a photo of a cat", "a photo of a ship", "a photo of a deer"]
 
@@ -17,13 +17,16 @@ def generators() -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
 
 
-@pytest.mark.parametrize(
-    ("kind", "steps"), [("student-1step", 1), ("student-1step", 2), ("student-1step-pruned", 4), ("student-8step", 8)]
-)
 @torch.no_grad()
-def test_the_graphs_draw_the_pipelines_pictures(kind, steps):
-    pipeline = tiny_pipeline(kind)
-    expected = pipeline(PROMPTS, num_inference_steps=steps, generator=generators(), output_type="pt").images
+def largest_difference(pipeline, steps, conditions=None, scale=1.0) -> float:
+    """Compare the graphs' pictures with the pipeline's, in [0, 1]."""
+    arguments = {}
+    if conditions is not None:
+        edges, colors, *_ = conditions
+        arguments = {"image": edges, "color_map": colors / 2 + 0.5, "controlnet_conditioning_scale": scale}
+    expected = pipeline(
+        PROMPTS, num_inference_steps=steps, generator=generators(), output_type="pt", **arguments
+    ).images
     coefficients = schedule(pipeline, steps)
     graphs = {graph.name: graph for graph in build_graphs(pipeline, coefficients, len(PROMPTS))}
     # the order in which one generator an image is drawn from
@@ -40,8 +43,28 @@ def test_the_graphs_draw_the_pipelines_pictures(kind, steps):
         return [graphs[name].module(*map(torch.from_numpy, inputs.values())).numpy()]
 
     hidden_states, pooled = encode_text(pipeline.tokenizer, pipeline.text_encoder, PROMPTS)
-    images = draw(run, coefficients, is_fused(pipeline), noise.numpy(), hidden_states.numpy(), pooled.numpy())
-    np.testing.assert_allclose((images / 2 + 0.5).clip(0, 1), expected.numpy(), atol=2e-5)
+    control = {}
+    if conditions is not None:
+        planes = pipeline.controlnet.join_conditions(*conditions)
+        control = dict(zip(CONTROL, (planes.numpy(), np.array([scale], dtype=np.float32)), strict=True))
+    images = draw(run, coefficients, is_fused(pipeline), noise.numpy(), hidden_states.numpy(), pooled.numpy(), control)
+    return np.abs((images / 2 + 0.5).clip(0, 1) - expected.numpy()).max()
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"), [("student-1step", 1), ("student-1step", 2), ("student-1step-pruned", 4), ("student-8step", 8)]
+)
+def test_the_graphs_draw_the_pipelines_pictures(kind, steps):
+    assert largest_difference(tiny_pipeline(kind), steps) <= 2e-5
+
+
+@pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (1, 0.5), (1, 0), (2, 0.5)])
+def test_a_controlled_graph_draws_the_pipelines_pictures(steps, scale):
+    generator = torch.Generator().manual_seed(5)
+    edges = (torch.rand(3, 1, 32, 32, generator=generator) > 0.9).float()
+    colors = 2 * torch.rand(3, 3, 8, 8, generator=generator) - 1
+    conditions = edges, colors, torch.ones(3), torch.ones(3)
+    assert largest_difference(tiny_control(), steps, conditions, scale) <= 2e-5
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("student-1step", 4), ("student-8step", 8)])
@@ -56,6 +79,19 @@ def test_coefficients_are_those_of_the_scheduler(kind, steps):
         noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
         found = step.sample_scale * sample + step.velocity_scale * velocity + step.noise_scale * noise
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["litert", "executorch"])
+def test_a_control_network_in_another_format_is_refused(format):
+    with pytest.raises(ValueError, match=f"format is '{format}'; a checkpoint with a control network has onnx"):
+        check_control(tiny_control(), format)
+    check_control(tiny_control(), "onnx")
+    check_control(tiny_pipeline("student-1step"), format)
+
+
+def test_a_control_network_outside_of_a_fused_graph_is_refused():
+    with pytest.raises(ValueError, match="scheduler is DistilledDDIMScheduler; with a control network"):
+        check_control(tiny_control("student-8step"), "onnx")
 
 
 def test_a_checkpoint_with_guidance_is_refused():
