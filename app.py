@@ -19,7 +19,7 @@ import gradio as gr  # noqa: E402
 import torch  # noqa: E402
 
 from mobilediff.command import command_parser, run_command  # noqa: E402
-from mobilediff.demo import about, compare, device, evaluate, explore, results  # noqa: E402
+from mobilediff.demo import about, compare, device, edit, evaluate, explore, results  # noqa: E402
 from mobilediff.demo.page import cards, grids, pictures, theme  # noqa: E402
 from mobilediff.demo.page.blocks import CheckedBlocks  # noqa: E402
 from mobilediff.demo.service.examples import (  # noqa: E402
@@ -35,7 +35,7 @@ gc.enable()
 
 logger = logging.getLogger(__name__)
 
-CSS = theme.CSS + cards.CSS + pictures.CSS + grids.CSS + evaluate.CSS + results.CSS + device.CSS + about.CSS
+CSS = theme.CSS + cards.CSS + pictures.CSS + grids.CSS + evaluate.CSS + results.CSS + edit.CSS + device.CSS + about.CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
 # install the page as an app; mcp_server offers what the tabs do to programs that speak the Model Context Protocol.
 SERVED = {
@@ -75,6 +75,8 @@ def build_app(models: Models, problems: list[str], examples: list[dict], dist: P
             compare.build_tab(demo, models, examples)
         with gr.Tab("Explore"):
             explore.build_tab(models)
+        with gr.Tab("Edit"):
+            edit.build_tab(models)
         with gr.Tab("Evaluate"):
             evaluate.build_tab(models)
         with gr.Tab("Results"):

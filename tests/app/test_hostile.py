@@ -67,9 +67,10 @@ FILES = [
 
 
 @pytest.mark.parametrize(("value", "message"), FILES)
-@pytest.mark.parametrize("name", ["compare", "sheet", "measure_pictures"])
+@pytest.mark.parametrize("name", ["compare", "sheet", "measure_pictures", "repaint"])
 def test_a_file_that_was_not_uploaded_is_refused_by_every_component(url, name, value, message):
-    given = answer(url, name, [value, *GOOD[1:]] if name == "compare" else [value])
+    others = {"compare": GOOD[1:], "repaint": [None, "a horse", 1, "student-1step", 0, 1]}
+    given = answer(url, name, [value, *others.get(name, [])])
     assert given.startswith("event: error") and message in json.loads(given.partition("data: ")[2])["error"]
     assert "cache" not in given and app.__file__.rpartition("/")[0] not in given
 

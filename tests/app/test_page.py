@@ -16,6 +16,8 @@ TABS = [
     ("Explore", "Between prompts"),
     ("Explore", "Steps"),
     ("Explore", "On the way"),
+    ("Edit", "Repaint a part"),
+    ("Edit", "Vary the whole picture"),
     ("Evaluate", "A model"),
     ("Evaluate", "My pictures"),
     ("Evaluate", "Damage"),
