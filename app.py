@@ -19,7 +19,7 @@ import gradio as gr  # noqa: E402
 import torch  # noqa: E402
 
 from mobilediff.command import command_parser, run_command  # noqa: E402
-from mobilediff.demo import about, compare, device, draw, evaluate, explore, results  # noqa: E402
+from mobilediff.demo import about, compare, device, draw, edit, evaluate, explore, results  # noqa: E402
 from mobilediff.demo.page import canvas, cards, grids, pictures, theme  # noqa: E402
 from mobilediff.demo.page.blocks import CheckedBlocks  # noqa: E402
 from mobilediff.demo.service.examples import (  # noqa: E402
@@ -35,7 +35,7 @@ gc.enable()
 
 logger = logging.getLogger(__name__)
 
-TABS_CSS = draw.CSS + evaluate.CSS + results.CSS + device.CSS + about.CSS
+TABS_CSS = draw.CSS + edit.CSS + evaluate.CSS + results.CSS + device.CSS + about.CSS
 CSS = theme.CSS + cards.CSS + pictures.CSS + grids.CSS + canvas.CSS + TABS_CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
 # install the page as an app; mcp_server offers what the tabs do to programs that speak the Model Context Protocol.
@@ -78,6 +78,8 @@ def build_app(models: Models, problems: list[str], examples: list[dict], dist: P
             explore.build_tab(models)
         with gr.Tab("Draw"):
             draw.build_tab(models, examples)
+        with gr.Tab("Edit"):
+            edit.build_tab(models)
         with gr.Tab("Evaluate"):
             evaluate.build_tab(models)
         with gr.Tab("Results"):

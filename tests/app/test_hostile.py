@@ -69,9 +69,10 @@ FILES = [
 
 
 @pytest.mark.parametrize(("value", "message"), FILES)
-@pytest.mark.parametrize("name", ["compare", "draw", "sheet", "measure_pictures"])
+@pytest.mark.parametrize("name", ["compare", "draw", "sheet", "measure_pictures", "repaint"])
 def test_a_file_that_was_not_uploaded_is_refused_by_every_component(url, name, value, message):
-    others = {"compare": GOOD[1:], "draw": SKETCHED[1:]}
+    repaint = [None, "a horse", 1, "student-1step", 0, 1]
+    others = {"compare": GOOD[1:], "draw": SKETCHED[1:], "repaint": repaint}
     given = answer(url, name, [value, *others.get(name, [])])
     assert given.startswith("event: error") and message in json.loads(given.partition("data: ")[2])["error"]
     assert "cache" not in given and app.__file__.rpartition("/")[0] not in given

@@ -17,6 +17,8 @@ TABS = [
     ("Explore", "Steps"),
     ("Explore", "On the way"),
     ("Draw",),
+    ("Edit", "Repaint a part"),
+    ("Edit", "Vary the whole picture"),
     ("Evaluate", "A model"),
     ("Evaluate", "My pictures"),
     ("Evaluate", "Damage"),
