@@ -1720,6 +1720,57 @@ def read_condition(name: str, image: Any, channels: int, sizes: Sequence[int]) -
     return values[:, :1]
 
 
+def read_conditions(
+    image: Any, color_map: Any, size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Read a sketch, a colour map or both, as `MobileControlNet.join_conditions` takes them.
+
+    Args:
+        image, color_map: as `MobileDiffusionControlPipeline.__call__` takes them.
+        size: pixels along a side of the sketch.
+
+    Returns:
+        Edges in [0, 1], [N, 1, size, size], colours in [-1, 1], [N, 3, h, w], and whether each is given, [N].
+
+    Raises:
+        ValueError: neither is given, their numbers differ, or as in `read_condition`.
+    """
+    if image is None and color_map is None:
+        raise ValueError("image and color_map are None; accepted: a sketch, a map of colours, or both")
+    given = [part is not None for part in (image, color_map)]
+    edges = torch.zeros(1, 1, size, size) if image is None else read_condition("image", image, 1, [size])
+    colors = torch.full((1, 3, 1, 1), 0.5)
+    if color_map is not None:
+        colors = read_condition("color_map", color_map, 3, COLOR_MAP_SIZES)
+    if len({len(edges), len(colors)} - {1}) > 1:
+        raise ValueError(f"image holds {len(edges)} and color_map {len(colors)}; accepted are as many, or one")
+    count = max(len(edges), len(colors))
+    edges, colors = (part.expand(count, -1, -1, -1) for part in (edges, 2 * colors - 1))
+    has_edges, has_colors = (torch.full((count,), float(has)) for has in given)
+    return edges, colors, has_edges, has_colors
+
+
+def check_count(conditions: int, prompts: int) -> None:
+    """Refuse a number of conditions that is neither one nor that of the prompts.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if conditions not in (1, prompts):
+        raise ValueError(f"image or color_map holds {conditions}, accepted: one, or one for each of {prompts} prompts")
+
+
+def check_scale(scale: Any) -> None:
+    """Refuse a factor of the residuals that is no finite number from 0.
+
+    Raises:
+        ValueError: naming it.
+    """
+    is_number = isinstance(scale, Real) and not isinstance(scale, bool)
+    if not is_number or not math.isfinite(scale) or scale < 0:
+        raise ValueError(f"controlnet_conditioning_scale is {scale!r}, accepted: finite numbers from 0")
+
+
 class MobileDiffusionControlPipeline(MobileDiffusionPipeline):
     """Generate images that follow a sketch, a coarse map of colours or both.
 
@@ -1808,7 +1859,7 @@ class MobileDiffusionControlPipeline(MobileDiffusionPipeline):
             ValueError: for bad arguments, before any work; an interval that holds no step is one.
         """
         control = Control(
-            self._read_conditions(image, color_map),
+            self.controlnet.join_conditions(*read_conditions(image, color_map, self.controlnet.condition_size)),
             self._scales(
                 self._resolve_steps(num_inference_steps),
                 controlnet_conditioning_scale,
@@ -1828,27 +1879,9 @@ class MobileDiffusionControlPipeline(MobileDiffusionPipeline):
         finally:
             self._thread.control = outer
 
-    def _read_conditions(self, image: Any, color_map: Any) -> torch.Tensor:
-        """Read both conditions as the control network takes them, [N, 6, H, W]."""
-        if image is None and color_map is None:
-            raise ValueError("image and color_map are None; accepted: a sketch, a map of colours, or both")
-        size = self.controlnet.condition_size
-        given = [part is not None for part in (image, color_map)]
-        edges = torch.zeros(1, 1, size, size) if image is None else read_condition("image", image, 1, [size])
-        colors = torch.full((1, 3, 1, 1), 0.5)
-        if color_map is not None:
-            colors = read_condition("color_map", color_map, 3, COLOR_MAP_SIZES)
-        if len({len(edges), len(colors)} - {1}) > 1:
-            raise ValueError(f"image holds {len(edges)} and color_map {len(colors)}; accepted are as many, or one")
-        count = max(len(edges), len(colors))
-        edges, colors = (part.expand(count, -1, -1, -1) for part in (edges, 2 * colors - 1))
-        return self.controlnet.join_conditions(edges, colors, *(torch.full((count,), float(has)) for has in given))
-
     def _scales(self, steps: int, scale: float, start: float, end: float) -> list[float]:
         """Choose the factor of each of a call's steps."""
-        is_number = isinstance(scale, Real) and not isinstance(scale, bool)
-        if not is_number or not math.isfinite(scale) or scale < 0:
-            raise ValueError(f"controlnet_conditioning_scale is {scale!r}, accepted: finite numbers from 0")
+        check_scale(scale)
         for name, bound in (("control_guidance_start", start), ("control_guidance_end", end)):
             if not isinstance(bound, Real) or isinstance(bound, bool) or not 0 <= bound <= 1:
                 raise ValueError(f"{name} is {bound!r}, accepted: numbers from 0 to 1")
@@ -1864,9 +1897,7 @@ class MobileDiffusionControlPipeline(MobileDiffusionPipeline):
         """Refuse bad arguments of `__call__`, among them another number of conditions than of prompts."""
         super().check_inputs(prompts, batch_size, *args, **kwargs)
         control = self._thread.control
-        rows, count = len(control.conditions), batch_size // control.num_images_per_prompt
-        if rows not in (1, count):
-            raise ValueError(f"image or color_map holds {rows}, accepted: one, or one for each of {count} prompts")
+        check_count(len(control.conditions), batch_size // control.num_images_per_prompt)
 
     def _sample(
         self,
