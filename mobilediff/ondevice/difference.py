@@ -1,5 +1,7 @@
 """How far exported pictures are from the PyTorch pipeline's."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -33,7 +35,7 @@ def measure_parity(pipeline: MobileDiffusionPipeline, exported: ExportedPipeline
     def generators(first: int = 0) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(first + index) for index in range(images)]
 
-    control = {}
+    control: dict[str, Any] = {}
     if isinstance(pipeline, MobileDiffusionControlPipeline):
         control = drawn_conditions(pipeline, prompts, plan.num_inference_steps, generators(images))
     expected = pipeline(

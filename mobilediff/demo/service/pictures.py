@@ -15,6 +15,7 @@ from mobilediff.demo.service.uploads import check_head, cut, is_uploaded
 MAX_SIDE = 4096  # pixels of a picture and of a mask
 MASK_MODES = ("1", "L", "RGB")
 PAINTED = 128  # of 255: brightness of a mask, opacity of a layer of paint
+HARD = [255 * (value >= PAINTED) for value in range(256)]  # the table that makes a mask black and white
 SIZE = (IMAGE_SIZE, IMAGE_SIZE)
 
 
@@ -92,8 +93,8 @@ def read_mask(mask: object, size: tuple[int, int], folder: str | Path) -> Image.
             if covered.size != size:
                 sizes = f"{covered.width}x{covered.height} pixels, but its picture {size[0]}x{size[1]}"
                 raise ValueError(f"The mask {name} is {sizes}; accepted are masks of the picture's size.")
-        hard = covered.point(lambda value: 255 * (value >= PAINTED))
-        small = middle(hard, Image.Resampling.BOX).point(lambda value: 255 * (value >= PAINTED))
+        hard = covered.point(HARD)
+        small = middle(hard, Image.Resampling.BOX).point(HARD)
     low, high = small.getextrema()
     if not high:
         raise ValueError("Nothing is masked; paint over the part of the picture that is to be repainted.")
