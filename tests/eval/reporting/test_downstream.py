@@ -25,7 +25,7 @@ def test_results_of_other_numbers_of_images_make_no_table(tmp_path):
     for index, content in enumerate(content for content in contents if content["command"] == "eval.lora"):
         (tmp_path / f"{index}.json").write_text(json.dumps(content | {"n": content["n"] + index}))
     with pytest.raises(
-        ValueError, match=r"results of LoraResult with n of \[\d+, .*accepted are one or more, of one n"
+        ValueError, match=r"results of LoraResult with n of \[\d+, .*; accepted are one or more"
     ):
         PARTS["lora"](read_downstream(sorted(tmp_path.iterdir())))
 
