@@ -144,12 +144,14 @@ def build_tab(models: Models) -> None:
         elem_classes="explored", min_height=40,
     )  # fmt: skip
     gr.Markdown("Press a proposal to edit it next.")
-    new.click(
+    drawing = new.click(
         new_picture, [wanted, number], edited,
         concurrency_limit=1, concurrency_id="edits", preprocess=False, show_progress_on=edited,
     )  # fmt: skip
-    edited.change(show, edited, mask, preprocess=False, show_progress="hidden", api_visibility="private")
-    drawn.select(edit_next, None, edited, preprocess=False, queue=False, api_visibility="private")
+    choosing = drawn.select(edit_next, None, edited, preprocess=False, queue=False, api_visibility="private")
+    # not `edited.change`, which comes more than once: then a file is written anew while the editor loads it
+    for event in (edited.upload, edited.clear, drawing.success, choosing.success):
+        event(show, edited, mask, preprocess=False, show_progress="hidden", api_visibility="private")
 
     def run(function: Callable, pictures: list, choices: Choices) -> None:
         strength, model, button, stop = choices

@@ -276,3 +276,74 @@ def test_damage_moves_the_figures_with_a_slider(visitor):
     assert blurred[0] == noised[0] == "Fréchet distance to the training images"
     assert blurred[1] != blurred[2] == noised[2]
     assert noised[1] != blurred[1]
+
+
+def picture_of(visitor: Visit) -> str:
+    """The address of the picture that is edited, once there is one."""
+    image = visitor.page.locator("#edited img")
+    image.wait_for()
+    return image.get_attribute("src")
+
+
+def wait_for_another(visitor: Visit, old: str) -> str:
+    visitor.page.wait_for_function("old => document.querySelector('#edited img')?.src !== old", arg=old)
+    return picture_of(visitor)
+
+
+def choose_model(visitor: Visit, name: str) -> None:
+    field(visitor, "Model").click()
+    visitor.page.get_by_role("option", name=name, exact=True).click()
+
+
+def test_a_picture_is_drawn_masked_repainted_and_a_proposal_edited_next(visitor, models, hold):
+    open_tab(visitor, "Edit", "Repaint a part")
+    if (clear := visitor.page.locator("#edited").get_by_role("button", name="Remove Image")).count():
+        clear.click()
+    visitor.page.locator("#edited input[type=file]").set_input_files(GOOD[0])
+    uploaded = picture_of(visitor)
+    visitor.page.get_by_role("button", name="Draw a new picture").click()
+    first = wait_for_another(visitor, uploaded)
+    visitor.page.wait_for_timeout(1000)  # until the editor shows it
+    canvas = visitor.page.locator("#mask canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    visitor.page.mouse.move(x - 30, y)
+    visitor.page.mouse.down()
+    visitor.page.mouse.move(x + 30, y, steps=8)
+    visitor.page.mouse.up()
+    press(visitor, "Repaint")
+    proposals = visitor.page.locator("#proposals .pictures button")
+    proposals.nth(3).wait_for()
+    proposals.nth(1).press("Enter")
+    second = wait_for_another(visitor, first)
+    repainted = proposals.locator("img").evaluate_all("images => images.map(image => image.src)")
+    open_tab(visitor, "Edit", "Vary the whole picture")
+    gate = hold("teacher")
+    choose_model(visitor, "teacher")
+    press(visitor, "Vary")
+    wait_for_calls(visitor, gate)
+    press(visitor, "Stop")
+    visitor.page.wait_for_timeout(500)
+    gate.opened.set()
+    visitor.page.wait_for_timeout(500)
+    assert 1 <= gate.calls < 10  # of fifty steps
+    choose_model(visitor, "student-1step")
+    press(visitor, "Vary")
+    visitor.page.wait_for_function(
+        "old => !old.includes(document.querySelector('#proposals .pictures img').src)", arg=repainted
+    )
+    assert proposals.count() == 4
+    assert picture_of(visitor) == second
+
+
+def test_a_picture_without_a_mask_is_a_message(visitor):
+    open_tab(visitor, "Edit", "Repaint a part")
+    visitor.page.get_by_role("button", name="Draw a new picture").click()
+    picture_of(visitor)
+    visitor.page.wait_for_timeout(1000)  # until the editor shows it, without paint
+    press(visitor, "Repaint")
+    message = visitor.page.get_by_test_id("toast-body").filter(has_text="Nothing is masked")
+    message.wait_for()
+    message.get_by_test_id("toast-close").click()
+    message.wait_for(state="detached")

@@ -18,6 +18,6 @@ CSS = """
 .pictures img { width: 100%; aspect-ratio: 1; margin: 0; image-rendering: pixelated; }
 .pictures button { all: unset; display: block; width: 100%; cursor: pointer; }
 .pictures button:focus-visible { outline: 3px solid var(--color-accent); outline-offset: 2px; }
-.pictures figcaption { font-size: var(--text-sm); line-height: 1.25; overflow-wrap: anywhere; }
+.pictures figcaption { margin-top: 4px; font-size: var(--text-sm); line-height: 1.25; overflow-wrap: anywhere; }
 .explored .html-container { padding: 0; } .explored .time { margin: 4px 0; font-weight: 600; }
 """
