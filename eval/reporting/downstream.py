@@ -1,6 +1,6 @@
 """Write the tables of control, inpainting and LoRAs from the results of their commands."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,13 +14,13 @@ CLASSES = (ControlResult, InpaintResult, LoraResult)
 MASKS = {"box": "box", "stroke": "stroke", "half": "half plane", "all": "all three"}
 
 
-def read_downstream(files: Sequence[str | Path]) -> list[DownstreamResult]:
-    """Read results that eval.control, eval.inpaint and eval.lora kept by --json.
+def read_downstream(files: Sequence[str | Path]) -> dict[str, DownstreamResult]:
+    """Read results that eval.control, eval.inpaint and eval.lora kept by --json, by the files' names.
 
     Raises:
         ValueError: naming the file that is no such result.
     """
-    results = []
+    results = {}
     for file in files:
         content = read_json(file)
         command = content.get("command") if isinstance(content, dict) else None
@@ -28,18 +28,18 @@ def read_downstream(files: Sequence[str | Path]) -> list[DownstreamResult]:
             raise ValueError(
                 f"{file}: its command is {command}; accepted are results of eval.control, eval.inpaint and eval.lora"
             )
-        results.append(check_result(command, content))
+        results[Path(file).stem] = check_result(command, content)
     return results
 
 
-def _of(results: Sequence[DownstreamResult], kind: type[T]) -> list[T]:
+def _of(results: Mapping[str, DownstreamResult], kind: type[T]) -> dict[str, T]:
     """Choose the results of one command, which measure equally many images.
 
     Raises:
         ValueError: there is none, or the numbers of images differ.
     """
-    chosen = [result for result in results if isinstance(result, kind)]
-    counts = sorted({result.n for result in chosen})
+    chosen = {name: result for name, result in results.items() if isinstance(result, kind)}
+    counts = sorted({result.n for result in chosen.values()})
     if len(counts) != 1:
         raise ValueError(f"results of {kind.__name__} with n of {counts}; accepted are one or more, of one n")
     return chosen
@@ -49,14 +49,14 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def control_table(results: Sequence[DownstreamResult]) -> str:
+def control_table(results: Mapping[str, DownstreamResult]) -> str:
     """Compare agreement and quality by what is given, a block of rows each model.
 
     Raises:
         ValueError: as in `_of`.
     """
     chosen, rows = _of(results, ControlResult), []
-    for result in chosen:
+    for model, result in chosen.items():
         base = result.uncontrolled.frechet_distance_judge
         ways = {
             "nothing (chance)": result.uncontrolled,
@@ -68,10 +68,11 @@ def control_table(results: Sequence[DownstreamResult]) -> str:
             time = result.milliseconds.uncontrolled if way is result.uncontrolled else result.milliseconds.controlled
             distance = way.frechet_distance_judge
             rows.append(
-                [f"{way.samples.model}, {name}", f"{way.edge_f1:.3f}", f"{way.color_error:.1f}"]
+                [f"{model}, {name}", f"{way.edge_f1:.3f}", f"{way.color_error:.1f}"]
                 + [_percent(way.class_accuracy), f"{distance:.2f}", f"{distance / base:.2f}", f"{time:.1f}"]
             )
-    ceiling = chosen[0].ceiling
+    first = next(iter(chosen.values()))
+    ceiling = first.ceiling
     rows.append(["test images, encoded and decoded (ceiling)", f"{ceiling.edge_f1:.3f}", f"{ceiling.color_error:.1f}"])
     rows[-1] += ["", "", "", ""]
     titles = [
@@ -86,38 +87,39 @@ def control_table(results: Sequence[DownstreamResult]) -> str:
     return "\n\n".join(
         [
             markdown_table(titles, rows),
-            f"The first {chosen[0].n:,} test images; colour error in 8-bit levels; "
+            f"The first {first.n:,} test images; colour error in 8-bit levels; "
             "Fréchet distance by this project's classifier, not FID.",
         ]
     )
 
 
-def inpaint_table(results: Sequence[DownstreamResult]) -> str:
+def inpaint_table(results: Mapping[str, DownstreamResult]) -> str:
     """Compare the ways to repaint by kind of mask: distance, class accuracy and error.
 
     Raises:
         ValueError: as in `_of`.
     """
     chosen = _of(results, InpaintResult)
-    shares = {kind: _percent(part.share) for kind, part in chosen[0].masks.items()}
+    first = next(iter(chosen.values()))
+    shares = {kind: _percent(part.share) for kind, part in first.masks.items()}
     rows = [
-        [f"{result.samples.model}, {result.samples.nfe} network calls"]
+        [f"{model}, {result.samples.nfe:g} network calls"]
         + [_repainted(part.model) for part in result.masks.values()]
         + [f"{result.image.median_ms:.1f}"]
-        for result in chosen
+        for model, result in chosen.items()
     ]
-    kinds = chosen[0].masks.values()
+    kinds = first.masks.values()
     rows += [
         ["nearest kept pixels", *(_repainted(kind.neighbours) for kind in kinds), ""],
         ["mean colour", *(_repainted(kind.mean_colour) for kind in kinds), ""],
-        ["the images themselves", *[_judged(chosen[0].real)] * len(kinds), ""],
+        ["the images themselves", *[_judged(first.real)] * len(kinds), ""],
     ]
     titles = ["repainted by", *(f"{MASKS[kind]}, {share}" for kind, share in shares.items()), "image (ms)"]
-    kept = min(part.model.kept for result in chosen for part in result.masks.values())
+    kept = min(part.model.kept for result in chosen.values() for part in result.masks.values())
     return "\n\n".join(
         [
             markdown_table(titles, rows),
-            f"The first {chosen[0].n:,} test images: Fréchet distance by this project's classifier (not FID) / class "
+            f"The first {first.n:,} test images: Fréchet distance by this project's classifier (not FID) / class "
             f"accuracy / error of repainted bytes. {_percent(kept)} of the models' results keep every kept byte.",
         ]
     )
@@ -131,28 +133,28 @@ def _repainted(figures: Repainted) -> str:
     return f"{_judged(figures)} / {figures.error:.0f}"
 
 
-def lora_table(results: Sequence[DownstreamResult]) -> str:
+def lora_table(results: Mapping[str, DownstreamResult]) -> str:
     """Compare pictures without and with each LoRA, and with a second one beside it.
 
     Raises:
         ValueError: as in `_of`.
     """
     chosen, rows = _of(results, LoraResult), []
-    for result in chosen:
+    first = next(iter(chosen.values()))
+    for name, result in chosen.items():
         sets = {"plain": result.plain, "lora": result.lora, "together": result.together, "filtered": result.filtered}
         distances, accuracies, errors = (
-            " / ".join(_number(sets[name], key, form) for name in sets)
+            " / ".join(_number(figures, key, form) for figures in sets.values())
             for key, form in (("kernel_distance", "{:.3f}"), ("class_accuracy", "{:.1%}"), ("pair_error", "{:.3f}"))
         )
-        times = " / ".join(f"{result.milliseconds[name]:.1f}" for name in ("plain", "lora", "fused"))
+        times = " / ".join(f"{result.milliseconds[way]:.1f}" for way in ("plain", "lora", "fused"))
         size = f"{result.lora_bytes / 1e6:.2f}"
-        name = Path(str((result.samples.model_extra or {})["lora"])).name
         rows.append([name, size, distances, accuracies, errors, times])
     titles = ["LoRA", "MB", "kernel distance", "class accuracy", "error of pairs", "image (ms)"]
     return "\n\n".join(
         [
             markdown_table(titles, rows),
-            f"{chosen[0].n:,} pictures of the same seeds: without / with the LoRA / with a second one beside it / the "
+            f"{first.n:,} pictures of the same seeds: without / with the LoRA / with a second one beside it / the "
             "plain pictures under the style's filter. Kernel distance of this project's classifier's features to "
             "held-out images of the style; error of pairs as a fraction of the range, against the plain picture under "
             "the filter; milliseconds without / with / with the LoRA fused.",

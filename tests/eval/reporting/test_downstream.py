@@ -24,15 +24,13 @@ def test_results_of_other_numbers_of_images_make_no_table(tmp_path):
     contents = [json.loads(file.read_text()) for file in FILES]
     for index, content in enumerate(content for content in contents if content["command"] == "eval.lora"):
         (tmp_path / f"{index}.json").write_text(json.dumps(content | {"n": content["n"] + index}))
-    with pytest.raises(
-        ValueError, match=r"results of LoraResult with n of \[\d+, .*; accepted are one or more"
-    ):
+    with pytest.raises(ValueError, match=r"results of LoraResult with n of \[\d+, .*; accepted are one or more"):
         PARTS["lora"](read_downstream(sorted(tmp_path.iterdir())))
 
 
 def test_a_missing_kind_is_named():
     with pytest.raises(ValueError, match=r"results of ControlResult with n of \[\]; accepted"):
-        PARTS["control"]([])
+        PARTS["control"]({})
 
 
 @pytest.mark.parametrize("content", [{"command": "eval.fid"}, []])
