@@ -24,7 +24,7 @@ from mobilediff.sampling.prompts import readable
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "web"
-MODELS = ("student-1step", "student-1step-pruned", "student-8step")
+MODELS = ("student-1step", "student-1step-pruned", "student-8step", "student-1step-control")
 LATENT_SHAPE = (1, 4, 16, 16)
 NOUN, SEED = "fire truck", 7
 ODD_PROMPTS = (
