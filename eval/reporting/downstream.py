@@ -103,7 +103,7 @@ def inpaint_table(results: Mapping[str, DownstreamResult]) -> str:
     first = next(iter(chosen.values()))
     shares = {kind: _percent(part.share) for kind, part in first.masks.items()}
     rows = [
-        [f"{model}, {result.samples.nfe:g} network calls"]
+        [f"{model}, network calls: {result.samples.nfe:g}"]
         + [_repainted(part.model) for part in result.masks.values()]
         + [f"{result.image.median_ms:.1f}"]
         for model, result in chosen.items()
@@ -144,7 +144,7 @@ def lora_table(results: Mapping[str, DownstreamResult]) -> str:
     for name, result in chosen.items():
         sets = {"plain": result.plain, "lora": result.lora, "together": result.together, "filtered": result.filtered}
         distances, accuracies, errors = (
-            " / ".join(_number(figures, key, form) for figures in sets.values())
+            " / ".join(_number(figures, key, form) for figures in sets.values()).replace("- / - / - / -", "-")
             for key, form in (("kernel_distance", "{:.3f}"), ("class_accuracy", "{:.1%}"), ("pair_error", "{:.3f}"))
         )
         times = " / ".join(f"{result.milliseconds[way]:.1f}" for way in ("plain", "lora", "fused"))
