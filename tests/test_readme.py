@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -31,7 +32,7 @@ def code(language: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_loading_snippet_runs_on_a_checkpoint_alone(tmp_path):
-    (snippet,) = code("python")
+    snippet = code("python")[0]
     name = re.search(r'from_pretrained\("([^"]+)"', snippet).group(1)
     tiny_checkpoint(tmp_path / name, Path(name).name)
     # An empty modules cache and no package of this project on the path: what a reader's own project looks like.
@@ -43,6 +44,18 @@ def test_the_loading_snippet_runs_on_a_checkpoint_alone(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split("\n")[-2] == "(32, 32) RGB"
+
+
+@pytest.mark.slow
+def test_the_downstream_snippet_runs_on_the_shipped_checkpoints(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sketch, picture = torch.zeros(1, 32, 32), torch.full((3, 32, 32), 0.5)
+    mask = torch.zeros(1, 32, 32)
+    sketch[:, 8] = mask[:, :, 20:] = 1
+    names: dict = {"sketch": sketch, "picture": picture, "mask": mask}
+    exec(code("python")[1], names)
+    assert (names["image"].size, names["image"].mode) == ((32, 32), "RGB")
+    assert names["pipeline"].get_active_adapters() == ["pencil"]
 
 
 def test_the_front_matter_is_what_spaces_reads():
