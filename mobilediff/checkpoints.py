@@ -19,10 +19,9 @@ from mobilediff.pipeline import MobileDiffusionPipeline
 INDEX_NAME = "model_index.json"
 VAE = AutoencoderKL | AutoencoderTiny
 VAE_CLASSES = {cls.__name__: cls for cls in (AutoencoderKL, AutoencoderTiny)}
-PIPELINE_CLASSES = {
-    cls.__name__: cls
-    for cls in (MobileDiffusionPipeline, MobileDiffusionControlPipeline, MobileDiffusionInpaintPipeline)
-}
+# Pipelines that draw from more than a text.
+DOWNSTREAM_PIPELINES = (MobileDiffusionControlPipeline, MobileDiffusionInpaintPipeline)
+PIPELINE_CLASSES = {cls.__name__: cls for cls in (MobileDiffusionPipeline, *DOWNSTREAM_PIPELINES)}
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -38,7 +37,7 @@ def checkpoint_names(root: str | Path) -> list[str]:
 def text_to_image_names(root: str | Path) -> list[str]:
     """List those of `checkpoint_names` that draw from a text alone; errors as in `read_index`."""
     names = checkpoint_names(root)
-    return [name for name in names if pipeline_class(read_index(Path(root) / name)) is MobileDiffusionPipeline]
+    return [name for name in names if pipeline_class(read_index(Path(root) / name)) not in DOWNSTREAM_PIPELINES]
 
 
 def read_index(folder: str | Path) -> dict:

@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from mobilediff.checkpoints import component_class
+from mobilediff.checkpoints import DOWNSTREAM_PIPELINES, component_class
 from mobilediff.downstream.control import MobileDiffusionControlPipeline
 from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -12,7 +12,6 @@ from mobilediff.pipeline import MobileDiffusionPipeline
 RESULTS_START = "<!-- results:start -->"
 RESULTS_END = "<!-- results:end -->"
 NOT_MEASURED = "The figures of this checkpoint have not been measured."
-DOWNSTREAM_PIPELINES = (MobileDiffusionControlPipeline, MobileDiffusionInpaintPipeline)
 DOWNSTREAM = "The figures of this checkpoint are in the project's `docs/downstream.md`."
 
 CARD = """\

@@ -10,7 +10,6 @@ from mobilediff.files import read_json
 
 T = TypeVar("T", ControlResult, InpaintResult, LoraResult)
 DownstreamResult = ControlResult | InpaintResult | LoraResult
-CLASSES = (ControlResult, InpaintResult, LoraResult)
 MASKS = {"box": "box", "stroke": "stroke", "half": "half plane", "all": "all three"}
 
 
@@ -45,10 +44,6 @@ def _of(results: Mapping[str, DownstreamResult], kind: type[T]) -> dict[str, T]:
     return chosen
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"
-
-
 def control_table(results: Mapping[str, DownstreamResult]) -> str:
     """Compare agreement and quality by what is given, a block of rows each model.
 
@@ -69,7 +64,7 @@ def control_table(results: Mapping[str, DownstreamResult]) -> str:
             distance = way.frechet_distance_judge
             rows.append(
                 [f"{model}, {name}", f"{way.edge_f1:.3f}", f"{way.color_error:.1f}"]
-                + [_percent(way.class_accuracy), f"{distance:.2f}", f"{distance / base:.2f}", f"{time:.1f}"]
+                + [f"{way.class_accuracy:.1%}", f"{distance:.2f}", f"{distance / base:.2f}", f"{time:.1f}"]
             )
     first = next(iter(chosen.values()))
     ceiling = first.ceiling
@@ -101,7 +96,7 @@ def inpaint_table(results: Mapping[str, DownstreamResult]) -> str:
     """
     chosen = _of(results, InpaintResult)
     first = next(iter(chosen.values()))
-    shares = {kind: _percent(part.share) for kind, part in first.masks.items()}
+    shares = {kind: f"{part.share:.1%}" for kind, part in first.masks.items()}
     rows = [
         [f"{model}, network calls: {result.samples.nfe:g}"]
         + [_repainted(part.model) for part in result.masks.values()]
@@ -120,13 +115,13 @@ def inpaint_table(results: Mapping[str, DownstreamResult]) -> str:
         [
             markdown_table(titles, rows),
             f"The first {first.n:,} test images: Fréchet distance by this project's classifier (not FID) / class "
-            f"accuracy / error of repainted bytes. {_percent(kept)} of the models' results keep every kept byte.",
+            f"accuracy / error of repainted bytes. {kept:.1%} of the models' results keep every kept byte.",
         ]
     )
 
 
 def _judged(figures: Judged) -> str:
-    return f"{figures.frechet_distance_judge:.2f} / {_percent(figures.class_accuracy)}"
+    return f"{figures.frechet_distance_judge:.2f} / {figures.class_accuracy:.1%}"
 
 
 def _repainted(figures: Repainted) -> str:

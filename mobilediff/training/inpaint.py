@@ -38,7 +38,7 @@ SHOWN = 16  # images of a grid
 
 
 class InpaintOptions(GeneratorOptions):
-    """Configure the stage `inpaint`; VAE and text encoder are the student's.
+    """Configure the stage `inpaint`; the text encoder is the student's.
 
     Attributes:
         student: pipeline folder of the one-step student.

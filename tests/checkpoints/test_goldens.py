@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from eval.protocol import folder_sha256
-from mobilediff.checkpoints import text_to_image_names, load_pipeline
+from mobilediff.checkpoints import load_pipeline, text_to_image_names
 
 pytestmark = pytest.mark.slow
 

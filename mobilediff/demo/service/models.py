@@ -12,12 +12,10 @@ from eval.benchmark.size import measure_size
 from eval.metrics.pauses import pause
 from eval.protocol import folder_sha256
 from eval.samples.pipelines import load_sampler
-from mobilediff.checkpoints import pipeline_class, read_index
+from mobilediff.checkpoints import DOWNSTREAM_PIPELINES, pipeline_class, read_index
 from mobilediff.demo.service.inputs import check_names
 from mobilediff.demo.service.lent import DEVICE, LENT
 from mobilediff.demo.service.turns import TURNS
-from mobilediff.downstream.control import MobileDiffusionControlPipeline
-from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 logger = logging.getLogger(__name__)
@@ -25,8 +23,6 @@ logger = logging.getLogger(__name__)
 # The cheapest image first.
 FAMILY = ("student-1step-pruned", "student-1step", "student-8step", "student", "teacher")
 LORAS = "loras"  # a folder beside the checkpoints, with a folder for each LoRA
-# Pipelines that draw from more than a text.
-DOWNSTREAM = (MobileDiffusionControlPipeline, MobileDiffusionInpaintPipeline)
 # gradio fills the page's cards with names and evaluates them as a template string of JavaScript.
 TEMPLATE_CHARACTERS = "`$\\"
 
@@ -68,19 +64,19 @@ def load_model(folder: Path, device: torch.device) -> Model:
 
 
 def downstream_class(folder: Path) -> type[MobileDiffusionPipeline] | None:
-    """Look up which of `DOWNSTREAM` a checkpoint is saved as; None for none of them, and for a broken one."""
+    """Look up which of `DOWNSTREAM_PIPELINES` a checkpoint is saved as; None for none, and for a broken one."""
     try:
         saved = pipeline_class(read_index(folder))
     except (OSError, ValueError):
         return None
-    return saved if saved in DOWNSTREAM else None
+    return saved if saved in DOWNSTREAM_PIPELINES else None
 
 
 class Models:
     """Hold the models of a folder, which one thread loads in the order of `names`: the family, then others by name.
 
     Args:
-        folder: with one folder a checkpoint; those of `DOWNSTREAM` are left to `downstream`.
+        folder: with one folder a checkpoint; those of `DOWNSTREAM_PIPELINES` are left to `downstream`.
 
     Attributes:
         device: that all models run on.
@@ -140,7 +136,7 @@ class Models:
         return self._loads[name].done()
 
     def downstream(self, cls: type[MobileDiffusionPipeline]) -> list[str]:
-        """Name the folders that a class of `DOWNSTREAM` saved, which are not loaded."""
+        """Name the folders that a class of `DOWNSTREAM_PIPELINES` saved, which are not loaded."""
         return [name for name, saved in self._downstream.items() if saved is cls]
 
     def choose(self, names: object) -> list[str]:
