@@ -4,6 +4,7 @@ import type { Progress, Started } from "../engine";
 import { byId } from "./elements";
 
 const backend = byId("backend", HTMLParagraphElement);
+const loading = byId("loading", HTMLParagraphElement);
 const progressBar = byId("progress", HTMLProgressElement);
 const errorBox = byId("error", HTMLDivElement);
 const retry = byId("retry", HTMLButtonElement);
@@ -27,13 +28,14 @@ export function showBackend(started: Started): void {
   backend.textContent = `${backendName(started)}: ${backendReason(started)}.`;
 }
 
+/** Shows a download in the place of the backend, which keeps its height: nothing below moves, such as a sketch. */
 export function showProgress({ loaded, total }: Progress): void {
   const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
   const isLoading = loaded < total;
   progressBar.hidden = !isLoading;
   progressBar.max = total;
   progressBar.value = loaded;
-  if (isLoading) backend.textContent = `Loading: ${megabytes(loaded)} of ${megabytes(total)} MB`;
+  loading.textContent = isLoading ? `Loading: ${megabytes(loaded)} of ${megabytes(total)} MB` : "";
 }
 
 /** Shows an error, and a button that reloads the page where that is what can help. */
@@ -41,6 +43,7 @@ export function showError(error: unknown, canReload: boolean): void {
   errorText.textContent = error instanceof Error ? error.message : `${error}`;
   retry.hidden = !canReload;
   errorBox.hidden = false;
+  loading.textContent = "";
   progressBar.hidden = true;
 }
 
