@@ -869,7 +869,8 @@ class LorasMixin(PipelineBase):
         shown = "the given dictionary" if isinstance(source, dict) else str(source)
         check_lora(shown, tensors, index, {"unet": self.unet, "text_encoder": self.text_encoder})
         super().load_lora_weights(source, adapter_name=adapter_name, hotswap=hotswap, **options)
-        self.unet.to(compute_dtype(self.unet, self.unet.conv_in))  # peft computes in the precision of the file
+        # peft computes in the precision of the file; the to() of diffusers would warn of every cast
+        torch.nn.Module.to(self.unet, compute_dtype(self.unet, self.unet.conv_in))
 
     @classmethod
     def load_lora_into_text_encoder(cls, state_dict: dict[str, torch.Tensor], *args, **kwargs) -> None:

@@ -177,26 +177,19 @@ def measure_strokes(server: Server) -> dict:
     """Time pictures of a sketch that grows by a line, each from a stroke until the page has the picture."""
     sketch, seconds, shown = Image.new("RGB", (SIZE, SIZE), "white"), [], []
     pen, calls = ImageDraw.Draw(sketch), server.client().config["dependencies"]
-    (draw,) = [call["id"] for call in calls if call["api_name"] == "draw"]
+    (follow,) = [call["id"] for call in calls if call["api_name"] == "follow"]
+    call = {"fn_index": follow, "session_hash": uuid.uuid4().hex}  # as gradio's page calls past the queue
     with httpx.Client(base_url=f"{server.url}gradio_api/", trust_env=False, timeout=60) as page:
         for stroke in range(STROKES + 1):
             start = time.perf_counter()
-            drawn, _ = _answer(page, draw, [png_uri(sketch), SKETCHED, 0, 1.0, "none", 1.0])
+            data = [png_uri(sketch), SKETCHED, 0, 1.0, "none", 1.0]
+            answer = page.post("run/predict", json=call | {"data": data}).raise_for_status()
+            drawn, _ = answer.json()["data"]
             seconds.append(time.perf_counter() - start)
             shown.append(int(drawn["text"].split()[-2]))
             x, y = 8 + stroke % 4 * 4, 4 + stroke // 4
             pen.line([(x, y), (x + 3, y)], "black" if stroke % 2 else COLORS["green"])
     return {**_times(seconds[1:]), "shown_latency_ms": statistics.median(shown[1:])}  # without the load of the model
-
-
-def _answer(page: httpx.Client, call: int, values: list) -> list:
-    """Call a function as gradio's page does, over connections that stay open."""
-    session = uuid.uuid4().hex
-    page.post("queue/join", json={"data": values, "fn_index": call, "session_hash": session}).raise_for_status()
-    with page.stream("GET", "queue/data", params={"session_hash": session}) as events:
-        messages = (json.loads(line.removeprefix("data: ")) for line in events.iter_lines() if line)
-        done = next(message for message in messages if message["msg"] == "process_completed")
-    return done["output"]["data"]
 
 
 def measure_memory(server: Server) -> dict:

@@ -59,6 +59,10 @@ def build_tab(models: Models, examples: list[dict]) -> None:
         drawn, notes = sketcher.draw(sketch, prompt, seed, scale, lora, weight, canvas.GRADIO_CACHE)
         return drawn, html.escape(notes)
 
+    def follow(*values):
+        with sketcher.at_once():
+            return draw(*values)
+
     def surprise():
         sketch, words = random.choice(sketches)
         return sketch, words
@@ -86,11 +90,15 @@ def build_tab(models: Models, examples: list[dict]) -> None:
     with gr.Row():
         button = gr.Button("Draw", variant="primary", min_width=160)
         start = gr.Button("Surprise me", min_width=160, visible=bool(sketches))
+    inputs, outputs = [canvas, prompt, seed, scale, lora, weight], [drawn, note]
     gr.on(
-        [canvas.change, button.click, prompt.submit, seed.change, scale.change, lora.change, weight.change],
-        draw, [canvas, prompt, seed, scale, lora, weight], [drawn, note],
-        concurrency_limit=1, concurrency_id="sketches", trigger_mode="always_last",
-        preprocess=False, show_progress="hidden",
+        [button.click, prompt.submit], draw, inputs, outputs,
+        concurrency_limit=1, concurrency_id="sketches", preprocess=False, show_progress="hidden",
+    )  # fmt: skip
+    # the queue would look for news at its own pace, which takes longer than the picture
+    gr.on(
+        [canvas.change, seed.change, scale.change, lora.change, weight.change], follow, inputs, outputs,
+        queue=False, trigger_mode="always_last", preprocess=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     if sketches:
         start.click(surprise, None, [canvas, prompt], queue=False, api_visibility="private")

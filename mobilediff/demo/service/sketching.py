@@ -3,7 +3,9 @@
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 CONTROL = "student-1step-control"
 NO_LORA = "none"
 MAX_SCALE, MAX_WEIGHT = 2.0, 2.0
+MAX_AT_ONCE = 8  # strokes' pictures under way, of all visitors; a page has one at most
 EMPTY = "The sketch is empty, so the picture is drawn from the prompt alone."
 
 
@@ -91,6 +94,7 @@ class Sketcher:
         self._lora_folders = lora_folders(models.folder)
         self.loras = (NO_LORA, *self._lora_folders)
         self._load: Future[Pipelines] = Future()
+        self._places = threading.BoundedSemaphore(MAX_AT_ONCE)
         threading.Thread(target=self._load_all, daemon=True, name="sketches").start()
 
     def _load_all(self) -> None:
@@ -125,6 +129,20 @@ class Sketcher:
         blank = Image.new("L", (SIZE, SIZE))
         pipeline(class_labels=0, image=blank)  # the first picture takes longer
         return pipeline
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Take one of the places for pictures that pass the queue by.
+
+        Raises:
+            ValueError: all are taken.
+        """
+        if not self._places.acquire(blocking=False):
+            raise ValueError(f"{MAX_AT_ONCE} pictures of sketches are on their way; the next stroke draws again.")
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def draw(
         self, sketch: object, prompt: object, seed: object, scale: object, lora: object, weight: object, uploads: str

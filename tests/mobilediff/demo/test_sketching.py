@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from mobilediff.checkpoints import load_pipeline
 from mobilediff.demo.service.drawing import png_uri
 from mobilediff.demo.service.models import Models
 from mobilediff.demo.service.sketches import blank_sketch, read_sketch
-from mobilediff.demo.service.sketching import CONTROL, EMPTY, NO_LORA, Sketcher, has_control, lora_folders
+from mobilediff.demo.service.sketching import CONTROL, EMPTY, MAX_AT_ONCE, NO_LORA, Sketcher, has_control, lora_folders
 from tests.mobilediff.demo.pngs import decoded
 from tests.tiny import tiny_sketching
 
@@ -166,3 +167,13 @@ def test_bad_input_is_refused_by_name_before_any_work(sketcher, monkeypatch, arg
     monkeypatch.setattr("mobilediff.demo.service.sketching.draw", None)
     with pytest.raises(ValueError, match=message):
         drawn(sketcher, **arguments)
+
+
+def test_a_stroke_more_than_are_drawn_at_once_is_refused(sketcher):
+    with ExitStack() as places:
+        for _ in range(MAX_AT_ONCE):
+            places.enter_context(sketcher.at_once())
+        with pytest.raises(ValueError, match="^8 pictures of sketches are on their way"):
+            places.enter_context(sketcher.at_once())
+    with sketcher.at_once():
+        pass
