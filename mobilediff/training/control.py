@@ -31,6 +31,7 @@ from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.models.mobile_controlnet import MobileControlNet
 from mobilediff.sampling.scheduling import distilled_steps
+from mobilediff.training.bases.feature_adversary import FeatureAdversary
 from mobilediff.training.bases.generator_stage import save_grid
 from mobilediff.training.data.conditioning import Conditioning
 from mobilediff.training.data.latents import NUM_PHRASINGS, training_images
@@ -40,7 +41,6 @@ from mobilediff.training.engine.stage import Stage, run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.control import color_loss, edge_loss
 from mobilediff.training.losses.perceptual import feature_distances
-from mobilediff.training.losses.projected import FeatureDiscriminator, feature_discriminator_loss, repainting_loss
 
 GRID_IMAGES = 16
 
@@ -168,14 +168,9 @@ class Control(Stage[ControlOptions]):
         self.decoder = self.trainer.frozen(LatentDecoder(parts.vae))
         self.timesteps = trailing_timesteps(steps[0], device)[:-1]
         self.mean, self.std = latent_statistics(parts.vae)
-        self.encoder = self.trainer.frozen(encoder)
-        self.bare_discriminator = FeatureDiscriminator(encoder.config["block_out_channels"])
-        self.discriminator = self.trainer.add(
-            "discriminator",
-            self.bare_discriminator,
-            learning_rate=options.discriminator_learning_rate,
-            ema_decay=0.0,
-        )
+        if len(self.timesteps) == 1:
+            text_dim = self.conditioning.pooled.shape[1]
+            self.adversary = FeatureAdversary(self.trainer, encoder, text_dim, options.discriminator_learning_rate)
         controlnet = (
             MobileControlNet.from_unet(self.student.unet)
             if options.initial_weights is None
@@ -262,18 +257,14 @@ class Control(Stage[ControlOptions]):
         """Draw from noise in one step, and compare with the real images; teach the discriminator."""
         options = self.options
         images, own = self.generate(batch, draws.generator)
-        everywhere = torch.ones_like(batch.edges)
-        with self.trainer.autocast():
-            fake_maps = self.encoder(images).feature_maps
-            with torch.no_grad():
-                real_maps = self.encoder(batch.images).feature_maps
-            adversarial = repainting_loss(self.bare_discriminator, fake_maps, everywhere)
+        everywhere, text = torch.ones_like(batch.edges), self.conditioning(batch.caption_ids)["class_labels"]
+        fake_maps, real_maps = self.adversary.feature_maps(images, batch.images)
         terms = {
             "loss_edges": edge_loss(images, batch.images, batch.has_edges),
             "loss_colors": color_loss(images, batch.colors, batch.has_colors),
             "loss_perceptual": (feature_distances(fake_maps, real_maps) * batch.has_colors).mean(),
             "loss_own_colors": color_loss(images, own, 1 - batch.has_colors),
-            "loss_adversarial": adversarial,
+            "loss_adversarial": self.adversary.loss(fake_maps, everywhere, text),
         }
         lambda_adversarial = options.lambda_adversarial if draws.index >= options.reconstruction_steps else 0.0
         weights = (
@@ -286,11 +277,7 @@ class Control(Stage[ControlOptions]):
         self.trainer.update(
             "controlnet", reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
         )
-        with self.trainer.autocast():
-            terms["loss_discriminator"] = feature_discriminator_loss(
-                self.discriminator, real_maps, [features.detach() for features in fake_maps], everywhere
-            )
-        self.trainer.update("discriminator", terms["loss_discriminator"])
+        terms["loss_discriminator"] = self.adversary.train(real_maps, fake_maps, everywhere, text)
         return terms
 
     def validate(self) -> dict[str, float]:

@@ -25,6 +25,7 @@ from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.models.variants import variant
+from mobilediff.training.bases.feature_adversary import FeatureAdversary
 from mobilediff.training.bases.generator_stage import GeneratorStage, save_grid
 from mobilediff.training.data.latents import CaptionedData, training_images
 from mobilediff.training.engine.options import Fraction, GeneratorOptions
@@ -32,7 +33,6 @@ from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer, derived_seed
 from mobilediff.training.losses.perceptual import feature_distance
-from mobilediff.training.losses.projected import FeatureDiscriminator, feature_discriminator_loss, repainting_loss
 
 SHOWN = 16  # images of a grid
 
@@ -122,15 +122,9 @@ class Inpaint(GeneratorStage[InpaintOptions]):
             part.to(self.trainer.device).requires_grad_(False).eval()  # pyright: ignore[reportArgumentType]
         self.captioned = CaptionedData(self.trainer, options, parts, dataset)
         self.generator = self.captioned.conditioned(self.trainer.add("unet", unet))
-        self.encoder = self.trainer.frozen(encoder)
         self.decoder = self.trainer.frozen(LatentDecoder(parts.vae))
-        self.bare_discriminator = FeatureDiscriminator(encoder.config["block_out_channels"])
-        self.discriminator = self.trainer.add(
-            "discriminator",
-            self.bare_discriminator,
-            learning_rate=options.discriminator_learning_rate,
-            ema_decay=0.0,
-        )
+        text_dim = self.captioned.conditioning.pooled.shape[1]
+        self.adversary = FeatureAdversary(self.trainer, encoder, text_dim, options.discriminator_learning_rate)
         self.timesteps = trailing_timesteps(options.num_intervals, self.trainer.device)
         self.make_pipeline(parts, unet, source.scheduler, guidance_distilled=True)
 
@@ -166,26 +160,19 @@ class Inpaint(GeneratorStage[InpaintOptions]):
         v = self.generator(torch.cat([z.noisy, coarse_masks, seen], dim=1), t, batch.caption_ids)
         latents = sample_from_velocity(z.noisy, v, z.alpha, z.sigma)
         repainted = masks * self.decode(latents) + (1 - masks) * batch.images
-        with self.trainer.autocast():
-            fake_maps = self.encoder(repainted).feature_maps
-            with torch.no_grad():
-                real_maps = self.encoder(batch.images).feature_maps
-            adversarial = repainting_loss(self.bare_discriminator, fake_maps, masks)
+        text = self.captioned.conditioning(batch.caption_ids)["class_labels"]
+        fake_maps, real_maps = self.adversary.feature_maps(repainted, batch.images)
         terms = {
             "loss_reconstruction": F.mse_loss(latents, expected),
             "loss_perceptual": feature_distance(fake_maps, real_maps),
-            "loss_adversarial": adversarial,
+            "loss_adversarial": self.adversary.loss(fake_maps, masks, text),
         }
         lambda_adversarial = options.lambda_adversarial if draws.index >= options.reconstruction_steps else 0.0
         weights = options.lambda_reconstruction, options.lambda_perceptual, lambda_adversarial
         self.trainer.update(
             "unet", reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
         )
-        with self.trainer.autocast():
-            terms["loss_discriminator"] = feature_discriminator_loss(
-                self.discriminator, real_maps, [features.detach() for features in fake_maps], masks
-            )
-        self.trainer.update("discriminator", terms["loss_discriminator"])
+        terms["loss_discriminator"] = self.adversary.train(real_maps, fake_maps, masks, text)
         return terms
 
     def validate(self) -> dict[str, float]:
