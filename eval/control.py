@@ -18,7 +18,7 @@ from mobilediff.checkpoints import load_vae
 from mobilediff.command import command_parser, run_command
 from mobilediff.downstream.control import MobileDiffusionControlPipeline
 
-SHOWN = 16  # images of a picture
+SHOWN = 8  # images of a picture
 
 
 def main(argv: list[str] | None = None) -> None:

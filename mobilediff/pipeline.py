@@ -158,7 +158,7 @@ class MobileDiffusionPipeline(
         output_type,
         callback_on_step_end_tensor_inputs,
     ) -> None:
-        """Refuse bad arguments of `__call__`, before any work.
+        """Refuse bad arguments of `__call__`, and a network that they are too few for, before any work.
 
         Raises:
             ValueError: naming the argument, its value and what is accepted.
@@ -177,6 +177,12 @@ class MobileDiffusionPipeline(
             check_tensor("latents", latents, self._latent_shape(batch_size))
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is {output_type!r}, accepted: {', '.join(OUTPUT_TYPES)}")
+        channels, own = self._latent_shape(batch_size)[1], self.unet.config.out_channels
+        if channels != own:
+            raise ValueError(
+                f"the network takes {channels} channels and returns {own}: it sees an image and a mask beside the "
+                "latents; accepted is MobileDiffusionInpaintPipeline"
+            )
         if self.vae is None and output_type != "latent":
             raise ValueError(f"output_type is {output_type!r}, but this pipeline has no VAE; accepted is latent")
         unknown = [k for k in callback_on_step_end_tensor_inputs if k not in self._callback_tensor_inputs]

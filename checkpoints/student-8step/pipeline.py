@@ -22,6 +22,8 @@ from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from diffusers.utils.torch_utils import randn_tensor
 from functools import cache
 from functools import lru_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from importlib.util import cache_from_source
 from numbers import Integral
 from numbers import Real
@@ -45,6 +47,7 @@ import tempfile
 import threading
 import torch
 import unicodedata
+import warnings
 
 
 # --- mobilediff.sampling.calls
@@ -860,12 +863,14 @@ class LorasMixin(PipelineBase):
             source = os.fspath(source)
         try:
             tensors, _, index = self.lora_state_dict(source, return_lora_metadata=True, **options)
-        except (SafetensorError, UnicodeDecodeError, KeyError) as error:
+        except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError, KeyError) as error:
             raise ValueError(f"{source} is damaged, incomplete or no safetensors file: {error}") from error
         shown = "the given dictionary" if isinstance(source, dict) else str(source)
         check_lora(shown, tensors, index, {"unet": self.unet, "text_encoder": self.text_encoder})
-        super().load_lora_weights(source, adapter_name=adapter_name, hotswap=hotswap, **options)
-        # peft computes in the precision of the file; the to() of diffusers would warn of every cast
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # of each adapter after the first
+            super().load_lora_weights(source, adapter_name=adapter_name, hotswap=hotswap, **options)
+        # peft computes in the precision of the file; diffusers' own `to` warns of every cast
         torch.nn.Module.to(self.unet, compute_dtype(self.unet, self.unet.conv_in))
 
     @classmethod
@@ -890,8 +895,13 @@ def _weight_name(path: Path, name: str | None) -> str | None:
 
     Raises:
         ValueError: the file is no safetensors file, or the folder has several and `name` is None.
-        FileNotFoundError: the folder has none.
+        FileNotFoundError: the folder has none, or there is nothing of that name, which is none on the hub either.
     """
+    if not path.exists():
+        try:
+            validate_repo_id(path.as_posix())
+        except HFValidationError as error:
+            raise FileNotFoundError(f"{path} does not exist; accepted is a LoRA's file or folder") from error
     file = path if name is None or path.is_file() else path / name
     if path.is_dir() and name is None:
         found = sorted(path.glob("*.safetensors"))
@@ -922,6 +932,8 @@ def check_lora(
     Raises:
         ValueError: naming the layer, and what is accepted.
     """
+    if index is not None and not isinstance(index, Mapping):
+        raise ValueError(f"{source} has a {type(index).__name__} as its index; accepted is an object")
     for key in tensors:
         if key.split(".")[0] not in components:
             raise ValueError(f"{source} has {key}; accepted are tensors of {' and '.join(components)}")
@@ -932,9 +944,27 @@ def check_lora(
         own_index = {
             key.removeprefix(f"{name}."): value for key, value in (index or {}).items() if key.startswith(f"{name}.")
         }
+        _check_index(source, own_index)
         _check_layers(source, own, own_index, component)
     if not tensors:
         raise ValueError(f"{source} holds no tensor; accepted is a LoRA")
+
+
+def _check_index(source: str, index: dict[str, Any]) -> None:
+    """Refuse an index that peft cannot read, or whose factors are no finite numbers: ValueError."""
+    # not by an import statement, for which diffusers would warn of a checkpoint's code where the extra is missing
+    peft = importlib.import_module("peft")
+    try:
+        config = peft.LoraConfig(**index)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source} has an index that is no LoRA's: {error}") from error
+    patterns = {"rank_pattern": config.rank_pattern, "alpha_pattern": config.alpha_pattern}
+    for name, pattern in patterns.items():
+        if not isinstance(pattern or {}, Mapping):
+            raise ValueError(f"{source}: {name} of its index is {pattern!r}; accepted is an object")
+    for name, alpha in {"lora_alpha": config.lora_alpha, **(config.alpha_pattern or {})}.items():
+        if not isinstance(alpha, Real) or not math.isfinite(alpha):
+            raise ValueError(f"{source}: {name} of its index is {alpha!r}; accepted is a finite number")
 
 
 def _check_layers(source: str, tensors: dict[str, torch.Tensor], index: dict, component: Any) -> None:
@@ -1450,7 +1480,7 @@ class MobileDiffusionPipeline(
         output_type,
         callback_on_step_end_tensor_inputs,
     ) -> None:
-        """Refuse bad arguments of `__call__`, before any work.
+        """Refuse bad arguments of `__call__`, and a network that they are too few for, before any work.
 
         Raises:
             ValueError: naming the argument, its value and what is accepted.
@@ -1469,6 +1499,12 @@ class MobileDiffusionPipeline(
             check_tensor("latents", latents, self._latent_shape(batch_size))
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is {output_type!r}, accepted: {', '.join(OUTPUT_TYPES)}")
+        channels, own = self._latent_shape(batch_size)[1], self.unet.config.out_channels
+        if channels != own:
+            raise ValueError(
+                f"the network takes {channels} channels and returns {own}: it sees an image and a mask beside the "
+                "latents; accepted is MobileDiffusionInpaintPipeline"
+            )
         if self.vae is None and output_type != "latent":
             raise ValueError(f"output_type is {output_type!r}, but this pipeline has no VAE; accepted is latent")
         unknown = [k for k in callback_on_step_end_tensor_inputs if k not in self._callback_tensor_inputs]

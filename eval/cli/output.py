@@ -4,9 +4,12 @@ import argparse
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 from mobilediff.files import atomic_path, check_png, read_json, writable_file
+
+ENLARGED = 4  # so that samples of 32 x 32 pixels can be seen on a page
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +41,11 @@ def _is_result(file: Path) -> bool:
 
 
 def write_picture(path: str | Path, image: torch.Tensor) -> None:
-    """Write an image, uint8 [3, height, width], as PNG in one piece."""
+    """Write an image, uint8 [3, height, width], as PNG in one piece, each of its pixels `ENLARGED` wide and high."""
+    picture = to_pil_image(image)
+    picture = picture.resize((ENLARGED * picture.width, ENLARGED * picture.height), Image.Resampling.NEAREST)
     with atomic_path(path) as temporary:
-        to_pil_image(image).save(temporary, format="PNG")
+        picture.save(temporary, format="PNG")
 
 
 def check_picture_output(option: str, path: str | Path) -> None:

@@ -81,7 +81,7 @@ def build_tab(models: Models, examples: list[dict]) -> None:
         prompt = gr.Textbox(caption(CLASS_NAMES[7], PROMPT), label="Prompt", max_lines=1, min_width=240)
         seed = gr.Number(0, label="Seed", min_width=120)
         scale = gr.Slider(
-            0, MAX_SCALE, 1, step=0.1, label="Control scale", min_width=200, info="0 draws as without a sketch"
+            0, MAX_SCALE, 1, step=0.1, label="Control scale", min_width=240, info="0 draws as without a sketch"
         )
     with gr.Row():
         choices = sketcher.loras

@@ -29,6 +29,7 @@ REPAINT = (
     "lies under the mask; below, it starts from that."
 )
 VARY = "The lower the strength, the more of the picture is kept; at 1 the model does not see it."
+HINT = "{{#if value.pictures}}<p>Press a proposal to edit it next.</p>{{/if}}"
 Choices = tuple[gr.Slider, gr.Dropdown, gr.Button, gr.Button]
 CSS = """
 #edited img { width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated; }
@@ -125,7 +126,7 @@ def build_tab(models: Models) -> None:
     with gr.Row():
         prompt = gr.Textbox("a horse", label="Prompt of the proposals", max_lines=1, min_width=240)
         seed = gr.Number(0, label="First seed", min_width=120)
-        count = gr.Slider(1, MAX_IMAGES, 4, step=1, label="Proposals", min_width=160)
+        count = gr.Slider(1, MAX_IMAGES, 4, step=1, label="Proposals", min_width=240)
     with gr.Tab("Repaint a part"):
         gr.Markdown(REPAINT)
         mask = gr.ImageEditor(
@@ -134,16 +135,15 @@ def build_tab(models: Models) -> None:
         )  # fmt: skip
         # which takes in strokes while they are drawn, of any size and number: this page asks at the end alone
         take_anything(mask, accept_blobs=None)
-        repainting = _choices(inpainters.names, 1.0, "Repaint")
+        repainting = _choices(inpainters.names, inpainters.preferred, 1.0, "Repaint")
     with gr.Tab("Vary the whole picture"):
         gr.Markdown(VARY)
-        varying = _choices(models.names, 0.5, "Vary")
+        varying = _choices(models.names, preferred(models.names), 0.5, "Vary")
     note = gr.HTML(elem_classes="note")
     drawn = gr.HTML(
-        {"text": "", "pictures": []}, html_template=CHOICES, js_on_load=CHOOSE, elem_id="proposals",
+        {"text": "", "pictures": []}, html_template=CHOICES + HINT, js_on_load=CHOOSE, elem_id="proposals",
         elem_classes="explored", min_height=40,
     )  # fmt: skip
-    gr.Markdown("Press a proposal to edit it next.")
     drawing = new.click(
         new_picture, [wanted, number], edited,
         concurrency_limit=1, concurrency_id="edits", preprocess=False, show_progress_on=edited,
@@ -166,11 +166,11 @@ def build_tab(models: Models) -> None:
     run(vary, [edited], varying)
 
 
-def _choices(names: list[str], strength: float, action: str) -> Choices:
+def _choices(names: list[str], chosen: str | None, strength: float, action: str) -> Choices:
     """Add the strength, the model and the buttons of one kind of edit."""
     with gr.Row():
         slider = gr.Slider(0.05, 1, strength, step=0.05, label="Strength", min_width=200)
-        model = gr.Dropdown(names, value=preferred(names), label="Model", min_width=200)
+        model = gr.Dropdown(names, value=chosen, label="Model", min_width=200)
     with gr.Row():
         button = gr.Button(action, variant="primary", min_width=160)
         stop = gr.Button("Stop", min_width=100, scale=0)

@@ -45,12 +45,17 @@ def check_exportable(pipeline: MobileDiffusionPipeline, batch_size: int) -> None
     """Refuse a checkpoint that the graphs do not express, before any work.
 
     Raises:
-        ValueError: guidance is not folded into it, its scheduler or prediction type is another, or `batch_size` is
-            below 1 or over `MAX_BATCH_SIZE`.
+        ValueError: guidance is not folded into it, its network sees a mask, its scheduler or prediction type is
+            another, or `batch_size` is below 1 or over `MAX_BATCH_SIZE`.
     """
-    scheduler = pipeline.scheduler
+    scheduler, network = pipeline.scheduler, pipeline.unet.config
     if not pipeline.config.guidance_distilled:
         raise ValueError("guidance_distilled is False; accepted are checkpoints that guidance is distilled into")
+    if network.in_channels != network.out_channels:
+        raise ValueError(
+            f"the network takes {network.in_channels} channels and returns {network.out_channels}; accepted are those "
+            "that see latents alone"
+        )
     if not isinstance(scheduler, (UFOGenScheduler, DistilledDDIMScheduler)):
         raise ValueError(
             f"scheduler is {type(scheduler).__name__}; accepted are UFOGenScheduler and DistilledDDIMScheduler"

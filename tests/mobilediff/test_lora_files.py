@@ -44,9 +44,23 @@ def another_rank(tensors, metadata):
         tensors[key] = torch.cat([tensors[key]] * 2, dim).contiguous()
 
 
-def another_index(tensors, metadata):
-    index = json.loads(metadata["lora_adapter_metadata"])
-    metadata["lora_adapter_metadata"] = json.dumps(index | {"unet.r": 3})
+def with_index(**changes):
+    """A fault that changes the index, and is named after the changes."""
+
+    def fault(tensors, metadata):
+        index = json.loads(metadata["lora_adapter_metadata"]) | {f"unet.{key}": one for key, one in changes.items()}
+        metadata["lora_adapter_metadata"] = json.dumps(index)
+
+    fault.__name__ = "_".join(f"{key}_{one}" for key, one in changes.items())
+    return fault
+
+
+def cut_index(tensors, metadata):
+    metadata["lora_adapter_metadata"] = metadata["lora_adapter_metadata"][:20]
+
+
+def listed_index(tensors, metadata):
+    metadata["lora_adapter_metadata"] = "[1]"
 
 
 def one_matrix(tensors, metadata):
@@ -66,7 +80,15 @@ FAULTS = {
     another_layer: "no layer mid_block.attentions.7.attn2.to_q",
     another_width: f"matrices of {LAYER[5:]} are [2, 999]",
     another_rank: f"has rank 4 at {LAYER[5:]}, but its index says 2",
-    another_index: "its index says 3",
+    with_index(r=3): "its index says 3",
+    with_index(r="two"): "its index says two",
+    with_index(lora_alpha=float("nan")): "lora_alpha of its index is nan; accepted is a finite number",
+    with_index(lora_alpha="two"): "lora_alpha of its index is 'two'",
+    with_index(alpha_pattern={"to_q": float("inf")}): "to_q of its index is inf",
+    with_index(rank_pattern=[1]): "rank_pattern of its index is [1]; accepted is an object",
+    with_index(colour=1): "has an index that is no LoRA's",
+    cut_index: "is damaged, incomplete or no safetensors file",
+    listed_index: "has a list as its index; accepted is an object",
     one_matrix: f"lacks lora_B of {LAYER[5:]}",
     not_finite: "NaN",
     no_matrix: "has lora.other",
@@ -102,6 +124,9 @@ def test_a_cut_file_a_pickle_and_an_empty_folder_are_refused(folder, tmp_path):
     (tmp_path / "second.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match=f"{WEIGHTS}, second.safetensors; give the weight_name"):
         pipeline.load_lora_weights(tmp_path)
+    for name in (tmp_path / "third.safetensors", "checkpoints/loras/crayon"):
+        with pytest.raises(FileNotFoundError, match=f"{name} does not exist"):
+            pipeline.load_lora_weights(name)
     pipeline.load_lora_weights(tmp_path / "second.safetensors")
 
 
@@ -113,6 +138,13 @@ def test_a_lora_is_computed_in_the_precision_of_the_network(folder, tmp_path, ca
     assert {parameter.dtype for parameter in halved.unet.parameters()} == {torch.float32}
     torch.testing.assert_close(draw(halved), draw(pipeline), rtol=0, atol=1e-2)
     assert "LoRA" not in capfd.readouterr().err
+
+
+def test_a_second_lora_is_loaded_in_silence(folder, capfd, recwarn):
+    pipeline = tiny_pipeline("student-1step")
+    for name in ("a", "b"):
+        pipeline.load_lora_weights(folder, adapter_name=name)
+    assert not recwarn.list and capfd.readouterr().err == ""
 
 
 def test_names_of_adapters(folder):

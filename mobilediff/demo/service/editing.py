@@ -28,6 +28,7 @@ from mobilediff.pipeline import MobileDiffusionPipeline
 logger = logging.getLogger(__name__)
 
 FAST = "student-1step"
+REPAINTER = f"{FAST}-inpaint"
 
 
 def preferred(names: Sequence[str]) -> str | None:
@@ -77,6 +78,11 @@ class Inpainters:
     def names(self) -> list[str]:
         """Name the models."""
         return [*self.models.names, *self._own]
+
+    @property
+    def preferred(self) -> str | None:
+        """Name the one-step student that was trained to repaint where it is there, else as `preferred`."""
+        return REPAINTER if REPAINTER in self._own else preferred(self.models.names)
 
     def get(self, name: object) -> Model:
         """Return a model that repaints; a checkpoint of its own is loaded at its first call.

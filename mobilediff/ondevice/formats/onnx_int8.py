@@ -2,9 +2,12 @@
 
 # pyright: reportMissingImports=false
 
+import importlib
+import logging
 import math
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 import numpy as np
@@ -17,7 +20,6 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -112,9 +114,20 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         onnx.save(model, source)
         quant_pre_process(source, source, skip_symbolic_shape=True)
         quantize_dynamic(source, file, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
-        quantizer = MatMulNBitsQuantizer(onnx.load(file), bits=WEIGHT_BITS, block_size=BLOCK_SIZE, is_symmetric=True)
+        options = {"bits": WEIGHT_BITS, "block_size": BLOCK_SIZE, "is_symmetric": True}
+        quantizer = _matmul_quantizers().MatMulNBitsQuantizer(onnx.load(file), **options)
     quantizer.process()
     return cast(ONNXModel, quantizer.model).model
+
+
+def _matmul_quantizers() -> ModuleType:
+    """Import onnxruntime's module, which has all libraries of the process log from INFO on, and undo that."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    module = importlib.import_module("onnxruntime.quantization.matmul_nbits_quantizer")
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    return module
 
 
 def _is_layer(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:

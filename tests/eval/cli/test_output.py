@@ -3,11 +3,14 @@
 import json
 import os
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import eval.cli.show
 from eval.accuracy import main as accuracy
-from eval.cli.output import check_picture_output
+from eval.cli.output import check_picture_output, write_picture
 from eval.cli.show import show_result
 from eval.guidance import main as guidance
 from eval.latency import main as latency
@@ -76,6 +79,14 @@ def test_a_result_is_valid_json_or_not_written(tmp_path):
     with pytest.raises(ValueError, match="class_accuracy"):
         show_result("eval.accuracy", broken, str(tmp_path / "result.json"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_is_enlarged_without_smoothing(tmp_path):
+    image = torch.randint(256, (3, 2, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    write_picture(tmp_path / "picture.png", image)
+    with Image.open(tmp_path / "picture.png") as written:
+        pixels = torch.from_numpy(np.array(written)).permute(2, 0, 1)
+    assert torch.equal(pixels, image.repeat_interleave(4, 1).repeat_interleave(4, 2))
 
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path):

@@ -40,7 +40,7 @@ def test_the_command_writes_all_ways_and_kinds(checkpoints, judge, tmp_path, mon
     arguments = ["--model", str(checkpoints / "student-1step"), "--json", str(output)]
     eval.inpaint.main([*arguments, "--n", "12", "--plot", str(tmp_path / "rows.png")])
     with Image.open(tmp_path / "rows.png") as image:
-        assert image.size == (8 * 33 + 1, 9 * 33 + 1)
+        assert image.size == (4 * (8 * 33 + 1), 4 * (9 * 33 + 1))
     written = json.loads(output.read_text())
     assert written["command"] == "eval.inpaint" and list(written["masks"]) == list(MASK_KINDS)
     for figures in written["masks"].values():

@@ -231,6 +231,11 @@ def test_a_new_picture_is_the_one_step_students(inpainters):
         next(new_picture(models, PROMPT, None, never))
 
 
+def test_the_model_that_was_trained_to_repaint_is_the_first_choice(inpainters, tmp_path):
+    assert inpainters.preferred == OWN
+    assert Inpainters(Models(tmp_path)).preferred is None
+
+
 def test_a_new_picture_without_models_says_so(tmp_path):
     with pytest.raises(ValueError, match="No model is chosen, or none could be loaded"):
         next(new_picture(Models(tmp_path), PROMPT, 0, threading.Event()))

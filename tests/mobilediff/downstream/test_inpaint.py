@@ -7,9 +7,11 @@ import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline
 from torch.nn.functional import pad
 
+from mobilediff.downstream.img2img import MobileDiffusionImg2ImgPipeline
 from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline, blended, filled
 from mobilediff.images import to_bytes
 from mobilediff.models.variants import variant
+from mobilediff.pipeline import MobileDiffusionPipeline
 from tests.generators import generator, generators
 from tests.mobilediff.downstream.pictures import LEFT, SIZE, pictures
 from tests.tiny import KINDS, tiny_pipeline
@@ -185,6 +187,17 @@ def test_bad_arguments_are_refused_before_any_work(arguments, message, monkeypat
     monkeypatch.setattr(pipeline, "encode_prompt", None)
     with pytest.raises(ValueError, match=message):
         draw(pipeline, **arguments)
+
+
+@pytest.mark.parametrize("other", [MobileDiffusionPipeline, MobileDiffusionImg2ImgPipeline])
+def test_other_pipelines_refuse_a_network_that_sees_masks(other, monkeypatch):
+    pipeline = other.from_pipe(inpainter(sees_masks=True))
+    monkeypatch.setattr(pipeline, "encode_prompt", None)
+    given = {"image": pictures(1)} if other is MobileDiffusionImg2ImgPipeline else {}
+    with pytest.raises(
+        ValueError, match="takes 9 channels and returns 4: .*accepted is MobileDiffusionInpaintPipeline"
+    ):
+        pipeline("a cat", **given)
 
 
 def test_the_folder_loads_without_the_package(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mobilediff.models.variants import variant
 from mobilediff.ondevice.graphs import build_graphs, check_control, check_exportable, is_fused, schedule
 from mobilediff.ondevice.manifest import CONTROL, noise_count
 from mobilediff.ondevice.sampling import draw
@@ -97,6 +98,13 @@ def test_a_control_network_outside_of_a_fused_graph_is_refused():
 def test_a_checkpoint_with_guidance_is_refused():
     with pytest.raises(ValueError, match="guidance_distilled is False"):
         check_exportable(tiny_pipeline("teacher"), 1)
+
+
+def test_a_network_that_sees_masks_is_refused():
+    pipeline = tiny_pipeline("student-1step")
+    pipeline.unet = variant(pipeline.unet, in_channels=9)
+    with pytest.raises(ValueError, match="takes 9 channels and returns 4; accepted are those that see latents alone"):
+        check_exportable(pipeline, 1)
 
 
 @pytest.mark.parametrize("batch_size", [0, 65])

@@ -1,5 +1,8 @@
 """Quantisation to 8 bits: which layers stay higher, and small graphs before and after."""
 
+import logging
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -57,6 +60,17 @@ def test_weights_alone_are_quantised_with_small_error():
     assert quantized.ByteSize() < table.nbytes / 4 + weight.nbytes / 6
     error = run(quantized, {"ids": np.arange(8, dtype=np.int32)}) - expected
     assert 0 < np.square(error).mean() < (0.12 * expected.std()) ** 2
+
+
+def test_the_quantiser_leaves_the_logs_of_the_process_alone():
+    program = """
+import logging
+from mobilediff.ondevice.formats import onnx_int8
+onnx_int8._matmul_quantizers().MatMulNBitsQuantizer
+print(logging.getLogger().level, logging.getLogger().handlers)
+"""
+    logs = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert logs == f"{logging.WARNING} []\n"
 
 
 def test_biases_stay_in_float_and_run_in_int8(tmp_path, monkeypatch):
