@@ -7,7 +7,9 @@ import pytest
 from tests.imports import imported_names
 
 ROOT = Path(__file__).parents[1]
-STAGES = "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control inpaint lora".split()
+STAGES = (
+    "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control inpaint lora end_to_end"
+).split()
 COMMANDS = (
     "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report control"
     " inpaint lora downstream"

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
-from mobilediff.checkpoints import load_component, load_pipeline
+from mobilediff.checkpoints import VAE, load_component, load_pipeline
 from mobilediff.diffusion import alpha_sigma, diffuse, sample_from_velocity, trailing_timesteps
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
@@ -69,7 +69,10 @@ class OneStepPictures(nn.Module):
         unet, vae: whose modules it shares.
     """
 
-    def __init__(self, unet: nn.Module, vae):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, unet: nn.Module, vae: VAE):
         super().__init__()
         self.unet, self.decoder = unet, LatentDecoder(vae)
         mean, std = latent_statistics(vae)
