@@ -155,6 +155,30 @@ def measure_runtime(
     return table.model_copy(update={"networks": checks})
 
 
+@torch.no_grad()
+def measure_network(
+    pipeline: MobileDiffusionPipeline,
+    runtime: str,
+    removed: Collection[str],
+    threads: int,
+    rounds: int,
+    max_seconds: float,
+    batch_size: int = 1,
+    timer: Timer = interleave,
+) -> float:
+    """Time a pipeline's network without some of its blocks; arguments as in `measure_runtime`.
+
+    Returns:
+        The median in milliseconds.
+    """
+    smaller = remove_blocks(pipeline.unet, removed).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    tensors = tuple(network_inputs(pipeline, batch_size).values())
+    with thread_count(threads), prepared_by(runtime, threads) as prepare:
+        call = prepare(WholeNetwork(smaller), tensors)
+        times = timer({"network": call}, pipeline.device, rounds, max_seconds, {})
+    return summary(times["network"])["median_ms"]
+
+
 def _time(part: Part, times: Sequence[float]) -> PartTime:
     return PartTime(kind=part.kind, width=part.width, resolution=part.resolution, **summary(times))
 
