@@ -8,13 +8,15 @@ from tests.imports import imported_names
 
 ROOT = Path(__file__).parents[1]
 STAGES = (
-    "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control inpaint lora end_to_end"
+    "classifier clip vae decoder teacher student progressive one_step tiny_vae prune control inpaint lora"
+    " end_to_end robust"
 ).split()
 COMMANDS = (
     "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report control"
     " inpaint lora downstream"
 ).split()
 ON_DEVICE = "export parity benchmark".split()
+COMPRESSION = "latency_table evolve".split()
 # From top to bottom, an import goes to a later line or, but for commands and stages, stays within its own entry.
 LAYERS = [
     ["app"],
@@ -24,6 +26,7 @@ LAYERS = [
     ["mobilediff.demo.environment"],
     [f"eval.{command}" for command in COMMANDS],
     [f"mobilediff.ondevice.{command}" for command in ON_DEVICE],
+    [f"mobilediff.compression.{command}" for command in COMPRESSION],
     ["eval.reporting"],
     ["eval.cli"],
     ["eval.measures", "eval.benchmark"],

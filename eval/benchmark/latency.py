@@ -72,9 +72,17 @@ def exported_parts(model: ExportedPipeline, batch_size: int) -> dict[str, Callab
 
 
 def interleave(
-    calls: Mapping[Key, Callable[[], object]], device: torch.device, rounds: int, max_seconds: float
+    calls: Mapping[Key, Callable[[], object]],
+    device: torch.device,
+    rounds: int,
+    max_seconds: float,
+    before: Mapping[Key, Callable[[], object]] | None = None,
 ) -> dict[Key, list[float]]:
-    """Warm each call up, then time all in turn, round after round; arguments as in `measure_latency`.
+    """Warm each call up, then time all in turn, round after round; further arguments as in `measure_latency`.
+
+    Args:
+        calls: to be timed.
+        before: of single calls, what runs untimed before each timed run; of others the call itself.
 
     Returns:
         The seconds of each call's timed runs.
@@ -89,8 +97,8 @@ def interleave(
         for key, call in calls.items():
             pause()
             if done < MIN_RUNS or sum(times[key]) < max_seconds:
-                if not long[key]:
-                    call()  # untimed: the call before it has filled the caches with its own weights
+                if not long[key]:  # untimed: the call before it has filled the caches with its own weights
+                    (before or {}).get(key, call)()
                 times[key].append(seconds(call, device))
     return times
 

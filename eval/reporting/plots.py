@@ -1,4 +1,4 @@
-"""Plot distance over latency and NFE, nearest training images, and guidance sweeps."""
+"""Plot distance over latency and NFE, nearest training images, guidance sweeps, and the path of an evolution."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -8,14 +8,21 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 
 from eval.reporting.pareto import pareto_front
 from eval.schema import Copies, GuidancePoint, GuidanceResult, Record
+from mobilediff.compression.evolution import EvolutionLog, Measure
 from mobilediff.files import atomic_path
 
 plt.rcParams["text.parse_math"] = False  # a model's name may hold dollars
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
 MARKERS = "osD^vP*X<>"
+QUALITY_LABELS: dict[Measure, str] = {
+    "clip_score": "CLIP score (higher is better)",
+    "frechet_distance": "Fréchet distance, judge (lower is better)",
+}
+PRESENT, MOVED = 1.0, 0.5  # shades of a block that is there, and of one that the step has moved
 
 
 def distance_points(
@@ -164,3 +171,40 @@ def write_plots(records: dict[str, Record], folder: str | Path) -> list[Path]:
         files.append(Path(folder) / "near-copies.png")
         draw_copies(copies, files[-1])
     return files
+
+
+def block_shades(log: EvolutionLog) -> np.ndarray:
+    """Shade each block at each step: 1 there, 0 removed, 0.5 removed or added by this step; [steps, blocks]."""
+    rows = []
+    for step in log.steps:
+        shades = {block: 0.0 if block in step.removed_blocks else PRESENT for block in log.blocks}
+        rows.append([MOVED if block in step.blocks else shade for block, shade in shades.items()])
+    return np.array(rows)
+
+
+def draw_evolution(log: EvolutionLog, file: str | Path) -> None:
+    """Draw the steps of a log into a PNG file: blocks by step, then a path for each figure with its noise."""
+    height = max(4.5, 0.3 * len(log.blocks))
+    figure, (network, *planes) = plt.subplots(
+        1,
+        1 + len(QUALITY_LABELS),
+        figsize=(6 + 4.5 * len(QUALITY_LABELS), height),
+        dpi=RESOLUTION,
+        width_ratios=[1.4, 1, 1],
+    )
+    network.imshow(block_shades(log).T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    network.set_yticks(range(len(log.blocks)), log.blocks, fontsize=7)
+    signs = {"start": "", "remove": "-", "add": "+"}
+    labels = [f"{signs[step.action]}{len(step.blocks) or ''}" or "start" for step in log.steps]
+    network.set_xticks(range(len(log.steps)), labels, fontsize=7)
+    network.set_xlabel("step: blocks removed (-) or added (+), in a lighter shade")
+    for axes, (measure, label) in zip(planes, QUALITY_LABELS.items(), strict=True):
+        figures = [getattr(step.quality, measure) for step in log.steps]
+        noise = getattr(log.noise, measure)
+        for name, style in (("predicted_ms", "o-"), ("measured_ms", "x:")):
+            latencies = [getattr(step, name) for step in log.steps]
+            axes.errorbar(latencies, figures, yerr=noise, fmt=style, capsize=2, label=name.removesuffix("_ms"))
+        axes.set_xlabel("network call, ms")
+        axes.set_ylabel(label)
+        axes.legend(fontsize=8)
+    save_figure(figure, file)

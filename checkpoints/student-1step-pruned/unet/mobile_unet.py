@@ -246,6 +246,28 @@ class Transformer(nn.Module):
         return residual + tokens.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
+class Shortcut(nn.Module):
+    """Stand for a removed ResNet block or transformer: what is left of it without its residual branch.
+
+    Args:
+        conv_shortcut: the 1 x 1 convolution of a ResNet block that changes the number of channels; None for the
+            identity.
+    """
+
+    def __init__(self, conv_shortcut: nn.Conv2d | None):
+        super().__init__()
+        self.conv_shortcut = conv_shortcut
+
+    def forward(self, hidden_states: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Map `[batch, in_channels, height, width]` to `[batch, out_channels, height, width]`.
+
+        Args:
+            hidden_states: the feature map.
+            condition: time embedding or text that the block would take, unused.
+        """
+        return hidden_states if self.conv_shortcut is None else self.conv_shortcut(hidden_states)
+
+
 class Upsample(nn.Module):
     """Double the resolution by nearest neighbours, then convolve by 3 x 3.
 
@@ -268,7 +290,7 @@ class _Block(nn.Module):
     # Set by ModelMixin.enable_gradient_checkpointing, as the switch below.
     _gradient_checkpointing_func: Callable[..., torch.Tensor]
 
-    def __init__(self, resnets: Sequence[ResnetBlock], attentions: Sequence[Transformer]):
+    def __init__(self, resnets: Sequence[ResnetBlock | Shortcut], attentions: Sequence[Transformer | Shortcut]):
         super().__init__()
         self.resnets = nn.ModuleList(resnets)
         self.attentions = nn.ModuleList(attentions)
@@ -458,6 +480,9 @@ class MobileUNet(ModelMixin, StrictConfigMixin, PeftAdapterMixin):
             `{"mid_block.attentions.0.attn1": 2}`. Others have channels / `attention_head_dim`.
         ff_hidden_dims: width of the gated product of single feed-forwards, by module name, such as
             `{"mid_block.attentions.0.ff": 160}`. Others have channels * `ff_expansion` / 2.
+        removed_blocks: module names of ResNet blocks and transformers that are left out, such as
+            `["down_blocks.1.attentions.0"]`: of each only the shortcut around its residual branch stays (see
+            `Shortcut`), so that every other block keeps its name, its shapes and its skip connection.
 
     Raises:
         ValueError: a field is out of its range, has the wrong length, or names a module that does not exist.
@@ -494,6 +519,7 @@ class MobileUNet(ModelMixin, StrictConfigMixin, PeftAdapterMixin):
         resnet_hidden_channels: Mapping[str, int] | None = None,
         attention_heads: Mapping[str, int] | None = None,
         ff_hidden_dims: Mapping[str, int] | None = None,
+        removed_blocks: Sequence[str] | None = None,
     ):
         super().__init__()
         self._check_config()
@@ -566,8 +592,10 @@ class MobileUNet(ModelMixin, StrictConfigMixin, PeftAdapterMixin):
 
     def _make_resnet(
         self, name: str, level: int, in_channels: int, out_channels: int, temb_channels: int
-    ) -> ResnetBlock:
+    ) -> ResnetBlock | Shortcut:
         config = self.config
+        if name in (config.removed_blocks or ()):
+            return Shortcut(nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None)
         return ResnetBlock(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -577,7 +605,9 @@ class MobileUNet(ModelMixin, StrictConfigMixin, PeftAdapterMixin):
             separable=_per_level("separable", config.separable, len(config.block_out_channels))[level],
         )
 
-    def _make_attentions(self, name: str, level: int, placement: str, first: int, count: int) -> list[Transformer]:
+    def _make_attentions(
+        self, name: str, level: int, placement: str, first: int, count: int
+    ) -> list[Transformer | Shortcut]:
         """Make `count` transformers from `name`.`first` on; none where the placement is "none"."""
         config = self.config
         if placement == "none":
@@ -589,6 +619,9 @@ class MobileUNet(ModelMixin, StrictConfigMixin, PeftAdapterMixin):
         default_hidden_dim: int = round(channels * config.ff_expansion / 2)
         transformers = []
         for prefix in (f"{name}.{index}" for index in range(first, first + count)):
+            if prefix in (config.removed_blocks or ()):
+                transformers.append(Shortcut(None))
+                continue
             attn1 = None
             if placement == "both":
                 attn1 = Attention(
@@ -676,6 +709,10 @@ class MobileUNet(ModelMixin, StrictConfigMixin, PeftAdapterMixin):
                 raise ValueError(f"{name} must map module names to widths, got {widths!r}")
             for module_name, width in widths.items():
                 _check_int(f"{name}[{module_name!r}]", width)
+        removed = config.removed_blocks
+        listed = isinstance(removed, Sequence) and not isinstance(removed, str)
+        if removed is not None and not (listed and all(isinstance(name, str) for name in removed)):
+            raise ValueError(f"removed_blocks must be a list of module names, got {removed!r}")
         for module_name, width in (config.resnet_hidden_channels or {}).items():
             if width % config.norm_num_groups:
                 raise ValueError(
@@ -684,11 +721,12 @@ class MobileUNet(ModelMixin, StrictConfigMixin, PeftAdapterMixin):
                 )
 
     def _check_module_names(self) -> None:
-        """Refuse a per-layer width whose name no layer has: it would silently change nothing."""
+        """Refuse a per-layer width or a removed block whose name no layer has: it would silently change nothing."""
         kinds = {
             "resnet_hidden_channels": ResnetBlock,
             "attention_heads": Attention,
             "ff_hidden_dims": GatedFeedForward,
+            "removed_blocks": (ResnetBlock, Transformer, Shortcut),
         }
         for field, kind in kinds.items():
             names = [name for name, module in self.named_modules() if isinstance(module, kind)]

@@ -8,6 +8,9 @@ student: `MobileUNet` on the same latents and the same three resolutions (16, 8,
     4 x 4 and in the middle, shared key and value projection, Swish gate, expansion 6, separable convolutions at
     8 x 8 and 4 x 4. The outermost level keeps full convolutions, as in the paper.
 
+supernet: the student with two ResNet blocks a level on the way down, three on the way up, and two transformers in the
+    middle, from which `mobilediff.compression.evolve` removes blocks.
+
 mobilediffusion_md: `MobileUNet` in the paper's MD setting (arXiv 2311.16567), at 64 x 64 x 8 latents with 768-wide
     text: channels 320, 640, 1024, 11 ResNet blocks, 15 self- and 18 cross-attentions, expansion 6. Where the paper
     leaves the layout open, it is chosen to meet the paper's parameters and its fraction of Stable Diffusion 1.5's

@@ -55,6 +55,10 @@ def test_calls_take_turns_and_the_second_of_two_is_timed(monkeypatch):
     warm_up, rounds = log[:4], log[4:]
     assert [name.lower() for name in warm_up] == ["a", "a", "b", "b"]
     assert rounds == ["a", "A", "b", "B"] * 3 and {len(runs) for runs in times.values()} == {3}
+    log.clear()
+    calls = {"a": lambda: log.append("a"), "b": lambda: log.append("b")}
+    interleave(calls, CPU, 3, 60, before={"b": lambda: log.append("c")})
+    assert log[4:] == ["a", "A", "c", "B"] * 3
 
 
 def test_a_slow_call_has_one_warm_up_and_three_runs(monkeypatch):

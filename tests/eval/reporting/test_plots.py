@@ -5,8 +5,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eval.reporting.plots import distance_points, network_evaluations, sweep_lines, write_plots
+from eval.reporting.plots import (
+    block_shades,
+    distance_points,
+    draw_evolution,
+    network_evaluations,
+    sweep_lines,
+    write_plots,
+)
 from eval.schema import GuidancePoint, Record, read_results
+from mobilediff.compression.evolution import EvolutionLog, Quality, Step
 
 TEACHER = read_results(Path(__file__).parents[3] / "docs" / "results.json").records["teacher"]
 
@@ -62,3 +70,19 @@ def test_a_sweep_has_a_line_for_each_way_and_all_start_without_guidance():
         "DDIMScheduler, 4 steps, in 0.2 to 0.8": [1, 3],
         "UniPC, 4 steps": [1],
     }
+
+
+def test_an_evolution_is_drawn_with_the_blocks_of_each_step(tmp_path):
+    figures = {"predicted_ms": 2.0, "measured_ms": 2.1, "quality": Quality(clip_score=30, frechet_distance=9)}
+    moves = [("start", [], []), ("remove", ["a", "c"], ["a", "c"]), ("add", ["c"], ["a"])]
+    steps = [
+        Step(action=action, blocks=moved, removed_blocks=removed, candidates=[], **figures)
+        for action, moved, removed in moves
+    ]
+    noise = Quality(clip_score=0.1, frechet_distance=0.2)
+    log = EvolutionLog(protocol={}, blocks=["a", "b", "c"], noise=noise, steps=steps)
+    assert block_shades(log).tolist() == [[1, 1, 1], [0.5, 1, 0.5], [0, 1, 0.5]]
+    draw_evolution(log, tmp_path / "evolution.png")
+    with Image.open(tmp_path / "evolution.png") as image:
+        image.load()
+        assert image.size == (1950, 585)

@@ -10,7 +10,14 @@ from diffusers.models.upsampling import Upsample2D
 
 from mobilediff.models import mobile_unet
 from mobilediff.models.macs import count_params_and_macs
-from mobilediff.models.mobile_unet import Attention, GatedFeedForward, MobileUNet, ResnetBlock, relu_attention
+from mobilediff.models.mobile_unet import (
+    Attention,
+    GatedFeedForward,
+    MobileUNet,
+    ResnetBlock,
+    Transformer,
+    relu_attention,
+)
 from mobilediff.training.student import match_stages
 
 CONFIGS = Path(mobile_unet.__file__).parent / "configs"
@@ -265,6 +272,38 @@ def test_attention_sits_where_the_config_says():
     assert len(deeper.mid_block.attentions) == 3
 
 
+BLOCKS = {
+    "identity": "mid_block.resnets.1",
+    "1 x 1 convolution": "down_blocks.1.resnets.0",
+    "1 x 1 convolution over a skip connection": "up_blocks.0.resnets.1",
+    "transformer": "down_blocks.2.attentions.1",
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS.values(), ids=BLOCKS)
+def test_a_removed_block_equals_one_whose_residual_branch_is_zero(name):
+    whole, removed = tiny(), tiny(removed_blocks=[name])
+    kept = {key: value for key, value in whole.state_dict().items() if key in removed.state_dict()}
+    removed.load_state_dict(kept)
+    block = whole.get_submodule(name)
+    last = block.conv2 if isinstance(block, ResnetBlock) else block.proj_out
+    for parameter in getattr(last, "pointwise", last).parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.testing.assert_close(predict(removed), predict(whole))
+    dropped = {key for key in whole.state_dict() if key not in kept}
+    assert dropped == {f"{name}.{key}" for key in block.state_dict() if "conv_shortcut" not in key}
+
+
+def test_a_network_of_resamplers_and_shortcuts_is_left_without_its_blocks(tmp_path):
+    names = [name for name, module in tiny().named_modules() if isinstance(module, ResnetBlock | Transformer)]
+    network = tiny(removed_blocks=names)
+    assert not any(isinstance(module, ResnetBlock | Transformer) for module in network.modules())
+    network.save_pretrained(tmp_path)
+    again = MobileUNet.from_pretrained(tmp_path).eval()
+    assert again.config.removed_blocks == names
+    torch.testing.assert_close(predict(again), predict(network))
+
+
 def test_upsampling_equals_diffusers():
     torch.manual_seed(0)
     ours, theirs = mobile_unet.Upsample(4), Upsample2D(4, use_conv=True)
@@ -297,6 +336,10 @@ def test_upsampling_equals_diffusers():
         ({"attention_heads": {"down_blocks.1.attentions.0.attn1": 1}}, "attention_heads names"),
         ({"ff_hidden_dims": {"mid_block.attentions.0": 8}}, "ff_hidden_dims names 'mid_block.attentions.0'"),
         ({"ff_hidden_dims": ["mid_block"]}, "ff_hidden_dims must map module names to widths"),
+        ({"removed_blocks": "mid_block.resnets.0"}, "removed_blocks must be a list of module names, got 'mid_block"),
+        ({"removed_blocks": [["mid_block"]]}, "removed_blocks must be a list of module names"),
+        ({"removed_blocks": ["mid_block.resnets.2"]}, "removed_blocks names 'mid_block.resnets.2', but this network"),
+        ({"removed_blocks": ["down_blocks.0.downsamplers.0"]}, "removed_blocks names 'down_blocks.0.downsamplers.0'"),
     ],
 )
 def test_bad_config_is_refused_by_name(change, message):

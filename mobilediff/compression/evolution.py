@@ -1,0 +1,244 @@
+"""Evolve a network's architecture by adding and removing blocks (SnapFusion, arXiv 2306.00980, algorithm 1).
+
+    value of an action    change in quality / change in latency, the latency from the table
+    latency above target  remove the group of blocks of the lowest value
+    latency within it     add the block of the highest value that still fits, as long as quality rises
+
+A block that is added is one that was removed: the supernet has trained weights for it, so what it adds is measured.
+The paper copies a block instead, and trains on.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from mobilediff.compression.latency import Model
+from mobilediff.files import read_json
+
+LAYOUT = "mobilediff.evolution/1"
+Measure = Literal["clip_score", "frechet_distance"]
+
+
+class Quality(Model):
+    """Figures of a fixed set of samples; as a noise, the standard deviation of each over several sets.
+
+    Attributes:
+        clip_score: 100 x cosine of image and prompt, better when higher.
+        frechet_distance: to CIFAR-10, better when lower.
+    """
+
+    clip_score: float
+    frechet_distance: float
+
+    def score(self, measure: Measure) -> float:
+        """Return the figure that decides, higher when better."""
+        return self.clip_score if measure == "clip_score" else -self.frechet_distance
+
+
+class Candidate(Model):
+    """An action on one block, from the network that a step starts with.
+
+    Attributes:
+        block: that would be removed or added.
+        predicted_ms, quality: of the network after it.
+        value: change in quality over change in latency; None of an action that does not change the latency.
+    """
+
+    block: str
+    predicted_ms: float
+    quality: Quality
+    value: float | None
+
+
+class Step(Model):
+    """A network on the way.
+
+    Attributes:
+        action: "start", "remove" or "add".
+        blocks: that the action moved.
+        removed_blocks: that the network lacks now, in the supernet's order.
+        predicted_ms: from the table.
+        measured_ms: of the whole network.
+        quality: of the fixed set.
+        candidates: all actions that were weighed.
+    """
+
+    action: Literal["start", "remove", "add"]
+    blocks: list[str]
+    removed_blocks: list[str]
+    predicted_ms: float
+    measured_ms: float
+    quality: Quality
+    candidates: list[Candidate]
+
+
+class Evaluation(Model):
+    """A network's quality, kept so that a resumed run does not measure it again."""
+
+    removed_blocks: list[str]
+    quality: Quality
+
+
+class EvolutionLog(Model):
+    """A whole run, step by step.
+
+    Attributes:
+        layout: of the file.
+        command: that wrote it.
+        protocol: model, table, target and settings; a run resumes under equal ones alone.
+        blocks: of the supernet.
+        noise: standard deviation of the supernet's figures over sets of samples from other seeds.
+        evaluations: every network whose quality was measured.
+        steps: from the supernet on.
+        finished: whether no action is left.
+    """
+
+    layout: Literal["mobilediff.evolution/1"] = Field(default=LAYOUT, alias="schema")
+    command: Literal["mobilediff.compression.evolve"] = "mobilediff.compression.evolve"
+    protocol: dict
+    blocks: list[str]
+    noise: Quality
+    evaluations: list[Evaluation] = []
+    steps: list[Step] = []
+    finished: bool = False
+
+
+def read_evolution(file: str | Path) -> EvolutionLog:
+    """Read a run's log.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no such log; names it and the first wrong field.
+    """
+    content = read_json(file)
+    try:
+        return EvolutionLog.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise ValueError(f"{file} is no evolution's log: {place}: {first['msg']}") from error
+
+
+class Evolution:
+    """Take steps from a supernet to a network within a latency.
+
+    Args:
+        log: to go on from; without steps the run begins.
+        target_ms: predicted latency to reach.
+        measure: figure that decides.
+        group_size: blocks removed at once, fewer where fewer reach the target.
+        predicted_ms: of the supernet without these blocks, from the table.
+        measured_ms: the same, timed.
+        quality: the same, of the fixed set.
+        save: keeps the log, called after every measurement.
+
+    Raises:
+        ValueError: no network reaches the target.
+    """
+
+    def __init__(
+        self,
+        log: EvolutionLog,
+        target_ms: float,
+        measure: Measure,
+        group_size: int,
+        predicted_ms: Callable[[Collection[str]], float],
+        measured_ms: Callable[[Collection[str]], float],
+        quality: Callable[[Collection[str]], Quality],
+        save: Callable[[EvolutionLog], object],
+    ):
+        self.log, self.target_ms, self.group_size = log, target_ms, group_size
+        self.measure: Measure = measure
+        self._predicted_ms, self._measured_ms, self._measured_quality = predicted_ms, measured_ms, quality
+        self._save = save
+        least = predicted_ms(log.blocks)
+        if least > target_ms:
+            raise ValueError(
+                f"target_ms is {target_ms}; accepted is {least:.3f} or more, the predicted latency without any block"
+            )
+        self._known = {tuple(one.removed_blocks): one.quality for one in log.evaluations}
+
+    def run(self) -> EvolutionLog:
+        """Take all steps that are left; returns the finished log."""
+        if not self.log.steps:
+            self._take("start", [], [], [])
+        while not self.log.finished:
+            removed = self.log.steps[-1].removed_blocks
+            if self._predicted_ms(removed) > self.target_ms:
+                self._remove(removed)
+            else:
+                self._add(removed)
+        return self.log
+
+    def _remove(self, removed: list[str]) -> None:
+        present = [block for block in self.log.blocks if block not in removed]
+        candidates = self.weigh(removed, [[*removed, block] for block in present], present)
+        values = {one.block: one.value for one in candidates if one.value is not None}
+        group = []
+        for block in sorted(values, key=values.__getitem__)[: self.group_size]:
+            group.append(block)
+            if self._predicted_ms([*removed, *group]) <= self.target_ms:
+                break
+        self._take("remove", group, [*removed, *group], candidates)
+
+    def _add(self, removed: list[str]) -> None:
+        networks = {block: [one for one in removed if one != block] for block in removed}
+        fitting = [block for block in removed if self._predicted_ms(networks[block]) <= self.target_ms]
+        candidates = self.weigh(removed, [networks[block] for block in fitting], fitting)
+        values = {one.block: one.value for one in candidates if one.value is not None}
+        best = max(values, key=values.__getitem__, default=None)
+        if best is None or values[best] <= 0:
+            self._update(finished=True)
+        else:
+            self._take("add", [best], networks[best], candidates)
+
+    def weigh(self, removed: list[str], networks: Sequence[list[str]], blocks: Sequence[str]) -> list[Candidate]:
+        """Weigh actions on one block each.
+
+        Args:
+            removed: blocks that the present network lacks.
+            networks: what it would lack after each action.
+            blocks: that each action moves.
+
+        Returns:
+            The actions, each with its value.
+        """
+        now_ms, now = self._predicted_ms(removed), self.quality(removed).score(self.measure)
+        candidates = []
+        for network, block in zip(networks, blocks, strict=True):
+            then_ms, quality = self._predicted_ms(network), self.quality(network)
+            change = then_ms - now_ms
+            value = (quality.score(self.measure) - now) / change if change else None
+            candidates.append(Candidate(block=block, predicted_ms=then_ms, quality=quality, value=value))
+        return candidates
+
+    def quality(self, removed: Collection[str]) -> Quality:
+        """Measure a network's quality once, and keep it in the log."""
+        ordered = self._ordered(removed)
+        if tuple(ordered) not in self._known:
+            quality = self._known[tuple(ordered)] = self._measured_quality(ordered)
+            evaluations = [*self.log.evaluations, Evaluation(removed_blocks=ordered, quality=quality)]
+            self._update(evaluations=evaluations)
+        return self._known[tuple(ordered)]
+
+    def _take(self, action: str, blocks: list[str], removed: Collection[str], candidates: list[Candidate]) -> None:
+        ordered = self._ordered(removed)
+        step = Step(
+            action=action,  # pyright: ignore[reportArgumentType] - one of the three
+            blocks=blocks,
+            removed_blocks=ordered,
+            predicted_ms=self._predicted_ms(ordered),
+            measured_ms=self._measured_ms(ordered),
+            quality=self.quality(ordered),
+            candidates=candidates,
+        )
+        self._update(steps=[*self.log.steps, step])
+
+    def _ordered(self, removed: Collection[str]) -> list[str]:
+        return [block for block in self.log.blocks if block in removed]
+
+    def _update(self, **changes) -> None:
+        self.log = self.log.model_copy(update=changes)
+        self._save(self.log)
