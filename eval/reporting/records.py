@@ -237,7 +237,7 @@ class Report:
         return distance | {"label": distance_label(extractor, len(measured)), "figure": extractor.result_key}
 
     def _reference_data(self, extractor: Extractor) -> str | None:
-        return None if extractor.name == JUDGE else self.data  # the judge's statistics are shipped
+        return self.data if extractor.shipped_as is None else None
 
     def quality(self) -> None:
         """Measure fidelity, diversity and copies with the judge."""
