@@ -199,10 +199,14 @@ class Copies(Model):
     histogram: Histogram
     n_training: PositiveInt
     training_features_sha256: Sha256
+    authentic_fraction: Fraction | None = None
+    authentic_fraction_test: Fraction | None = None
+    c_t: float | None = None
+    c_t_cells: NonNegativeInt | None = None
 
 
 class Quality(Measured):
-    """Hold figures of features beyond mean and covariance.
+    """Hold figures of features beyond mean and covariance; older results lack some.
 
     Kernel distance and score have the names that the extractor gives them.
     """
@@ -213,6 +217,10 @@ class Quality(Measured):
     kernel_inception_distance_std: NonNegativeFloat | None = None
     subsets: PositiveInt
     subset_size: PositiveInt
+    gaussian_kernel_distance: float | None = None
+    sliced_wasserstein: NonNegativeFloat | None = None
+    directions: PositiveInt | None = None
+    frechet_distance_infinity: float | None = None
     classifier_score_mean: PositiveFloat | None = None
     classifier_score_std: NonNegativeFloat | None = None
     inception_score_mean: PositiveFloat | None = None

@@ -105,6 +105,32 @@ def test_what_travels_in_checkpoints_imports_nothing_else_of_the_project():
     assert all(module.startswith((*traveling, "mobilediff.models.mobile_unet")) for module in found)
 
 
+def reached(modules: set[str], beyond: str) -> set[str]:
+    """All modules that some modules import, through each other too, but for what `beyond` imports."""
+    files, found, waiting = dict(zip(map(module_of, FILES), FILES, strict=True)), set(), set(modules)
+    while waiting:
+        found |= waiting
+        waiting = {name for module in waiting - {beyond} for name in imported(files[module])} - found
+    return found
+
+
+def test_nothing_learns_from_what_judges_it():
+    training, monitor = ROOT / "mobilediff" / "training", "mobilediff.training.engine.monitor"
+    stages = {module for module in MODULES if module.startswith("mobilediff.training.")}
+    extractors = {module for module in reached(stages, monitor) if module.startswith("eval.extractors")}
+    assert not extractors, "the monitor of validation alone may ask an extractor"
+    judged_by = {"eval.extractors.base", "eval.extractors.judge", "eval.extractors.statistics"}
+    watching = {module for module in reached({monitor}, "") if module.startswith("eval.extractors.")}
+    assert watching == judged_by, "no figure of training is of an extractor from outside"
+    # neither as a package nor as weights, in code or configs
+    texts = {file: file.read_text(encoding="utf-8") for file in training.rglob("*") if file.suffix in (".py", ".yaml")}
+    makes = {"classifier_judge.yaml", "graph.yaml"}  # train the judge itself
+    for file, text in texts.items():
+        assert not any(name in text.lower() for name in ("efficientnet", "weights/judge", "judge_folder"))
+        assert file.name in makes or "classifier-judge" not in text
+    assert {file.name for file, text in texts.items() if "classifier-judge" in text} == makes
+
+
 @pytest.mark.parametrize(
     ("folder", "names"),
     [("eval", [*COMMANDS, "protocol", "schema"]), ("mobilediff/training", STAGES)],

@@ -18,13 +18,15 @@ class Extractor:
 
     Attributes:
         name: as registered with torch-fidelity.
-        weights: a folder (judge, DINOv2), a file (Inception, CLIP), or None for a CLIP that open_clip finds.
+        weights: a folder (judge, DINOv2), a file (EfficientNet, Inception, CLIP), or None for a CLIP that open_clip
+            finds.
         sha256: of the weights.
         layer: features of the Frechet distance and of all that compares sets of features.
         result_key: of the Frechet distance in a result.
         resize: of an image on its way in, in words.
         options: further arguments of the registered class.
         logits: layers of a classifier's logits, of its classes first; none of an extractor without classes.
+        shipped_as: start of the names of the files with its statistics of CIFAR-10; None where none ship.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Extractor:
     resize: str
     options: dict[str, str] = field(default_factory=dict)
     logits: tuple[str, ...] = ()
+    shipped_as: str | None = None
 
     def protocol(self) -> dict[str, str]:
         """Return the extractor's part of a protocol."""

@@ -6,11 +6,12 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
 from eval.extractors.base import Extractor
 from eval.extractors.dinov2 import dinov2_extractor
+from eval.extractors.efficientnet import efficientnet_extractor
 from eval.extractors.inception import inception_extractor
 from eval.extractors.judge import judge_extractor, say_judge_is_used
 from eval.extractors.open_clip import clip_extractor
 
-EXTRACTORS = ("auto", "judge", "inception", "dinov2", "clip")
+EXTRACTORS = ("auto", "judge", "efficientnet", "inception", "dinov2", "clip")
 
 
 def choose_extractor(kind: str, weights: str | Path | None = None, clip_model: str | None = None) -> Extractor:
@@ -39,6 +40,10 @@ def choose_extractor(kind: str, weights: str | Path | None = None, clip_model: s
         if weights:
             raise ValueError("--extractor judge is bundled: it takes no --extractor-weights")
         return judge_extractor()
+    if kind == "efficientnet":
+        if weights:
+            raise ValueError("--extractor efficientnet is a package's: it takes no --extractor-weights")
+        return efficientnet_extractor()
     try:
         return inception_extractor(weights)
     except OSError as error:

@@ -7,12 +7,12 @@ arXiv 2306.04675, who take the ViT-L/14; the default here is the smaller ViT-B/1
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from transformers import Dinov2Model
 
 from eval.extractors.base import Extractor, registered
+from eval.extractors.pixels import bicubic
 from eval.protocol import file_sha256
 from mobilediff.checkpoints import load_component
 
@@ -58,18 +58,9 @@ class Dinov2FeatureExtractor(FeatureExtractorBase):
 
 
 def dinov2_inputs(images: torch.Tensor) -> torch.Tensor:
-    """Preprocess uint8 [N, 3, H, W] to float32 [N, 3, 224, 224] by `DINOV2_RESIZE`.
-
-    Raises:
-        ValueError: not such a tensor.
-    """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images are {images.dtype} {tuple(images.shape)}; accepted is uint8 [N, 3, H, W]")
-    pixels = images.float()
-    for size in ((images.shape[2], INPUT_SIZE), (INPUT_SIZE, INPUT_SIZE)):  # as Pillow, which rounds after each axis
-        pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).round().clamp(0, 255)
+    """Preprocess uint8 [N, 3, H, W] to float32 [N, 3, 224, 224] by `DINOV2_RESIZE`; errors as in `bicubic`."""
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (pixels / 255 - mean) / std
+    return (bicubic(images, INPUT_SIZE) / 255 - mean) / std
 
 
 def dinov2_folder(weights: str | Path | None = None) -> Path:

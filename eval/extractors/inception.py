@@ -6,10 +6,10 @@ from http.client import HTTPException
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from eval.extractors.base import Extractor, registered
+from eval.extractors.state_dict import read_state_dict
 from eval.protocol import file_sha256
 
 INCEPTION = "mobilediff-inception-v3-compat"
@@ -61,25 +61,10 @@ def inception_cache() -> Path:
 
 
 def load_inception_weights(file: str | Path) -> dict[str, torch.Tensor]:
-    """Read a state dict, tensors of any shape, from safetensors or a .pth file.
-
-    A .pth file is read restricted to tensors.
-
-    Raises:
-        ValueError: the file is corrupt or holds anything but named tensors.
-    """
+    """Read Inception's weights from `file`; returns and errors as in `read_state_dict`."""
     file = Path(file)
     advice = "" if file != inception_cache() else "; delete it to have it downloaded again"
-    refusal = f"{file} is no whole file of Inception weights (named tensors alone are read){advice}"
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a cut or foreign file makes the unpickler raise errors without a common parent
-        raise ValueError(f"{refusal}: {error}") from error
-    if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
-        raise ValueError(f"{refusal}: it holds a {type(content).__name__}")
-    return content
+    return read_state_dict(file, "Inception", advice)
 
 
 def _download_inception(target: Path) -> None:

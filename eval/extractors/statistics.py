@@ -10,7 +10,6 @@ from safetensors.numpy import save_file
 
 from eval import WEIGHTS
 from eval.extractors.base import Extractor, extract_features
-from eval.extractors.judge import JUDGE
 from eval.metrics.frechet import Statistics, feature_statistics
 from eval.samples.images import ImageSet, read_images, real_images
 from mobilediff.data import SPLITS, data_source
@@ -34,6 +33,12 @@ def compute_reference(extractor: Extractor, images: ImageSet, device: torch.devi
     if not torch.isfinite(kept).all():
         raise ValueError(f"{extractor.name} gave a feature beyond the range of float16, {features.abs().max():.3g}")
     return replace(feature_statistics(features, **metadata), features=kept.numpy())
+
+
+def compact(statistics: Statistics, count: int) -> Statistics:
+    """Make statistics of many features smaller: the covariance in float32, features of the first `count` images."""
+    features = None if statistics.features is None else statistics.features[:count]
+    return replace(statistics, sigma=statistics.sigma.astype(np.float32), features=features)
 
 
 def save_reference(statistics: Statistics, file: str | Path) -> None:
@@ -78,7 +83,8 @@ def load_reference(file: str | Path, extractor: Extractor) -> Statistics:
                 f"{file} is stale, or of another extractor ({key} is {metadata.get(key)!r} there, {value!r} here): "
                 "name its extractor, or make it again with python -m eval.reference"
             )
-    return Statistics(tensors["mu"], tensors["sigma"], int(metadata["n"]), metadata, tensors.get("features"))
+    sigma = tensors["sigma"].astype(np.float64)  # float32 in a compact file
+    return Statistics(tensors["mu"], sigma, int(metadata["n"]), metadata, tensors.get("features"))
 
 
 def _read_statistics(file: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -122,14 +128,14 @@ def reference_images(reference: str, data: str | Path | None = None) -> ImageSet
 
 
 def reference_file(extractor: Extractor, reference: str) -> Path:
-    """Return the file of an extractor's statistics: shipped for the judge, cached by hash for the others.
+    """Return the file of an extractor's statistics: shipped where `shipped_as` says so, else cached by hash.
 
     Args:
         extractor: from `choose_extractor`.
         reference: a split of CIFAR-10, or the hash of images.
     """
-    if extractor.name == JUDGE and reference in SPLITS:
-        return SHIPPED / f"{reference}{STATISTICS_SUFFIX}"
+    if extractor.shipped_as is not None and reference in SPLITS:
+        return SHIPPED / f"{extractor.shipped_as}{reference}{STATISTICS_SUFFIX}"
     options = "".join(f"-{value}" for value in extractor.options.values()).replace(":", "-")
     return CACHE / f"{extractor.name}{options}-{extractor.sha256[:12]}-{reference[:12]}{STATISTICS_SUFFIX}"
 
@@ -161,6 +167,8 @@ def reference_statistics(
         source = reference_images(reference, data) if images is None else images
         save_reference(compute_reference(extractor, source, device), file)
     statistics = load_reference(file, extractor)
+    if images is not None and statistics.n < len(images):
+        images = images.first(statistics.n)  # statistics may be of the first images of a split
     if images is not None and statistics.metadata["images_sha256"] != images.protocol["images_sha256"]:
         raise ValueError(
             f"{file} is of other images than {data or reference}, {reference_name(reference)}; take the images that "

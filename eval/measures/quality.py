@@ -10,10 +10,13 @@ from eval.extractors.inception import INCEPTION
 from eval.extractors.statistics import reference_protocol, reference_statistics
 from eval.metrics.bootstrap import interval_at_n, kernel_interval, manifold_intervals
 from eval.metrics.checks import in_canonical_order
+from eval.metrics.copying import copying_statistic
+from eval.metrics.extrapolation import frechet_distance_infinity
 from eval.metrics.frechet import Statistics
-from eval.metrics.kernel import inception_score, kernel_distance
+from eval.metrics.kernel import gaussian_kernel_distance, inception_score, kernel_distance
 from eval.metrics.manifold import NEIGHBOURS, manifold_metrics
-from eval.metrics.nearest import compare_nearest, nearest_training, pairwise_distance
+from eval.metrics.nearest import authentic, compare_nearest, nearest_training, pairwise_distance
+from eval.metrics.sliced import DIRECTIONS, sliced_wasserstein
 from eval.protocol import measured_with, tensor_sha256
 from eval.samples.images import ImageSet, real_images
 from mobilediff.captions import CLASS_NAMES
@@ -21,6 +24,7 @@ from mobilediff.captions import CLASS_NAMES
 SUBSETS, MAX_SUBSET_SIZE = 100, 1000
 MAX_COPY_QUERIES = 1000
 MAX_SEEDS = 100
+LINE = 1.5  # times the images that a covariance of full rank needs: sizes apart enough for a line over 1 / n
 
 
 class TrainingFeatures:
@@ -29,15 +33,18 @@ class TrainingFeatures:
     Attributes:
         training: features of all training images, [N, F].
         sha256: hash of these.
-        test_distances: of the first `MAX_COPY_QUERIES` test images, float64 [T].
+        test: of the first `MAX_COPY_QUERIES` test images, [T, F].
+        test_distances: of these, float64 [T].
+        test_authentic: the fraction of these that is authentic.
     """
 
     def __init__(self, extractor: Extractor, data: str | Path | None, device: torch.device | str = "cpu"):
         layer, training, test = extractor.layer, *(real_images(data, split).images for split in ("train", "test"))
         self.training = extract_features(extractor, training, (layer,), device=device)[layer]
         self.sha256 = tensor_sha256(self.training)
-        queries = extract_features(extractor, test[:MAX_COPY_QUERIES], (layer,), device=device)[layer]
-        self.test_distances = nearest_training(queries, self.training)[0]
+        self.test = extract_features(extractor, test[:MAX_COPY_QUERIES], (layer,), device=device)[layer]
+        self.test_distances = nearest_training(self.test, self.training)[0]
+        self.test_authentic = _fraction(authentic(self.test, self.training))
 
 
 def measure_quality(
@@ -58,9 +65,11 @@ def measure_quality(
 
     Returns:
         `n`; the figures of `kernel_distance` (`kernel_inception_distance` under Inception) and `manifold_metrics`;
-        where the extractor has classes `classifier_score` or `inception_score`, mean and std; `seed_distance` for
-        samples of class prompts, the mean distance between the features of one prompt's seeds; `copies` with
-        `training`; `intervals` of the kernel distance, precision, density and coverage; `protocol`, `samples`.
+        `gaussian_kernel_distance`, `sliced_wasserstein` and its `directions`; `frechet_distance_infinity` of all
+        images, where they are enough for a line; where the extractor has classes `classifier_score` or
+        `inception_score`, mean and std; `seed_distance` for samples of class prompts, the mean distance between the
+        features of one prompt's seeds; `copies` with `training`; `intervals` of the kernel distance, precision,
+        density and coverage; `protocol`, `samples`.
 
     Raises:
         ValueError: too few images, images of the wrong size, or a reference without features.
@@ -80,10 +89,12 @@ def measure_quality(
     manifold, intervals = _manifold(real, generated)
     result = {"n": n} | _named(scores, extractor) | manifold
     result |= _seed_distance(generated, images)
+    result |= {"gaussian_kernel_distance": gaussian_kernel_distance(*ordered)}
+    result |= {"sliced_wasserstein": sliced_wasserstein(*ordered), "directions": DIRECTIONS}
+    if len(generated) >= LINE * (generated.shape[1] + 1):
+        result["frechet_distance_infinity"] = frechet_distance_infinity(in_canonical_order(generated), statistics)
     if training is not None:
-        distances = nearest_training(generated[:MAX_COPY_QUERIES], training.training)[0]
-        result["copies"] = compare_nearest(distances, training.test_distances)
-        result["copies"] |= {"n_training": len(training.training), "training_features_sha256": training.sha256}
+        result["copies"] = _copies(generated[:MAX_COPY_QUERIES], training)
     key = next(key for key in result if key.startswith("kernel_") and key.endswith("_mean"))
     result["intervals"] = {key: interval_at_n(kernel_interval(real[:n], generated[:n]))}
     result["intervals"] |= intervals
@@ -108,6 +119,20 @@ def measure_manifold(measured: FeatureSet, extractor: Extractor, statistics: Sta
     manifold, intervals = _manifold(real, generated)
     n = min(len(real), len(generated))
     return {"n": n} | manifold | _seed_distance(generated, measured.images) | {"intervals": intervals}
+
+
+def _copies(samples: torch.Tensor, training: TrainingFeatures) -> dict:
+    """Compare samples [at most `MAX_COPY_QUERIES`, F] and test images by how near they are to training images."""
+    distances = nearest_training(samples, training.training)[0]
+    result = compare_nearest(distances, training.test_distances)
+    result |= {"authentic_fraction": _fraction(authentic(samples, training.training))}
+    result |= {"authentic_fraction_test": training.test_authentic}
+    result |= copying_statistic(samples, training.test, training.training)
+    return result | {"n_training": len(training.training), "training_features_sha256": training.sha256}
+
+
+def _fraction(hits: torch.Tensor) -> float:
+    return hits.double().mean().item()
 
 
 def _manifold(real: torch.Tensor, generated: torch.Tensor) -> tuple[dict, dict]:

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from eval.metrics.checks import check_features, check_pair
-from eval.metrics.frechet import Statistics, check_count
+from eval.metrics.frechet import Statistics, check_count, weighted_distance
 from eval.metrics.manifold import ball_hits
 from eval.metrics.pauses import pause
 
@@ -108,9 +108,7 @@ def frechet_interval(
     """Estimate the basic bootstrap interval of the Frechet distance to a fixed reference.
 
     The same draws and, to rounding, the same values as `bootstrap_interval` with
-    `eval.metrics.frechet.frechet_distance`, but a resample is a vector of counts, and tr (S1 S2)^(1/2) is the sum of
-    the roots of the eigenvalues of S2^(1/2) S1 S2^(1/2), which is symmetric: the covariance of the rows times
-    S2^(1/2).
+    `eval.metrics.frechet.frechet_distance`, but by `eval.metrics.frechet.weighted_distance`.
 
     `low` and `high` are about the distance of infinitely many samples; with `bias` added, about the distance at this
     n, as FID@n is. Near a distance of 0 `low` can be negative. The sampling of the reference is not in the interval.
@@ -133,7 +131,7 @@ def frechet_interval(
         raise ValueError(f"{dim} features against {len(reference.mu)}: not of the same extractor")
     check_count(n, dim)
     draws = _draws(n, resamples, confidence, seed)
-    distance = _weighted_distance(features.cpu().numpy(), reference)
+    distance = weighted_distance(features.cpu().numpy(), reference)
     draws = tqdm(draws, desc="bootstrap", total=resamples, leave=False)  # minutes at 2048 features
     values = []
     for rows in draws:
@@ -242,30 +240,6 @@ def _multiplicities(n: int, resamples: int, confidence: float, seed: int) -> tor
     """Count each of `n` rows: once each, then in each resample; float64 [n, 1 + resamples]."""
     counts = [torch.bincount(rows, minlength=n) for rows in _draws(n, resamples, confidence, seed)]
     return torch.stack([torch.ones(n, dtype=torch.int64), *counts], dim=1).double()
-
-
-def _weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[[np.ndarray], float]:
-    """Make the Frechet distance to `reference`, a function of the rows' counts, int64 [n]."""
-    n = len(features)
-    centre = features.mean(axis=0)  # taken off first, so that the moments below do not cancel
-    features = features - centre
-    difference = centre - reference.mu
-    eigenvalues, vectors = np.linalg.eigh(reference.sigma)
-    root = (vectors * np.sqrt(eigenvalues.clip(min=0))) @ vectors.T  # S2^(1/2)
-    scaled = features @ root
-    square_norms = (features**2).sum(axis=1)
-    reference_trace = np.trace(reference.sigma)
-
-    def distance(counts: np.ndarray) -> float:
-        multiplicities, drawn = counts.astype(np.float64), counts > 0
-        mu = multiplicities @ features / n
-        rows = scaled[drawn] * np.sqrt(multiplicities[drawn])[:, None]
-        product = (rows.T @ rows - n * np.outer(mu @ root, mu @ root)) / (n - 1)  # S2^(1/2) S1 S2^(1/2)
-        trace = (multiplicities @ square_norms - n * mu @ mu) / (n - 1)  # tr S1
-        roots = np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()
-        return max(float(((mu + difference) ** 2).sum() + trace + reference_trace - 2 * roots), 0.0)
-
-    return distance
 
 
 def _draws(n: int, resamples: int, confidence: float, seed: int):

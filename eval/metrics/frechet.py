@@ -1,5 +1,6 @@
 """Compute the Frechet distance between Gaussians fitted to features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,3 +86,38 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
         raise ValueError(f"{len(first.mu)} features against {len(second.mu)}: not of the same extractor")
     fitted = [{"mu": statistics.mu, "sigma": statistics.sigma} for statistics in (first, second)]
     return max(fid_statistics_to_metric(*fitted, verbose=False)[KEY_METRIC_FID], 0.0)
+
+
+def weighted_distance(features: np.ndarray, reference: Statistics) -> Callable[[np.ndarray], float]:
+    """Make the Frechet distance to `reference`, a function of how often each row of features counts.
+
+    To rounding the value of `frechet_distance`, but faster for many draws of the same rows: tr (S1 S2)^(1/2) is the
+    sum of the roots of the eigenvalues of S2^(1/2) S1 S2^(1/2), which is symmetric: the covariance of the rows times
+    S2^(1/2).
+
+    Args:
+        features: float64 [N, F].
+        reference: of the same extractor.
+
+    Returns:
+        The distance of counts, int64 [N], whose sum is the number of images.
+    """
+    centre = features.mean(axis=0)  # taken off first, so that the moments below do not cancel
+    features = features - centre
+    difference = centre - reference.mu
+    eigenvalues, vectors = np.linalg.eigh(reference.sigma)
+    root = (vectors * np.sqrt(eigenvalues.clip(min=0))) @ vectors.T  # S2^(1/2)
+    scaled = features @ root
+    square_norms = (features**2).sum(axis=1)
+    reference_trace = np.trace(reference.sigma)
+
+    def distance(counts: np.ndarray) -> float:
+        multiplicities, drawn, n = counts.astype(np.float64), counts > 0, counts.sum()
+        mu = multiplicities @ features / n
+        rows = scaled[drawn] * np.sqrt(multiplicities[drawn])[:, None]
+        product = (rows.T @ rows - n * np.outer(mu @ root, mu @ root)) / (n - 1)  # S2^(1/2) S1 S2^(1/2)
+        trace = (multiplicities @ square_norms - n * mu @ mu) / (n - 1)  # tr S1
+        roots = np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()
+        return max(float(((mu + difference) ** 2).sum() + trace + reference_trace - 2 * roots), 0.0)
+
+    return distance

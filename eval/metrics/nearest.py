@@ -32,6 +32,38 @@ def nearest_training(
     return (query - training[indices]).norm(dim=1), indices
 
 
+def authentic(query: torch.Tensor, training: torch.Tensor, batch_size: int = 250) -> torch.Tensor:
+    """Tell which query rows are authentic: their nearest training row has another training row nearer to it.
+
+    A model that copies puts samples nearer to a training row than the training rows lie to each other. The mean over
+    samples, x 100, is AuthPct; new real images of the same distribution have some value below 100 too.
+
+    Source: Alaa et al., arXiv 2102.08921, section 4.3; in the features themselves, as Stein et al., arXiv 2306.04675,
+    have it.
+
+    Args:
+        query: features [M, F].
+        training: features [N, F], N at least 2.
+        batch_size: rows at a time; memory is about batch_size x N x 8 bytes.
+
+    Returns:
+        bool [M].
+
+    Raises:
+        ValueError: as in `nearest_training`, or fewer than 2 training rows.
+    """
+    check_features(training, "training", least=2)
+    distances, indices = nearest_training(query, training, batch_size)
+    rows, hit = indices.unique(return_inverse=True)
+    training = training.double()
+    gaps = []
+    for batch in rows.split(batch_size):
+        others = torch.cdist(training[batch], training)
+        others[torch.arange(len(batch)), batch] = torch.inf
+        gaps.append((training[batch] - training[others.argmin(dim=1)]).norm(dim=1))  # without rounding, as above
+    return distances > torch.cat(gaps)[hit]
+
+
 def compare_nearest(samples: torch.Tensor, test: torch.Tensor, percentile: float = 1.0, bins: int = 50) -> dict:
     """Compare nearest training distances of samples with those of test images, which no model copied.
 

@@ -34,6 +34,7 @@ from mobilediff.threads import wait_policy
 
 SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip")
 ONE_SET = ("frechet_distance", "quality", "clip")  # sections of one row that are of the same samples
+NEWEST = "sliced_wasserstein"  # of the figures of quality, which kept records may lack
 
 
 def damaged(images: ImageSet) -> ImageSet:
@@ -172,12 +173,12 @@ class Report:
             self._sets[name, prompts] = FeatureSet(images, self.device)
         return self._sets[name, prompts]
 
-    def _stale(self, section: str, protocol: dict, prompts: str = "class") -> list[str]:
-        """List the models whose section is missing, or of other samples or another extractor than now."""
+    def _stale(self, section: str, protocol: dict, prompts: str = "class", figure: str | None = None) -> list[str]:
+        """List the models whose section lacks a figure, or is missing, or of other samples or another extractor."""
 
         def holds(name: str) -> bool:
             there = self.record(name).get(section)
-            if there is None:
+            if there is None or figure not in (None, *there):
                 return False
             settings = self._settings(name, prompts).protocol(self.counts[prompts][name])
             return agrees(there["samples"], settings) and agrees(there["protocol"], protocol)
@@ -211,9 +212,10 @@ class Report:
         judge, clip = judge_extractor().protocol(), bundled_clip(device=self.device).protocol()
         extracted = {"distance": "frechet_distance", "quality": "quality", "nouns": "nouns", "clip": "clip"}
         for section in set(sections) & set(extracted):
-            if self._scale_rows(extracted[section], clip if section == "clip" else judge):
+            figure = NEWEST if section == "quality" else None
+            if self._scale_rows(extracted[section], clip if section == "clip" else judge, figure):
                 self.real  # noqa: B018 - reads them
-        if "quality" in sections and self._stale("quality", judge):
+        if "quality" in sections and self._stale("quality", judge, figure=NEWEST):
             self.training  # noqa: B018 - reads the training images
 
     def distance(self, extractors: list[Extractor]) -> None:
@@ -237,13 +239,13 @@ class Report:
         return distance | {"label": distance_label(extractor, len(measured)), "figure": extractor.result_key}
 
     def _reference_data(self, extractor: Extractor) -> str | None:
-        return None if extractor.name == JUDGE else self.data  # the judge's statistics are shipped
+        return self.data if extractor.shipped_as is None else None
 
     def quality(self) -> None:
         """Measure fidelity, diversity and copies with the judge."""
         judge = judge_extractor()
-        names = self._stale("quality", judge.protocol())
-        scale = self._scale_rows("quality", judge.protocol())
+        names = self._stale("quality", judge.protocol(), figure=NEWEST)
+        scale = self._scale_rows("quality", judge.protocol(), NEWEST)
         sets = {name: self._samples(name) for name in names} | {name: self._scale_images(name) for name in scale}
         for name, one in sets.items():
             self.save(name, "quality", measure_quality(one, judge, training=self.training))
@@ -265,9 +267,12 @@ class Report:
         for name in self._scale_rows("clip", clip.protocol()):
             self.save(name, "clip", measure_clip_score(self._scale_images(name).images, clip, self.data, self.device))
 
-    def _scale_rows(self, section: str, protocol: dict) -> list[str]:
-        """List the rows for scale whose section is missing or of another extractor."""
-        return [name for name in SCALE if not agrees(self.record(name).get(section, {}).get("protocol", {}), protocol)]
+    def _scale_rows(self, section: str, protocol: dict, figure: str | None = None) -> list[str]:
+        """List the rows for scale whose section lacks a figure, or is missing or of another extractor."""
+        there = {name: self.record(name).get(section, {"protocol": {}}) for name in SCALE}
+        return [
+            name for name, one in there.items() if figure not in (None, *one) or not agrees(one["protocol"], protocol)
+        ]
 
     def finish(self) -> Results:
         """Drop other models and other extractors' sections, add the tables' cells, write, return."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.extractors.judge import JUDGE
+from eval.metrics.kernel import CMMD_SCALE, SIGMA
 from eval.schema import Interval, Measured, Record, TimingProtocol
 from mobilediff.model_card import markdown_text
 
@@ -14,6 +15,8 @@ REAL, RECONSTRUCTED, DAMAGED = SCALE = (
     "CIFAR-10 test, through the VAE",
     f"CIFAR-10 test, noise {NOISE_STD}",
 )
+GAUSSIAN, SLICED, INFINITE = "Gaussian kernel distance", "sliced Wasserstein", "Fréchet distance, n to infinity"
+AUTHENTIC, COPYING = "AuthPct", "C_T"
 IMAGE_COSTS = (
     ("macs_image", "MACs, image (M)", lambda macs: f"{macs / 1e6:,.0f}"),
     ("weights_bytes", "weights (MB)", lambda size: f"{size / 1e6:.1f}"),
@@ -93,9 +96,17 @@ def _quality(record: Record) -> dict[str, Cell]:
         cells["kernel distance"] = _measured(quality, "kernel_distance_mean", "{:.3f}")
         for name in ("precision", "recall", "density", "coverage"):
             cells[name] = Cell(getattr(quality, name), f"{getattr(quality, name):.3f}")
-        if quality.seed_distance is not None:
-            cells["seed distance"] = Cell(quality.seed_distance, f"{quality.seed_distance:.2f}")
-        cells["near copies"] = Cell(quality.copies.copy_fraction, f"{quality.copies.copy_fraction:.1%}")
+        for title, value, form in (
+            (GAUSSIAN, quality.gaussian_kernel_distance, "{:.3f}"),
+            (SLICED, quality.sliced_wasserstein, "{:.3f}"),
+            (INFINITE, quality.frechet_distance_infinity, "{:.2f}"),
+            ("seed distance", quality.seed_distance, "{:.2f}"),
+            ("near copies", quality.copies.copy_fraction, "{:.1%}"),
+            (AUTHENTIC, quality.copies.authentic_fraction, "{:.1%}"),
+            (COPYING, quality.copies.c_t, "{:.1f}"),
+        ):
+            if value is not None:
+                cells[title] = Cell(value, form.format(value))
     return cells
 
 
@@ -228,6 +239,15 @@ def legend(records: list[Record]) -> list[str]:
             f"{copies.n:,} samples that are nearer to "
             f"one of {copies.n_training:,} training images than all but {copies.copy_percentile:.0f} % of the "
             "test images are."
+        )
+    if newer := [quality for quality in sets if quality.sliced_wasserstein is not None]:
+        lines.append(
+            f"{GAUSSIAN}: of unit features, sigma {SIGMA:.0f}, x {CMMD_SCALE:.0f}, as CMMD is of CLIP's; {SLICED}: "
+            f"squared, over {newer[0].directions:,} random directions, as MIND is of Inception's features; "
+            f"{INFINITE}: where a line through the distances of fewer samples over 1 / n ends; {AUTHENTIC}: of the "
+            "samples among which copies are looked for, those whose nearest training image has another training "
+            f"image nearer to it; {COPYING}: a z-score, below -3 where these samples are nearer to training images "
+            "than test images are."
         )
     if scored := [record.clip for record in records if record.clip]:
         protocol, template = scored[0].protocol, scored[0].samples.template

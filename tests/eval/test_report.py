@@ -181,6 +181,14 @@ def test_report_measures_once_and_fills_the_tables(checkpoints, judge, clip, tmp
         with pytest.raises(pytest.fail.Exception, match="sampled again"):
             report([*arguments, "--n", "30", "--only", "distance"])
 
+    older = json.loads(results.read_text())
+    for row in ("student-1step", REAL):
+        assert older["records"][row]["quality"].pop("sliced_wasserstein") > 0
+    results.write_text(json.dumps(older))
+    report([*arguments, "--only", "quality"])
+    again = json.loads(results.read_text())["records"]
+    assert all(again[row]["quality"]["sliced_wasserstein"] > 0 for row in ("student-1step", REAL))
+
     report([*arguments, "--n", "20", "--only", "quality"])
     assert (
         "student-8step: frechet_distance was measured on other samples than the new quality" in capsys.readouterr().err

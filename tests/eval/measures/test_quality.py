@@ -30,6 +30,9 @@ def test_all_figures_of_samples_with_labels(judge, reference):
     assert 1 <= result["classifier_score_mean"] <= 10 and result["seed_distance"] > 0
     assert 0.5 < result["precision"] <= 1 and 0.5 < result["recall"] <= 1
     assert "copies" not in result and not any("inception" in key for key in result)
+    for key in ("gaussian_kernel_distance", "sliced_wasserstein", "frechet_distance_infinity"):
+        assert darker[key] > 3 * abs(result[key])
+    assert result["directions"] == 1000
     assert result["protocol"]["reference_sha256"] == "1" and result["protocol"]["reference_n"] == 100
 
 
@@ -58,6 +61,20 @@ def test_planted_copies_are_counted(judge, reference, monkeypatch):
     assert copies["copy_fraction"] == pytest.approx(0.25, abs=0.03)
     clean = measure_quality(FeatureSet(random_images(100, 6)), judge, reference, training=training)["copies"]
     assert clean["copy_fraction"] <= 0.05
+    for found, tested in ((copies, -1), (clean, 0)):
+        assert found["authentic_fraction"] == pytest.approx(found["authentic_fraction_test"] + tested / 4, abs=0.15)
+        assert found["c_t"] is None and found["c_t_cells"] == 0, "100 samples are too few for ten cells"
+
+
+def test_planted_copies_move_the_rank_statistic(judge, reference, monkeypatch):
+    splits = {"train": random_images(300, 7), "test": random_images(600, 8)}
+    monkeypatch.setattr("eval.measures.quality.real_images", lambda data, split: splits[split])
+    training, images = TrainingFeatures(judge, None), random_images(600, 5)
+    clean = measure_quality(FeatureSet(images), judge, reference, training=training)["copies"]
+    planted = images.images.clone()
+    planted[::2] = splits["train"].images
+    copied = measure_quality(FeatureSet(ImageSet(planted)), judge, reference, training=training)["copies"]
+    assert clean["c_t_cells"] > 5 and abs(clean["c_t"]) < 1.5 and copied["c_t"] < -3
 
 
 def test_a_reference_without_features_is_refused(judge, tmp_path):
@@ -75,5 +92,10 @@ def test_figures_do_not_depend_on_the_order_of_the_images(judge, reference):
     second = measure_quality(FeatureSet(ImageSet(images.images[order])), judge, reference)
     for key in ("precision", "recall", "density", "coverage"):
         assert second[key] == pytest.approx(first[key], abs=1e-9)
-    for key in ("kernel_distance_mean", "classifier_score_mean"):
+    newer = ("gaussian_kernel_distance", "sliced_wasserstein", "frechet_distance_infinity")
+    for key in ("kernel_distance_mean", "classifier_score_mean", *newer):
         assert second[key] == pytest.approx(first[key], rel=1e-5)
+
+
+def test_too_few_images_for_a_line_have_no_distance_of_infinitely_many(judge, reference):
+    assert "frechet_distance_infinity" not in measure_quality(FeatureSet(random_images(12, 5)), judge, reference)

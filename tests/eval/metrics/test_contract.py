@@ -5,13 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_fidelity.metric_kid import kernel_mmd
 
 from eval.metrics.accuracy import top_k_accuracy
 from eval.metrics.bootstrap import bootstrap_interval, mean_interval
 from eval.metrics.frechet import Statistics, feature_statistics, frechet_distance
-from eval.metrics.kernel import kernel_distance
+from eval.metrics.kernel import gaussian_kernel_distance, kernel_distance
 from eval.metrics.manifold import manifold_metrics
 from eval.metrics.nearest import nearest_training
+from eval.metrics.sliced import sliced_wasserstein
 
 few = settings(derandomize=True, max_examples=10, deadline=None, database=None)
 seeds = st.integers(0, 2**31)
@@ -41,6 +43,8 @@ def missed(name):
 METRICS = {
     "frechet": (frechet, 1e-6, True),
     "kernel": (kernel, 0.1, False),
+    "gaussian kernel": (gaussian_kernel_distance, 0.1, True),
+    "sliced": (sliced_wasserstein, 1e-12, True),
     "nearest": (nearest, 0, False),
     "precision": (missed("precision"), 0, False),
     "recall": (missed("recall"), 0, False),
@@ -75,6 +79,26 @@ class TestMetricContract:
             metric(rows(0), rows(1)[:0])
         with pytest.raises(ValueError, match="not of the same extractor"):
             metric(rows(0), rows(1, dim=3))
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (30, 50)])
+def test_gaussian_kernel_distance_is_that_of_all_pairs(n, m):
+    real, generated = rows(0, n) + 1, 2 * rows(1, m)
+    real[3] = 0
+
+    def kernel(x, y):
+        return np.exp(-((x - y) ** 2).sum() / (2 * 0.7**2))
+
+    units = [[row / max(np.linalg.norm(row), 1e-12) for row in one.numpy()] for one in (real, generated)]
+    within = [np.mean([kernel(x, y) for i, x in enumerate(one) for j, y in enumerate(one) if i != j]) for one in units]
+    expected = 1000 * (sum(within) - 2 * np.mean([kernel(x, y) for x in units[0] for y in units[1]]))
+    found = gaussian_kernel_distance(real, generated, sigma=0.7, batch_size=7)
+    assert found == pytest.approx(expected, rel=1e-9) and expected > 1
+    if n == m:
+        theirs = kernel_mmd(*(np.stack(one) for one in units), kid_kernel="rbf", kid_kernel_rbf_sigma=0.7)
+        assert found == pytest.approx(1000 * theirs, rel=1e-9)
+    with pytest.raises(ValueError, match="sigma is 0; accepted is above 0"):
+        gaussian_kernel_distance(real, generated, sigma=0)
 
 
 @few
