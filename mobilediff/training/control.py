@@ -69,14 +69,14 @@ class ControlOptions(TrainingOptions):
     initial_weights: str | None = None
     class_probability: Fraction = 0.3
     phrasing_probability: Fraction = 0.3
-    both_probability: Fraction = 0.4
+    both_probability: Fraction = 0.3
     thick_probability: Fraction = 0.25
     reconstruction_steps: NonNegativeInt = 200
     lambda_edges: NonNegativeFloat = 0.5
     lambda_colors: NonNegativeFloat = 5.0
     lambda_perceptual: NonNegativeFloat = 0.5
-    lambda_own_colors: NonNegativeFloat = 2.0
-    lambda_adversarial: NonNegativeFloat = 0.2
+    lambda_own_colors: NonNegativeFloat = 0.5
+    lambda_adversarial: NonNegativeFloat = 0.5
     discriminator_learning_rate: PositiveFloat = 1e-3
 
 
