@@ -17,6 +17,7 @@ from eval.extractors.efficientnet import (
     EFFICIENTNET,
     EFFICIENTNET_RESIZE,
     INPUT_SIZE,
+    KEPT_FEATURES,
     efficientnet_inputs,
 )
 from eval.extractors.features import FeatureSet
@@ -131,6 +132,20 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch, tmp_path):
         choose_extractor("efficientnet", tmp_path)
 
 
+def test_the_shipped_statistics_are_of_the_judges_images():
+    shipped = eval.extractors.statistics.SHIPPED
+    for split in SPLITS:
+        stated = {}
+        for start in ("", "efficientnet-"):
+            with safe_open(shipped / f"{start}{split}.safetensors", framework="numpy") as content:
+                stated[start] = content.metadata()
+                if start:
+                    assert content.get_slice("features").get_shape() == [KEPT_FEATURES, 1280]
+        ours, judges = stated["efficientnet-"], stated[""]
+        assert ours["n"] == judges["n"] and ours["images_sha256"] == judges["images_sha256"]
+        assert ours["extractor"] == EFFICIENTNET and ours["resize"] == EFFICIENTNET_RESIZE
+
+
 def test_statistics_of_a_splits_first_images_serve_its_data(tiny, judge, monkeypatch):
     images = {split: random_images(60, seed) for seed, split in enumerate(SPLITS)}
     monkeypatch.setattr(eval.reference, "real_images", lambda data, split: images[split])
@@ -142,3 +157,14 @@ def test_statistics_of_a_splits_first_images_serve_its_data(tiny, judge, monkeyp
     images["train"].images[0] = 0
     with pytest.raises(ValueError, match="efficientnet-train.safetensors is of other images"):
         reference_statistics(extractor, "train", "stand-in")
+
+
+def test_the_packages_network_is_that_of_the_shipped_statistics():
+    for name in PACKAGES:
+        pytest.importorskip(name, reason="pip install '.[efficientnet]' installs it")
+    extractor = choose_extractor("efficientnet")
+    train = load_reference(eval.extractors.statistics.SHIPPED / "efficientnet-train.safetensors", extractor)
+    grey = torch.full((2, 3, 32, 32), 127, dtype=torch.uint8)
+    features = extract_features(extractor, grey, ("features",), progress=False)["features"]
+    assert features.shape == (2, len(train.mu)) and (features >= 0).all()  # after a ReLU6
+    assert (train.mu >= 0).all() and train.mu.max() < 6
