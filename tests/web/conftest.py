@@ -41,7 +41,8 @@ class PageVisit(Visit):
         return self.page.inner_text("#error-text") if self.page.is_visible("#error") else None
 
     def backend(self) -> str:
-        return self.page.inner_text("#backend")
+        """Return the line that names the backend, which a download hides."""
+        return self.page.text_content("#backend")
 
     def pixels(self, selector: str):
         """Read a canvas, uint8 [32, 32, 3]."""

@@ -102,7 +102,7 @@ def test_webgpu_draws_pytorchs_picture(site, launch):
         page = browser.new_page()
         page.goto(f"{site.url}#count=1&seed={SEED}&backend=webgpu")
         page.wait_for_selector("#copy-result:enabled, #error:visible", timeout=240_000)
-        assert page.inner_text("#backend") == "WebGPU: its test picture is PyTorch’s."
+        assert page.text_content("#backend") == "WebGPU: its test picture is PyTorch’s."
 
 
 def damage(content: bytes) -> bytes:

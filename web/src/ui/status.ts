@@ -24,18 +24,25 @@ export function backendReason({ backend, threads, refused }: Started): string {
   return [refused, why].filter(Boolean).join("; ") || "its test picture is PyTorch’s";
 }
 
+/** Says which backend draws, and that no download is under way. */
 export function showBackend(started: Started): void {
   backend.textContent = `${backendName(started)}: ${backendReason(started)}.`;
+  hideProgress();
+}
+
+function hideProgress(): void {
+  loading.textContent = "";
+  progressBar.hidden = true;
 }
 
 /** Shows a download in the place of the backend, which keeps its height: nothing below moves, such as a sketch. */
 export function showProgress({ loaded, total }: Progress): void {
   const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
-  const isLoading = loaded < total;
-  progressBar.hidden = !isLoading;
+  if (loaded >= total) return hideProgress();
+  progressBar.hidden = false;
   progressBar.max = total;
   progressBar.value = loaded;
-  loading.textContent = isLoading ? `Loading: ${megabytes(loaded)} of ${megabytes(total)} MB` : "";
+  loading.textContent = `Loading: ${megabytes(loaded)} of ${megabytes(total)} MB`;
 }
 
 /** Shows an error, and a button that reloads the page where that is what can help. */
@@ -43,8 +50,7 @@ export function showError(error: unknown, canReload: boolean): void {
   errorText.textContent = error instanceof Error ? error.message : `${error}`;
   retry.hidden = !canReload;
   errorBox.hidden = false;
-  loading.textContent = "";
-  progressBar.hidden = true;
+  hideProgress();
 }
 
 export function hideError(): void {
