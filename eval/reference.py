@@ -23,9 +23,9 @@ from eval.extractors.statistics import (
     check_reference_output,
     compact,
     compute_reference,
-    reference_file,
     reference_images,
     save_reference,
+    shipped_file,
 )
 from eval.measures.clip_score import SHIPPED_REAL_SCORE, score_real_images
 from eval.metrics.frechet import Statistics
@@ -79,7 +79,7 @@ def write_shipped_statistics(extractor: Extractor, data: str | Path | None, n: i
         statistics = compute_reference(extractor, _first(real_images(data, split), n), default_device())
         if extractor.name == EFFICIENTNET:
             statistics = compact(statistics, KEPT_FEATURES)
-        _write_statistics(statistics, reference_file(extractor, split))
+        _write_statistics(statistics, shipped_file(extractor, split))
 
 
 def _write_statistics(statistics: Statistics, file: str | Path) -> None:

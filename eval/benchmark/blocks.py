@@ -137,8 +137,7 @@ def measure_runtime(
         calls |= {key: prepare(part.module, part.inputs) for key, part in parts.items()}
         before = dict.fromkeys(parts, whole)
         for name, removed in lacking.items():
-            smaller = remove_blocks(unet, removed).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-            calls[name] = prepare(WholeNetwork(smaller), tensors)
+            calls[name] = prepare(_network_without(unet, removed), tensors)
         times = timer(calls, pipeline.device, rounds, max_seconds, before)
     table = RuntimeTable(
         call_ms=summary(times[EMPTY])["median_ms"], parts={key: _time(part, times[key]) for key, part in parts.items()}
@@ -171,12 +170,16 @@ def measure_network(
     Returns:
         The median in milliseconds.
     """
-    smaller = remove_blocks(pipeline.unet, removed).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     tensors = tuple(network_inputs(pipeline, batch_size).values())
     with thread_count(threads), prepared_by(runtime, threads) as prepare:
-        call = prepare(WholeNetwork(smaller), tensors)
+        call = prepare(_network_without(pipeline.unet, removed), tensors)
         times = timer({"network": call}, pipeline.device, rounds, max_seconds, {})
     return summary(times["network"])["median_ms"]
+
+
+def _network_without(unet: MobileUNet, removed: Collection[str]) -> WholeNetwork:
+    smaller = remove_blocks(unet, removed).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return WholeNetwork(smaller)
 
 
 def _time(part: Part, times: Sequence[float]) -> PartTime:

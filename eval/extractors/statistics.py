@@ -127,15 +127,20 @@ def reference_images(reference: str, data: str | Path | None = None) -> ImageSet
     return read_images(reference)
 
 
+def shipped_file(extractor: Extractor, split: str) -> Path:
+    """Return the place of an extractor's shipped statistics of a split of CIFAR-10, where `shipped_as` names it."""
+    return SHIPPED / f"{extractor.shipped_as}{split}{STATISTICS_SUFFIX}"
+
+
 def reference_file(extractor: Extractor, reference: str) -> Path:
-    """Return the file of an extractor's statistics: shipped where `shipped_as` says so, else cached by hash.
+    """Return the file of an extractor's statistics: the shipped one where there is one, else cached by hash.
 
     Args:
         extractor: from `choose_extractor`.
         reference: a split of CIFAR-10, or the hash of images.
     """
-    if extractor.shipped_as is not None and reference in SPLITS:
-        return SHIPPED / f"{extractor.shipped_as}{reference}{STATISTICS_SUFFIX}"
+    if extractor.shipped_as is not None and reference in SPLITS and shipped_file(extractor, reference).is_file():
+        return shipped_file(extractor, reference)
     options = "".join(f"-{value}" for value in extractor.options.values()).replace(":", "-")
     return CACHE / f"{extractor.name}{options}-{extractor.sha256[:12]}-{reference[:12]}{STATISTICS_SUFFIX}"
 

@@ -1,6 +1,7 @@
 """EfficientNet as an extractor: on a tiny network in the place of the package's, and its statistics that ship."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,3 +167,9 @@ def test_the_packages_network_is_that_of_the_shipped_statistics():
     features = extract_features(extractor, grey, ("features",), progress=False)["features"]
     assert features.shape == (2, len(train.mu)) and (features >= 0).all()  # after a ReLU6
     assert (train.mu >= 0).all() and train.mu.max() < 6
+
+
+def test_a_split_whose_statistics_do_not_ship_is_cached(judge):
+    extractor = replace(judge, shipped_as="none-")
+    files = {split: eval.extractors.statistics.reference_file(extractor, split) for split in SPLITS}
+    assert {file.parent for file in files.values()} == {eval.extractors.statistics.CACHE}
