@@ -13,7 +13,6 @@ import argparse
 import importlib
 import json
 import math
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def export_pipeline(
     folder = Path(folder).absolute()
     if folder.exists() and not (folder / INDEX_NAME).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not a checkpoint (no {INDEX_NAME}); take another folder")
-    with atomic_folder(folder) as new:
+    with atomic_folder(folder, keep=_foreign_entries(folder)) as new:
         pipeline.save_pretrained(new, safe_serialization=True)
         for file in new.glob("*/*.safetensors"):
             _cast_weights(file, dtype)
@@ -88,27 +87,20 @@ def export_pipeline(
         card = model_card(folder.name, pipeline) if card is None else card
         (new / "README.md").write_text(card, encoding="utf-8")
         load_pipeline(new)
-        _keep_foreign_files(folder, new)
     return folder
 
 
-def _keep_foreign_files(folder: Path, new: Path) -> None:
-    """Copy what is no part of the checkpoint in `folder`, links as links, into the one that replaces it."""
+def _foreign_entries(folder: Path) -> list[Path]:
+    """List what is no part of the checkpoint in a folder, such as a clone's `.git`, by the paths from there."""
     if not (folder / INDEX_NAME).is_file():
-        return
+        return []
     parts = [name for name, value in read_index(folder).items() if isinstance(value, list)]
     own = [folder / INDEX_NAME, folder / "README.md", *folder.glob("*.py"), folder / "__pycache__"]
     own += [file for part in parts for file in (folder / part).glob("*") if file.suffix in PART_SUFFIXES]
     own += [folder / part / "__pycache__" for part in parts]
     entries = [entry for entry in folder.iterdir() if entry.name not in parts]
     entries += [entry for part in parts if (folder / part).is_dir() for entry in (folder / part).iterdir()]
-    for entry in set(entries) - set(own):
-        target = new / entry.relative_to(folder)
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, target, symlinks=True)
-        else:
-            target.parent.mkdir(exist_ok=True)
-            shutil.copy2(entry, target, follow_symlinks=False)
+    return [entry.relative_to(folder) for entry in set(entries) - set(own)]
 
 
 def _cast_weights(file: Path, dtype: torch.dtype) -> None:

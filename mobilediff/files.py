@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,9 +48,11 @@ def replaceable_folder(path: str | Path) -> Path:
     """Find the folder that a path stands for, behind its links, and refuse one that cannot be replaced.
 
     Raises:
-        OSError: it is a mount point, or nothing can be written beside it.
+        OSError: it is a file or a mount point, or nothing can be written beside it.
     """
     folder = Path(path).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{path} is a file; accepted is a folder")
     if os.path.ismount(folder):
         raise OSError(f"{folder} is a mount point and cannot be replaced: take a folder inside it")
     _try_beside(folder)
@@ -65,12 +68,28 @@ def _try_beside(path: Path) -> None:
         raise type(error)(f"{path} cannot be written: {error}") from error
 
 
+def permit_as_usual(path: str | Path) -> None:
+    """Give a file, or each file below a folder, the permissions of one that is simply opened and written.
+
+    safetensors writes a file that its owner alone may read, whom a server of the folder need not be.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        usual = Path(scratch, "usual")
+        usual.touch()
+        mode = stat.S_IMODE(usual.stat().st_mode)
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block ends without an error.
 
     It lies beside `path`, in a folder that is made where it is missing. A link is followed, and the permissions of a
-    file that is replaced are kept. Errors as in `writable_file`, before the block.
+    file that is replaced are kept; a new one has those of `permit_as_usual`. Errors as in `writable_file`, before the
+    block.
     """
     path = writable_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,18 +98,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        else:
+            permit_as_usual(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path, keep: Iterable[Path] = ()) -> Iterator[Path]:
     """Yield an empty folder that replaces `path` when the block ends without an error.
 
     It has the name of `path` and lies in a hidden folder beside it. A link is followed: the folder that it points to
     is replaced. A kill between the last two renames leaves nothing at `path`, and both the old and the new folder,
     complete, in the hidden one. Errors as in `replaceable_folder`, before the block.
+
+    Args:
+        path: of the folder; its files get the permissions of `permit_as_usual`.
+        keep: files and folders, by their paths from `path`, that are copied into the new one as they are, links as
+            links.
     """
     path = replaceable_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +124,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         new, old = Path(scratch, "new", path.name), Path(scratch, "old")
         new.mkdir(parents=True)
         yield new
+        permit_as_usual(new)
+        for kept in keep:
+            source, target = path / kept, new / kept
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir() and not source.is_symlink():
+                shutil.copytree(source, target, symlinks=True)
+            else:
+                shutil.copy2(source, target, follow_symlinks=False)
         if path.exists():
             os.replace(path, old)
         try:
@@ -131,11 +165,11 @@ def read_json(path: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not JSON; the error names it.
+        ValueError: the file is not JSON, or nested without end; the error names it.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 

@@ -1283,10 +1283,13 @@ class SavingMixin(PipelineBase):
         # Weights in memory may be views of the files there, so these are replaced and not written to.
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
             super(SavingMixin, plain).save_pretrained(scratch, *args, **kwargs)
+            # safetensors' files are for their owner alone, the index for whom it may be
+            mode = Path(scratch, self.config_name).stat().st_mode
             files = [file for file in Path(scratch).rglob("*") if file.is_file()]
             for file in sorted(files, key=lambda file: file.name == self.config_name):
                 target = folder / file.relative_to(scratch)
                 target.parent.mkdir(parents=True, exist_ok=True)
+                file.chmod(mode & 0o777)
                 os.replace(file, target)
 
     def save_config(self, save_directory: str | os.PathLike, **kwargs) -> None:

@@ -4,6 +4,8 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mobilediff.files import atomic_folder, atomic_path, files_below, read_json, write_json
 
@@ -82,6 +84,73 @@ def test_a_file_is_written_through_its_link_and_keeps_its_permissions(tmp_path):
     write_json(tmp_path / "dangling", {"n": 2})
     assert (tmp_path / "dangling").is_symlink() and read_json(new) == {"n": 2}
     assert names(tmp_path / "disk") == {"result.json"}
+
+
+@pytest.fixture
+def umask():
+    """Let a group read, and others not."""
+    old = os.umask(0o027)
+    yield
+    os.umask(old)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_mode & 0o777 for path in files}
+
+
+def test_new_files_have_the_permissions_that_the_umask_leaves(tmp_path, umask):
+    """safetensors writes a file for its owner alone."""
+    with atomic_path(tmp_path / "table.safetensors") as temporary:
+        save_file({"a": torch.zeros(1)}, temporary)
+    with atomic_folder(tmp_path / "folder") as new:
+        (new / "part").mkdir()
+        save_file({"a": torch.zeros(1)}, new / "part" / "weights.safetensors")
+        (new / "card.md").touch(0o600)
+        (new / "link").symlink_to(tmp_path / "mine")
+        (tmp_path / "mine").touch(0o600)
+    assert modes(tmp_path) == {
+        "table.safetensors": 0o640,
+        "folder/part/weights.safetensors": 0o640,
+        "folder/card.md": 0o640,
+        "folder/link": 0o600,
+        "mine": 0o600,
+    }
+
+
+def test_what_is_kept_of_a_folder_is_copied_as_it_is(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "hooks").mkdir(parents=True)
+    (folder / "hooks" / "run").touch(0o700)
+    (folder / "part").mkdir()
+    (folder / "part" / "notes").symlink_to("nowhere")
+    (folder / "part" / "old").touch()
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    with atomic_folder(link, keep=[Path("hooks"), Path("part", "notes")]) as new:
+        (new / "part").mkdir()
+        (new / "part" / "new").touch()
+    assert names(folder) == {"hooks", "hooks/run", "part", "part/notes", "part/new"}
+    assert (folder / "part" / "notes").is_symlink()
+    assert (folder / "hooks" / "run").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_is_no_folder_to_replace(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.raises(NotADirectoryError, match="file is a file; accepted is a folder"),
+        atomic_folder(tmp_path / "file"),
+    ):
+        pytest.fail("the block was entered")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5_000, "{", b"\xff"])
+def test_what_is_no_json_is_named(tmp_path, content):
+    file = tmp_path / "result.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match="result.json is not valid JSON"):
+        read_json(file)
 
 
 def test_what_is_no_file_to_write_is_refused_before_the_block(tmp_path):

@@ -61,6 +61,14 @@ def test_however_a_pipeline_was_loaded(exported, tmp_path):
         torch.testing.assert_close(draw(load_pipeline(folder)), expected, rtol=0, atol=1e-4)
 
 
+def test_every_file_has_the_permissions_that_the_umask_leaves(exported, tmp_path):
+    load_pipeline(exported).save_pretrained(tmp_path / "saved")
+    (tmp_path / "usual").touch()
+    for folder in (exported, tmp_path / "saved"):
+        modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+        assert modes == {(tmp_path / "usual").stat().st_mode & 0o777}
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_over_its_own_folder(exported, tmp_path, dtype):
     """Weights in memory are views of the files where the precision is the same."""

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from mobilediff.files import permit_as_usual
+
 STATE = "state"
 
 
@@ -34,6 +36,7 @@ def save_state(folder: Path, tensors: dict[str, torch.Tensor], scalars: dict) ->
         temporary / "tensors.safetensors",
     )
     (temporary / "scalars.json").write_text(json.dumps(scalars), encoding="utf-8")
+    permit_as_usual(temporary)
     older = saved_states(folder)
     os.replace(temporary, target)
     for path in older:
