@@ -25,13 +25,20 @@ def files_below(folder: str | Path) -> list[Path]:
     return sorted(found)
 
 
+def _behind_links(path: str | Path) -> Path:
+    try:
+        return Path(path).resolve()
+    except RuntimeError as error:  # an OSError in later versions of Python
+        raise OSError(f"{path} is a link that leads to itself") from error
+
+
 def writable_file(path: str | Path) -> Path:
     """Find the file that a path stands for, behind its links, and refuse one that cannot be written.
 
     Raises:
-        OSError: it is no regular file, is write-protected, or nothing can be written beside it.
+        OSError: it is no regular file, a link without end, is write-protected, or nothing can be written beside it.
     """
-    file = Path(path).resolve()
+    file = _behind_links(path)
     if file.is_dir() or not file.name:
         raise IsADirectoryError(f"{path} is a folder; accepted is a file")
     if file.exists():
@@ -48,9 +55,9 @@ def replaceable_folder(path: str | Path) -> Path:
     """Find the folder that a path stands for, behind its links, and refuse one that cannot be replaced.
 
     Raises:
-        OSError: it is a file or a mount point, or nothing can be written beside it.
+        OSError: it is a file, a mount point or a link without end, or nothing can be written beside it.
     """
-    folder = Path(path).resolve()
+    folder = _behind_links(path)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{path} is a file; accepted is a folder")
     if os.path.ismount(folder):

@@ -6,6 +6,17 @@ from pathlib import Path
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+MAX_THREADS = 1024  # runtimes start as many as they are told, and a machine can choke on them
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that no runtime should be given.
+
+    Raises:
+        ValueError: it is below 1 or over `MAX_THREADS`.
+    """
+    if not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"threads is {threads}; accepted is 1 to {MAX_THREADS}")
 
 
 def let_threads_sleep() -> None:

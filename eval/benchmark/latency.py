@@ -25,7 +25,7 @@ from mobilediff.models.macs import count_params_and_macs
 from mobilediff.ondevice.exported import ExportedPipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.sampling.prompts import encode_text
-from mobilediff.threads import wait_policy
+from mobilediff.threads import check_threads, wait_policy
 from mobilediff.timing import matrix_products, seconds, summary
 
 PARTS = ("text_encoder", "network_call", "vae_decoder", "image")
@@ -140,8 +140,7 @@ def check_options(threads: int, rounds: int, max_seconds: float, batch_sizes: li
     Raises:
         ValueError: naming the option, its value and the accepted ones.
     """
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; accepted is 1 or more")
+    check_threads(threads)
     if rounds < MIN_RUNS:
         raise ValueError(f"rounds is {rounds}; accepted is {MIN_RUNS} or more")
     if not 0 < max_seconds < math.inf:

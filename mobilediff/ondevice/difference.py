@@ -23,7 +23,7 @@ def measure_parity(pipeline: MobileDiffusionPipeline, exported: ExportedPipeline
     give without control.
 
     Raises:
-        ValueError: `images` is below 1 or over the number of nouns.
+        ValueError: `images` is below 1 or over the number of nouns, or an exported picture holds NaN.
     """
     plan = exported.plan
     names = plan.nouns.names
@@ -51,6 +51,8 @@ def measure_parity(pipeline: MobileDiffusionPipeline, exported: ExportedPipeline
     for embeddings in (map(exported.encode, prompts), (exported.noun_embeddings[noun] for noun in nouns)):
         hidden_states, pooled = map(np.stack, zip(*embeddings, strict=True))
         pictures = exported.draw(noise, hidden_states, pooled, conditions).clip(-1, 1)
+        if not np.isfinite(pictures).all():
+            raise ValueError(f"a picture of {plan.model} in {plan.format} and {plan.precision} is not finite")
         differences.append(np.abs(pictures - (2 * expected.numpy() - 1)))
     by_encoder, by_table = differences
     return Parity(

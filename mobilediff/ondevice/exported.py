@@ -18,6 +18,7 @@ from mobilediff.ondevice.manifest import CONTROL, MANIFEST, GraphEntry, Plan, no
 from mobilediff.ondevice.nouns import read_noun_table
 from mobilediff.ondevice.sampling import draw
 from mobilediff.sampling.prompts import readable
+from mobilediff.threads import check_threads
 
 TOKENIZER = "tokenizer"
 
@@ -33,7 +34,8 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the runtimes' errors have no parent in common
-        raise ValueError(f"{path} cannot be loaded: {error}; export it again") from error
+        message = " ".join(str(error).split())  # of several lines in some
+        raise ValueError(f"{path} cannot be loaded: {message}; export it again") from error
 
 
 def _check_shapes(file: Path, session, entry: GraphEntry) -> None:
@@ -52,16 +54,15 @@ class ExportedPipeline:
         threads: of each graph.
 
     Raises:
-        ValueError: fewer than one thread, as in `load_format`, a file cannot be loaded, or a graph is of other shapes
-            or the noun table of another number of nouns than in the manifest.
+        ValueError: as in `check_threads` and `load_format`, a file cannot be loaded, or a graph is of other shapes
+            or the noun table of another number of nouns or of other shapes than in the manifest.
     """
 
     device = torch.device("cpu")
     components: dict[str, object] = {}  # none is a network of PyTorch
 
     def __init__(self, folder: Path, plan: Plan, threads: int):
-        if threads < 1:
-            raise ValueError(f"threads is {threads}; accepted is 1 or more")
+        check_threads(threads)
         session = load_format(plan.format).Session
         self.plan = plan
         self.sessions = {}
@@ -76,6 +77,12 @@ class ExportedPipeline:
         if (count := len(pooled)) != (named := len(plan.nouns.names)):
             raise ValueError(
                 f"{folder / plan.nouns.path} has {count} nouns, {MANIFEST} names {named}; export it again"
+            )
+        stated = [one.shape[1:] for one in plan.graph("text_encoder").outputs]
+        if (found := [list(one.shape[1:]) for one in (hidden_states, pooled)]) != stated:
+            raise ValueError(
+                f"{folder / plan.nouns.path} has embeddings of shapes {found}, {MANIFEST} states {stated}; "
+                "export it again"
             )
         embeddings = zip(hidden_states, pooled, strict=True)
         self.noun_embeddings = dict(zip(plan.nouns.names, embeddings, strict=True))

@@ -42,7 +42,7 @@ def check_output(folder: str | Path) -> None:
     folder = replaceable_folder(folder)
     if not folder.exists():
         return
-    entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {folder.name}
+    entries = {entry.name for entry in folder.iterdir()}
     if foreign := entries - exported_names(folder):
         raise FileExistsError(
             f"{folder} holds {sorted(foreign)[0]}, which is of no exported folder; take another folder"

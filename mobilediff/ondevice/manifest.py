@@ -1,6 +1,7 @@
 """The manifest of an exported folder: its graphs, sampling coefficients, files, origin and measured parity."""
 
 import hashlib
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,9 +14,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
+from mobilediff.captions import caption
 from mobilediff.files import read_json
 
 MANIFEST = "manifest.json"
@@ -39,9 +42,9 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Model(BaseModel):
-    """A frozen model without further keys."""
+    """A frozen model without further keys, whose values are of their types: no "1" or true for 1."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Step(Model):
@@ -72,6 +75,13 @@ class File(Model):
     path: str
     bytes: PositiveInt
     sha256: Sha256
+
+    @field_validator("path")
+    @classmethod
+    def _lies_in_the_folder(cls, path: str) -> str:
+        if not path or path.startswith("/") or ".." in path.split("/"):
+            raise ValueError("accepted is a path inside the folder")
+        return path
 
 
 def _listed(tensors: Sequence[tuple[str, str]]) -> str:
@@ -106,7 +116,16 @@ class Nouns(Model):
     path: str
     template: str
     dtype: TableDtype
-    names: list[str]
+    names: list[Annotated[str, Field(min_length=1)]]
+
+    @field_validator("template")
+    @classmethod
+    def _makes_prompts(cls, template: str) -> str:
+        try:
+            caption("cat", template)
+        except (ValueError, LookupError, AttributeError) as error:
+            raise ValueError("accepted is a sentence with {noun} and, if wanted, {article}") from error
+        return template
 
 
 class Parity(Model):
@@ -161,10 +180,16 @@ class Plan(Model):
         ids = self.graphs[0].inputs[0]
         if ids.shape != [1, self.max_tokens]:
             raise ValueError(f"{ids.name} is of shape {ids.shape}; max_tokens takes [1, {self.max_tokens}]")
+        if not self.fused and noise_count(self.steps) > 1:
+            raise ValueError("steps draw fresh noise outside of a fused graph; accepted are steps without")
         first = self.graphs[1].inputs[0]
         latents = self.batch_size * (noise_count(self.steps) if self.fused else 1)
-        if not first.shape or first.shape[0] != latents:
+        if len(first.shape) != 4 or first.shape[0] != latents:
             raise ValueError(f"{first.name} is of shape {first.shape}; its steps and batch take {latents} latents")
+        text = {one.name: one.shape for one in self.graphs[0].outputs}
+        for one in self.graphs[1].inputs:
+            if one.name in text and one.shape != (taken := [self.batch_size, *text[one.name][1:]]):
+                raise ValueError(f"{one.name} is of shape {one.shape}; text encoder and batch give {taken}")
         return self
 
     @property
@@ -198,6 +223,16 @@ def describe_file(folder: Path, path: str) -> File:
     return File(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
+def _first_of(error: ValidationError) -> str:
+    """Name the first fault of a manifest: where it lies, what is accepted, and the value unless it holds others."""
+    first = error.errors()[0]
+    at = ".".join(map(str, first["loc"])) or "it does not fit together"
+    message = first["msg"].removeprefix("Value error, ")  # pydantic's, of a validator's own message
+    value = first["input"]
+    is_part = isinstance(value, dict | list)
+    return f"{at}: {message}" if is_part else f"{at} is {reprlib.repr(value)}: {message}"
+
+
 def read_manifest(folder: str | Path) -> Manifest:
     """Read the manifest of an exported folder and hold its files to it.
 
@@ -209,16 +244,15 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not (folder / MANIFEST).is_file():
         raise FileNotFoundError(f"{folder} is no exported folder: it has no {MANIFEST}")
     content = read_json(folder / MANIFEST)
-    if not isinstance(content, dict) or content.get("version") != VERSION:
-        found = content.get("version") if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{folder / MANIFEST} is of version {found!r}; accepted is {VERSION}: export it again")
+    if not isinstance(content, dict):
+        raise ValueError(f"{folder / MANIFEST} holds {reprlib.repr(content)}; accepted is an object: export it again")
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        raise ValueError(f"{folder / MANIFEST} is of version {version!r}; accepted is {VERSION}: export it again")
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"])) or "it does not fit together"
-        message = first["msg"].removeprefix("Value error, ")  # pydantic's, of a validator's own message
-        raise ValueError(f"{folder / MANIFEST}: {at}: {message}; export it again") from error
+        raise ValueError(f"{folder / MANIFEST}: {_first_of(error)}; export it again") from error
     listed = {file.path for file in manifest.files}
     for path in [*(entry.path for entry in manifest.graphs), manifest.nouns.path]:
         if path not in listed:
@@ -226,12 +260,11 @@ def read_manifest(folder: str | Path) -> Manifest:
     for file in manifest.files:
         if not (folder / file.path).is_file():
             raise FileNotFoundError(f"{folder / file.path} is missing, which {MANIFEST} names; export it again")
-        found = describe_file(folder, file.path)
-        if found.bytes != file.bytes:
+        if (size := (folder / file.path).stat().st_size) != file.bytes:
             raise ValueError(
-                f"{folder / file.path} has {found.bytes} bytes, {MANIFEST} says {file.bytes}: it is truncated or of "
-                "another export; export it again"
+                f"{folder / file.path} has {size} bytes, {MANIFEST} says {file.bytes}: it is truncated or of another "
+                "export; export it again"
             )
-        if found.sha256 != file.sha256:
+        if describe_file(folder, file.path).sha256 != file.sha256:
             raise ValueError(f"{folder / file.path} is not the file that {MANIFEST} describes; export it again")
     return manifest

@@ -55,12 +55,17 @@ def read_noun_table(file: Path, dtype: TableDtype) -> tuple[np.ndarray, np.ndarr
     """Read the hidden states [N, L, D] and pooled embeddings [N, P] of all nouns, float32.
 
     Raises:
-        ValueError: the table is of another dtype.
+        ValueError: the table has other tensors, is of another dtype, or holds NaN or infinity.
     """
     tensors = load_file(file)
+    stated = {"index", "rows", "pooled"} | ({"rows_scale", "pooled_scale"} if dtype == "int8" else set())
+    if set(tensors) != stated:
+        raise ValueError(f"it holds {', '.join(sorted(tensors))}; a table in {dtype} {', '.join(sorted(stated))}")
     if (found := str(tensors["rows"].dtype).removeprefix("torch.")) != dtype:
         raise ValueError(f"its rows are {found}, {MANIFEST} states {dtype}")
     for name in ("rows", "pooled"):
         if f"{name}_scale" in tensors:
             tensors[name] = tensors[name].float() * tensors[f"{name}_scale"][:, None]
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"its {name} are not finite")
     return tensors["rows"][tensors["index"].long()].numpy(), tensors["pooled"].numpy()

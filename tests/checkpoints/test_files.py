@@ -183,6 +183,13 @@ def test_numbers_that_json_lacks_are_not_written(tmp_path, number):
     assert read_json(file) == {"n": 1} and names(tmp_path) == {"result.json"}
 
 
+def test_a_link_without_end_is_refused_before_the_block(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for atomic in (atomic_path, atomic_folder):
+        with pytest.raises(OSError, match="loop is a link that leads to itself"), atomic(tmp_path / "loop"):
+            pytest.fail("the block was entered")
+
+
 def test_a_mount_point_is_refused_before_the_block(tmp_path, monkeypatch):
     folder = tmp_path / "volume"
     folder.mkdir()

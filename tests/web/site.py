@@ -14,7 +14,7 @@ import brotli  # gradio brings it
 
 ISOLATED = json.loads((Path(__file__).parents[2] / "web" / "headers.json").read_text(encoding="utf-8"))
 TEXT = (".html", ".js", ".mjs", ".css", ".json", ".webmanifest")
-ENCODERS = {"gzip": gzip.compress, "br": brotli.compress}
+ENCODERS = {"gzip": gzip.compress, "br": brotli.compress, "identity": bytes}
 
 
 @cache

@@ -247,7 +247,7 @@ def test_a_baseline_is_a_name_or_a_folder(tmp_path):
     [
         (["--batch-sizes", "1", "65"], "batch_size is 65; accepted is 1 to 64"),
         (["--batch-sizes", "0"], "batch_size is 0; accepted is 1 to 64"),
-        (["--threads", "0"], "threads is 0; accepted is 1 or more"),
+        (["--threads", "0"], "threads is 0; accepted is 1 to 1024"),
         (["--neighbours", "-1"], "neighbours is -1; accepted is 0 to 64"),
         (["--neighbours", "65"], "neighbours is 65; accepted is 0 to 64"),
         (["--rounds", "2"], "rounds is 2; accepted is 3 or more"),

@@ -10,7 +10,7 @@ from mobilediff.compression.latency import read_latency_table
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--threads 0", "threads is 0; accepted is 1 or more"),
+        ("--threads 0", "threads is 0; accepted is 1 to 1024"),
         ("--rounds 1", "rounds is 1; accepted is 3 or more"),
         ("--networks -1", "networks is -1; accepted is 0 or more"),
         ("--batch-size 0", "batch_size is 0; accepted is 1 to 64"),

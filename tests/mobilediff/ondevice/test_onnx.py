@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from eval.samples.pipelines import load_sampler
 from mobilediff.files import read_json, write_json
 from mobilediff.ondevice import export, parity
-from mobilediff.ondevice.difference import ACCEPTED
-from mobilediff.ondevice.exported import load_exported
+from mobilediff.ondevice.difference import ACCEPTED, measure_parity
+from mobilediff.ondevice.exported import ExportedPipeline, load_exported
 from mobilediff.ondevice.manifest import describe_file, read_manifest
 from tests.tiny import MAX_TOKENS, tiny_checkpoint
 
@@ -105,9 +106,10 @@ def test_half_of_a_surrogate_pair_is_refused(root):
         load_exported(root / "one-step", threads=1).encode("a \ud83d")
 
 
-def test_no_thread_is_refused(root):
-    with pytest.raises(ValueError, match="threads is 0; accepted is 1 or more"):
-        load_exported(root / "one-step", threads=0)
+@pytest.mark.parametrize("threads", [0, 100_000])
+def test_no_thread_and_too_many_are_refused(root, threads):
+    with pytest.raises(ValueError, match=f"threads is {threads}; accepted is 1 to 1024"):
+        load_exported(root / "one-step", threads)
 
 
 def test_a_truncated_file_is_refused(folder):
@@ -186,7 +188,40 @@ def of_a_float_table(content):
 
 
 def of_wider_text(content):
+    content["graphs"][0]["outputs"][0]["shape"][-1] += 1
     content["graphs"][1]["inputs"][1]["shape"][-1] += 1
+
+
+def of_another_text_encoder(content):
+    content["graphs"][0]["outputs"][0]["shape"][-1] += 1
+
+
+def of_flat_noise(content):
+    content["graphs"][1]["inputs"][0]["shape"].pop()
+
+
+def of_a_batch_in_words(content):
+    content["batch_size"] = "1"
+
+
+def of_a_version_that_is_true(content):
+    content["version"] = True
+
+
+def with_a_file_elsewhere(content):
+    content["files"][0]["path"] = "../image.onnx"
+
+
+def without_a_noun_in_the_template(content):
+    content["nouns"]["template"] = "a photo of {name}"
+
+
+def with_a_number_that_is_none(content):
+    content["steps"][0]["sample_scale"] = "NaN"
+
+
+def with_a_further_key(content):
+    content["steps"][0]["sigma"] = 0.5
 
 
 def of_smaller_pictures(content):
@@ -220,8 +255,19 @@ def without_hash_of_the_table(content):
             r"the inputs of text_encoder are input_ids \(float32\); accepted are input_ids \(int32\)",
         ),
         (in_another_order, r"the outputs of text_encoder are pooled .*; accepted are hidden_states .*, pooled"),
-        (of_a_float_table, "nouns.safetensors cannot be loaded: its rows are int8, manifest.json states float32"),
-        (of_wider_text, r"image.onnx has inputs of shapes \[.*, manifest.json states \["),
+        (of_another_text_encoder, rf"hidden_states is of shape \[1, {MAX_TOKENS}, 16\]; text encoder and batch give"),
+        (of_flat_noise, r"noise is of shape \[1, 4, 16\]; its steps and batch take 1 latents"),
+        (of_a_batch_in_words, "batch_size is '1': Input should be a valid integer"),
+        (of_a_version_that_is_true, "is of version True; accepted is 1"),
+        (with_a_file_elsewhere, "files.0.path is '../image.onnx': accepted is a path inside the folder"),
+        (without_a_noun_in_the_template, "nouns.template is 'a photo of {name}': accepted is a sentence with {noun}"),
+        (with_a_number_that_is_none, "steps.0.sample_scale is 'NaN': Input should be a valid number"),
+        (with_a_further_key, "steps.0.sigma is 0.5: Extra inputs are not permitted"),
+        (
+            of_a_float_table,
+            "nouns.safetensors cannot be loaded: it holds .*rows_scale; a table in float32 index, pooled, rows;",
+        ),
+        (of_wider_text, r"text_encoder.onnx has outputs of shapes \[.*, manifest.json states \["),
         (of_smaller_pictures, r"image.onnx has outputs of shapes \[.*, manifest.json states \["),
         (without_a_noun, "nouns.safetensors has 396 nouns, manifest.json names 395"),
         (with_a_noun_twice, "two nouns have one name"),
@@ -242,6 +288,45 @@ def replace(folder, path, content):
     manifest = read_json(folder / "manifest.json")
     files = [describe_file(folder, file["path"]).model_dump() for file in manifest["files"]]
     write_json(folder / "manifest.json", manifest | {"files": files})
+
+
+def test_a_loop_whose_steps_draw_fresh_noise_is_refused(root, tmp_path):
+    folder = Path(shutil.copytree(root / "loop", tmp_path / "loop"))
+    content = read_json(folder / "manifest.json")
+    content["steps"][0]["noise_scale"] = 0.5
+    write_json(folder / "manifest.json", content)
+    with pytest.raises(ValueError, match="steps draw fresh noise outside of a fused graph"):
+        load_exported(folder, threads=1)
+
+
+def test_an_empty_file_is_refused(folder):
+    (folder / "image.onnx").write_bytes(b"")
+    with pytest.raises(ValueError, match="image.onnx has 0 bytes"):
+        load_exported(folder, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("pooled_scale", lambda values: values * np.nan, "cannot be loaded: its pooled are not finite"),
+        ("rows", lambda values: values[:, :-1], r"has embeddings of shapes \[\[.*15\], .*, manifest.json states \[\["),
+        ("rows", lambda values: values.half(), "cannot be loaded: its rows are float16, manifest.json states int8"),
+        ("index", lambda values: values + len(values) * MAX_TOKENS, "cannot be loaded: index .* out of bounds"),
+    ],
+)
+def test_a_noun_table_of_other_values_is_refused(folder, name, change, message):
+    tensors = load_file(folder / "nouns.safetensors")
+    changed = save(tensors | {name: change(tensors[name]).contiguous()})
+    replace(folder, "nouns.safetensors", changed)
+    with pytest.raises(ValueError, match=f"nouns.safetensors {message}"):
+        load_exported(folder, threads=1)
+
+
+def test_pictures_that_are_not_finite_are_refused(root, monkeypatch):
+    exported = load_exported(root / "one-step", threads=1)
+    monkeypatch.setattr(ExportedPipeline, "draw", lambda *_: np.full((2, 3, 32, 32), np.nan, dtype=np.float32))
+    with pytest.raises(ValueError, match="a picture of student-1step in onnx and fp16 is not finite"):
+        measure_parity(load_sampler(root / "student-1step"), exported, 2)
 
 
 def test_a_graph_of_another_export_is_refused(folder):
