@@ -1,18 +1,18 @@
 """Train a one-step student and its small decoder together, on the pictures that they draw.
 
-A loss of latents ends at what the autoencoder can show. Here two discriminators see pictures beside real images: one
-of a frozen encoder's feature maps, told the caption, and one of patches of pixels, for the texture that those maps
-leave out. The picture that the student drew at the start, from the same noise, keeps prompt and seed what they were
-(GDD, arXiv 2405.20750, distils by a discriminator of feature maps alone).
+A loss of latents ends at what the autoencoder can show. Here mean and covariance of the pictures' features are taught
+to be those of real images: of whole pictures, for what they show, and of places and patches, for texture (see
+`losses.moments`). The picture that the student drew at the start, from the same noise, keeps prompt and seed what they
+were.
 """
 
 import copy
+from collections import defaultdict
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import nn
 
 from mobilediff.checkpoints import VAE, load_component, load_pipeline
@@ -20,15 +20,16 @@ from mobilediff.diffusion import alpha_sigma, diffuse, sample_from_velocity, tra
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
-from mobilediff.training.bases.feature_adversary import FeatureAdversary
 from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import LatentData, training_images
 from mobilediff.training.engine.options import Fraction, GeneratorOptions
 from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
-from mobilediff.training.losses.decoder import PatchDiscriminator, patch_discriminator_loss
+from mobilediff.training.losses.moments import MomentLoss, Moments, moment_features
 from mobilediff.training.losses.perceptual import feature_distance
+
+MOMENT_BATCH_SIZE = 500
 
 
 class EndToEndOptions(GeneratorOptions):
@@ -36,15 +37,14 @@ class EndToEndOptions(GeneratorOptions):
 
     Attributes:
         student: pipeline folder of the one-step student with its decoder: the start of both.
-        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared and told apart.
+        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
         num_intervals: timesteps of the student's own training.
         first_timestep_probability: fraction of the pictures from pure noise; the others start from noised images at
             all timesteps evenly.
-        reconstruction_steps: first steps, in which the discriminators learn and the generator does not follow them.
+        reconstruction_steps: first steps, in which moments are collected and the pictures do not follow them.
         lambda_pixels, lambda_perceptual: weights of the distance to the student's pictures of the start.
-        lambda_adversarial: weight of the discriminator of feature maps.
-        lambda_patches: weight of the discriminator of patches.
-        discriminator_learning_rate: of both.
+        lambda_moments: weight of the distance of the moments to those of real images.
+        moments_decay: of the running moments.
     """
 
     student: str
@@ -53,13 +53,12 @@ class EndToEndOptions(GeneratorOptions):
     default_guidance_scale: float = 1.0
     null_probability: Fraction = 0.0
     num_intervals: PositiveInt = 4
-    first_timestep_probability: Fraction = 0.5
-    reconstruction_steps: NonNegativeInt = 100
+    first_timestep_probability: Fraction = 0.75
+    reconstruction_steps: NonNegativeInt = 60
     lambda_pixels: NonNegativeFloat = 0.5
-    lambda_perceptual: NonNegativeFloat = 0.3
-    lambda_adversarial: NonNegativeFloat = 0.1
-    lambda_patches: NonNegativeFloat = 0.01
-    discriminator_learning_rate: PositiveFloat = 1e-3
+    lambda_perceptual: NonNegativeFloat = 0.1
+    lambda_moments: NonNegativeFloat = 1.0
+    moments_decay: Fraction = 0.995
 
 
 class OneStepPictures(nn.Module):
@@ -129,13 +128,19 @@ class EndToEnd(GeneratorStage[EndToEndOptions]):
         self.start = self.trainer.frozen(copy.deepcopy(pictures))
         pictures.decoder.requires_grad_(True)
         self.pictures = self.trainer.add("pictures", pictures)
-        text_dim = self.data.conditioning.pooled.shape[1]
-        self.adversary = FeatureAdversary(self.trainer, encoder, text_dim, options.discriminator_learning_rate)
-        self.bare_patches = PatchDiscriminator()
-        self.patches = self.trainer.add(
-            "patches", self.bare_patches, learning_rate=options.discriminator_learning_rate, ema_decay=0.0
-        )
+        self.encoder = self.trainer.frozen(encoder)
+        self.moments = pictures.moments = self.real_moments()  # within the network: the run's state keeps them
         self.make_pipeline(parts, source.unet, source.scheduler, guidance_distilled=True)
+
+    @torch.no_grad()
+    def real_moments(self) -> nn.ModuleList:
+        """Make a loss of each kind of features, by the moments of all training images."""
+        kinds: dict[int, Moments] = defaultdict(Moments)
+        for images in self.images.split(MOMENT_BATCH_SIZE):
+            images = to_float(images)
+            for kind, features in enumerate(moment_features(images, self.encoder(images).feature_maps)):
+                kinds[kind].add(features)
+        return nn.ModuleList(MomentLoss(real, self.options.moments_decay) for real in kinds.values())
 
     def batch(self, draws: Draws) -> PictureBatch:
         """Draw the step's images, each mirrored with probability one half, their captions, and noisy latents."""
@@ -161,37 +166,26 @@ class EndToEnd(GeneratorStage[EndToEndOptions]):
             with torch.no_grad():
                 before = self.start(batch.noisy, batch.timesteps, **text).float()
             pictures = self.pictures(batch.noisy, batch.timesteps, **text).float()
-        everywhere, pooled = torch.ones_like(pictures[:, :1]), text["class_labels"]
-        maps, other_maps = self.adversary.feature_maps(pictures, torch.cat([batch.images, before]))
-        real_maps, maps_before = zip(*(both.chunk(2) for both in other_maps), strict=True)
+        with self.trainer.autocast():
+            maps = self.encoder(pictures).feature_maps
+            with torch.no_grad():
+                maps_before = self.encoder(before).feature_maps
         terms = {
             "loss_pixels": F.mse_loss(pictures, before),
             "loss_perceptual": feature_distance(maps, maps_before),
-            "loss_adversarial": self.adversary.loss(maps, everywhere, pooled),
-            "loss_patches": self.patch_loss(pictures),
         }
-        factor = float(draws.index >= options.reconstruction_steps)
-        weights = (
-            options.lambda_pixels,
-            options.lambda_perceptual,
-            factor * options.lambda_adversarial,
-            factor * options.lambda_patches,
+        pure = batch.timesteps == self.timesteps[0]  # what one step draws; the others would hide its moments
+        kinds = moment_features(pictures[pure], [features[pure] for features in maps])
+        moments = [loss(features) for loss, features in zip(self.moments, kinds, strict=True)]
+        terms |= {f"loss_moments_{kind}": loss for kind, loss in enumerate(moments)}
+        follows = float(draws.index >= options.reconstruction_steps)
+        loss = (
+            options.lambda_pixels * terms["loss_pixels"]
+            + options.lambda_perceptual * terms["loss_perceptual"]
+            + follows * options.lambda_moments * torch.stack(moments).sum()
         )
-        self.trainer.update(
-            "pictures", reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
-        )
-        terms["loss_discriminator"] = self.adversary.train(real_maps, maps, everywhere, pooled)
-        loss, figures = patch_discriminator_loss(self.patches, batch.images, pictures, self.trainer.autocast)
-        self.trainer.update("patches", loss)
-        return terms | {f"patches_{name}": value for name, value in figures.items()}
-
-    def patch_loss(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Compute the mean negative logit of pictures [B, 3, H, W]; no gradient in the discriminator's weights."""
-        self.bare_patches.requires_grad_(False)
-        with self.trainer.autocast():
-            loss = -self.bare_patches(pictures).float().mean()
-        self.bare_patches.requires_grad_(True)
-        return loss
+        self.trainer.update("pictures", loss)
+        return terms
 
 
 if __name__ == "__main__":
