@@ -6,9 +6,11 @@ The same seeds, classes and conditions are drawn without control, with edges, wi
 without control is chance; that of the test images themselves, encoded and decoded by --vae, is the ceiling.
 """
 
+from eval.benchmark.control import control_times
 from eval.cli.output import add_json_argument, check_picture_output, write_picture
 from eval.cli.show import show_result
 from eval.extractors.judge import judge_extractor
+from eval.extractors.statistics import check_image_count
 from eval.measures.control import measure_control, picture
 from eval.protocol import default_device
 from eval.samples.images import real_images
@@ -36,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.plot:
         check_picture_output("--plot", args.plot)
     judge, device = judge_extractor(), default_device()
+    check_image_count(args.n, judge)
     pipeline = load_sampler(args.model, device)
     if not isinstance(pipeline, MobileDiffusionControlPipeline):
         raise ValueError(
@@ -45,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     vae = load_vae(args.vae).to(device)  # pyright: ignore[reportArgumentType]
     real = real_images(args.data, "test").first(args.n)
     result = measure_control(pipeline, settings, real, vae, judge, args.batch_size, device)
+    result["milliseconds"] = control_times(pipeline)
     show_result("eval.control", result, args.json)
     if args.plot:
         write_picture(args.plot, picture(pipeline, settings, real.first(SHOWN)))

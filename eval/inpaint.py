@@ -9,7 +9,8 @@ A distance of few images is biased upward: compare it with `real` and the naive 
 from eval.cli.output import add_json_argument, check_picture_output, write_picture
 from eval.cli.show import show_result
 from eval.extractors.judge import judge_extractor
-from eval.measures.inpaint import COUNT, check_inpainting, measure_inpainting, picture
+from eval.extractors.statistics import check_image_count
+from eval.measures.inpaint import COUNT, measure_inpainting, picture
 from eval.protocol import default_device
 from eval.samples.images import real_images
 from eval.samples.pipelines import load_sampler
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.plot:
         check_picture_output("--plot", args.plot)
     judge, device = judge_extractor(), default_device()
-    check_inpainting(args.n, judge)
+    check_image_count(args.n, judge)
     pipeline = load_sampler(args.model, device)
     settings = resolve_settings(pipeline, args.model, args.seed, num_inference_steps=args.steps)
     images = real_images(args.data, "test").first(args.n)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from mobilediff.captions import load_nouns
+from mobilediff.images import decoding
 
 DATA_VARIABLE = "MOBILEDIFF_DATA"
 SPLITS = ("train", "test")
@@ -124,10 +125,8 @@ def _read_parquet(shards: list[Path]):
 
 def _decode(encoded: list[bytes]) -> np.ndarray:
     def decode_one(row: int) -> np.ndarray:
-        try:
+        with decoding(f"image {row} of the parquet shards is damaged"):
             return np.asarray(Image.open(io.BytesIO(encoded[row])).convert("RGB"))
-        except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
-            raise ValueError(f"image {row} of the parquet shards is damaged: {error}") from error
 
     with ThreadPoolExecutor() as pool:
         return np.stack(list(pool.map(decode_one, range(len(encoded)), chunksize=512)))

@@ -146,9 +146,9 @@ def _read(name: str, value: Any, modes: tuple[str, ...], channels: int) -> torch
         return torch.from_numpy(arrays.reshape(*arrays.shape[:3], channels)).movedim(-1, 1)
     if not isinstance(value, (np.ndarray, torch.Tensor)):
         raise ValueError(f"{name} is {value!r}, accepted: {forms}")
+    if not (value.is_floating_point() if isinstance(value, torch.Tensor) else value.dtype.kind == "f"):
+        raise ValueError(f"{name} holds {value.dtype}, accepted: {forms}")
     shape, tensor = tuple(value.shape), torch.as_tensor(value)
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name} holds {tensor.dtype}, accepted: {forms}")
     if isinstance(value, np.ndarray):
         tensor = tensor if channels == 3 else tensor[..., None]
         tensor = tensor.movedim(-1, -3) if tensor.ndim >= 3 else tensor

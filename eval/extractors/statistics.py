@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from eval import WEIGHTS
 from eval.extractors.base import Extractor, extract_features
-from eval.metrics.frechet import Statistics, feature_statistics
+from eval.metrics.frechet import Statistics, check_count, feature_statistics
 from eval.samples.images import ImageSet, read_images, real_images
 from mobilediff.data import SPLITS, data_source
 from mobilediff.files import atomic_path, writable_file
@@ -180,3 +180,12 @@ def reference_statistics(
             "it was made from, or move the file away to have it made again"
         )
     return statistics
+
+
+def check_image_count(n: int, extractor: Extractor) -> None:
+    """Refuse a number of images that has no distance to the training images, before any work.
+
+    Raises:
+        ValueError: as in `check_count`.
+    """
+    check_count(n, len(reference_statistics(extractor, "train").mu))

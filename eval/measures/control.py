@@ -1,11 +1,9 @@
-"""Measure how well a control checkpoint draws the edges and colours of test images, and at which price."""
+"""Measure how well a control checkpoint draws the edges and colours of test images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torchvision.utils import make_grid
 
 from eval.extractors.base import Extractor
@@ -19,15 +17,12 @@ from eval.samples.draw import draw_samples
 from eval.samples.images import ImageSet
 from eval.samples.prompts import plan_of_classes
 from eval.samples.settings import CheckpointSettings
-from mobilediff.captions import CLASS_NAMES
 from mobilediff.checkpoints import VAE
 from mobilediff.downstream.conditions import canny_edges, color_maps
 from mobilediff.downstream.control import MobileDiffusionControlPipeline
 from mobilediff.models.autoencoder import reconstruct
-from mobilediff.timing import seconds, summary
 
 COLOR_SIZE = 8
-WARM_UP, ROUNDS = 3, 20
 # Of each set of samples: whether edges and colours are given, and the scale of the control.
 WAYS = {
     "uncontrolled": (True, True, 0.0),
@@ -76,8 +71,8 @@ def measure_control(
         device: of the extractors.
 
     Returns:
-        `n`; by way `edge_f1`, `color_error`, `class_accuracy` and `frechet_distance_judge`; `ceiling`; `milliseconds`
-        of images with and without control; `protocol` and `samples`, the real images.
+        `n`; by way `edge_f1`, `color_error`, `class_accuracy` and `frechet_distance_judge`; `ceiling`; `protocol` and
+        `samples`, the real images.
 
     Raises:
         ValueError: too few images.
@@ -97,7 +92,6 @@ def measure_control(
             | {"images_sha256": tensor_sha256(images)},
         }
     result["ceiling"] = given.agreement(reconstruct(vae, real.images))
-    result["milliseconds"] = time_control(pipeline, given)
     protocol = judge.protocol() | reference_protocol("train", statistics) | measured_with(device)
     return result | {"protocol": protocol, "samples": real.protocol}
 
@@ -135,18 +129,3 @@ def picture(pipeline: MobileDiffusionControlPipeline, settings: CheckpointSettin
     edges = 255 * given.edges.expand_as(real.images).byte()
     drawn = [draw_controlled(pipeline, settings, given, labels, way, len(real)) for way in WAYS.values()]
     return make_grid(torch.cat([real.images, edges, *drawn]), nrow=len(real), padding=1, pad_value=255)
-
-
-def time_control(pipeline: MobileDiffusionControlPipeline, given: Conditions) -> dict[str, float]:
-    """Time single images with and without control, in turn: the medians of `ROUNDS`, in milliseconds."""
-    sketch = Image.fromarray((given.edges[0, 0].byte() * 255).numpy())
-    times: dict[str, list[float]] = {"controlled": [], "uncontrolled": []}
-    for _ in range(WARM_UP + ROUNDS):
-        for name, scale in (("controlled", 1.0), ("uncontrolled", 0.0)):
-            call = _call(pipeline, sketch, scale)
-            times[name].append(seconds(call, pipeline.device))
-    return {name: summary(values[WARM_UP:])["median_ms"] for name, values in times.items()}
-
-
-def _call(pipeline: MobileDiffusionControlPipeline, sketch: Image.Image, scale: float) -> Callable[[], object]:
-    return lambda: pipeline(CLASS_NAMES[0], sketch, controlnet_conditioning_scale=scale)

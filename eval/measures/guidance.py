@@ -9,9 +9,8 @@ import torch
 
 from eval.extractors.base import Extractor
 from eval.extractors.features import FeatureSet
-from eval.extractors.statistics import reference_statistics
+from eval.extractors.statistics import check_image_count
 from eval.measures.frechet import measure_frechet_distance
-from eval.metrics.frechet import check_count
 from eval.samples.settings import CheckpointSettings
 from eval.samples.store import DEFAULT_SAMPLES, kept_samples
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -32,7 +31,7 @@ def check_sweep(scales: list[float], n: int, extractor: Extractor) -> None:
             raise ValueError(f"a scale is {scale}; accepted are finite numbers from 1, which is no guidance")
     if not scales or len(set(scales)) < len(scales):
         raise ValueError(f"scales are {scales}; accepted is one or more, each once")
-    check_count(n, len(reference_statistics(extractor, "train").mu))
+    check_image_count(n, extractor)
 
 
 def sweep_points(

@@ -9,10 +9,11 @@ from torchvision.utils import make_grid
 from eval.extractors.base import Extractor, extract_features
 from eval.metrics.accuracy import top_k_accuracy
 from eval.metrics.kernel import kernel_distance
-from eval.protocol import folder_sha256, library_versions, measured_with, seed_range, tensor_sha256
-from eval.samples.draw import batches_of, draw
+from eval.protocol import device_description, measured_with, tensor_sha256
+from eval.samples.draw import draw_samples
 from eval.samples.loras import with_loras
 from eval.samples.prompts import plan_of_classes
+from eval.samples.settings import CheckpointSettings, resolve_settings
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.data import ImageDataset
 from mobilediff.downstream.styles import STYLES
@@ -36,18 +37,19 @@ class HeldOut:
     style: str | None
 
 
-def draw_labels(pipeline: MobileDiffusionPipeline, name: str, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
+def draw_labels(
+    pipeline: MobileDiffusionPipeline, settings: CheckpointSettings, labels: torch.Tensor, batch_size: int
+) -> torch.Tensor:
     """Draw a picture of each class, from the seed of its row: uint8 [N, 3, H, W]."""
-    plan, images = plan_of_classes(labels.tolist(), pipeline.config.class_template), []
-    for rows in batches_of(list(range(len(labels))), batch_size, compiled=False):
-        images.append(draw(pipeline, name, rows, prompt=plan.prompts_of(rows)))
-    return torch.cat(images)
+    plan, rows = plan_of_classes(labels.tolist(), str(settings.template)), list(range(len(labels)))
+    return torch.cat([images for _, images in draw_samples(pipeline, settings, plan, rows, batch_size)])
 
 
 def picture(model: str, lora: str) -> torch.Tensor:
     """Draw a row of all classes without the LoRA and one with it, uint8 [3, height, width]; arguments as below."""
     labels = torch.arange(len(CLASS_NAMES))
-    rows = [draw_labels(with_loras(model, loras), "the model", labels, len(labels)) for loras in ([], [lora])]
+    pipelines = with_loras(model, []), with_loras(model, [lora])
+    rows = [draw_labels(one, resolve_settings(one, model), labels, len(labels)) for one in pipelines]
     return make_grid(torch.cat(rows), nrow=len(labels), padding=1, pad_value=255)
 
 
@@ -74,7 +76,8 @@ def measure_lora(
     if together is not None:
         pipelines["together"] = with_loras(model, [lora, together])
     labels = held_out.dataset.labels[torch.arange(n) % len(held_out.dataset)]
-    pictures = {name: draw_labels(pipeline, name, labels, batch_size) for name, pipeline in pipelines.items()}
+    settings = resolve_settings(pipelines["plain"], model)
+    pictures = {name: draw_labels(pipeline, settings, labels, batch_size) for name, pipeline in pipelines.items()}
     if held_out.style is not None:
         pictures["filtered"] = STYLES[held_out.style](pictures["plain"])
     real = extract_features(judge, held_out.dataset.images, (judge.layer,), device=device)[judge.layer]
@@ -100,20 +103,10 @@ def measure_lora(
         "reference_n": len(held_out.dataset),
         "reference_sha256": tensor_sha256(held_out.dataset.images),
     }
-    machine = measured_with("cpu")
-    result["samples"] = {
-        "n": n,
+    result["samples"] = settings.protocol(n) | device_description(pipelines["lora"].device)
+    result["samples"] |= {
         "images_sha256": tensor_sha256(pictures["lora"]),
-        "model": model,
-        "model_sha256": folder_sha256(model),
         "lora": lora,
-        "seed": 0,
-        "seeds": seed_range(0, n),
         "prompts": "class, of the reference's labels in turn",
-        "nfe": pipelines["lora"].nfe(),
-        "dtype": "fp32",
-        "versions": library_versions(),
-        "device_name": machine["device_name"],
-        "threads": machine["threads"],
     }
     return result

@@ -5,20 +5,20 @@ import json
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from eval.protocol import seed_range, tensor_sha256
 from mobilediff.captions import CLASS_NAMES, load_nouns
 from mobilediff.data import load_cifar10
 from mobilediff.files import read_json
+from mobilediff.images import decoding
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 FORMATS = LOSSLESS, _ = ("PNG", "JPEG")  # of Pillow, which looks at the content and not at the name
@@ -222,28 +222,17 @@ def read_image(
     Raises:
         ValueError: the image is truncated, of another kind, mode or depth, or animated.
     """
-    with _whole(name):
+    refusal = f"{name} is not a whole image in PNG or JPEG"
+    with decoding(refusal):
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
     with opened as image:
         check(image)
-        with _whole(name):
+        with decoding(refusal):
             image.load()
         _check_kind(content, image, name)
-        with _whole(name):
+        with decoding(refusal):
             turned = ImageOps.exif_transpose(image) if image.getexif() else image
         return np.asarray(turned), image.format
-
-
-@contextmanager
-def _whole(name: object) -> Iterator[None]:
-    """Name the image in Pillow's errors about its content."""
-    try:
-        yield
-    except UnidentifiedImageError as error:  # its text names no file, but an object
-        raise ValueError(f"{name} is not a whole image in PNG or JPEG") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow reports broken PNG chunks as SyntaxError, too large texts as ValueError
-        raise ValueError(f"{name} is not a whole image in PNG or JPEG: {error}") from error
 
 
 def _check_kind(content: bytes, image: Image.Image, name: object) -> None:

@@ -8,8 +8,10 @@ from PIL import Image
 
 from mobilediff.captions import CLASS_NAMES, load_nouns
 from mobilediff.data import ImageDataset
+from mobilediff.images import decoding
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")  # of Pillow, with 8 bits a channel or fewer
 
 
 def load_image_folder(folder: str | Path, resolution: int) -> ImageDataset:
@@ -21,7 +23,8 @@ def load_image_folder(folder: str | Path, resolution: int) -> ImageDataset:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a folder has another name, or there is no image, or one is damaged.
+        ValueError: a folder has another name, or there is no image, or one is damaged or has more than 8 bits a
+            channel.
     """
     nouns, images, labels, noun_ids = load_nouns(), [], [], []
     if not Path(folder).is_dir():
@@ -32,10 +35,7 @@ def load_image_folder(folder: str | Path, resolution: int) -> ImageDataset:
         label = CLASS_NAMES.index(part.name) if part.name in CLASS_NAMES else nouns[part.name]
         noun_id = -1 if part.name in CLASS_NAMES else list(nouns).index(part.name)
         for file in sorted(file for file in part.iterdir() if file.suffix.lower() in SUFFIXES):
-            try:
-                image = Image.open(file).convert("RGB").resize((resolution, resolution), Image.Resampling.LANCZOS)
-            except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
-                raise ValueError(f"{file} is damaged: {error}") from error
+            image = _read(file).resize((resolution, resolution), Image.Resampling.LANCZOS)
             images.append(np.asarray(image))
             labels.append(label)
             noun_ids.append(noun_id)
@@ -43,3 +43,14 @@ def load_image_folder(folder: str | Path, resolution: int) -> ImageDataset:
         raise ValueError(f"{folder} holds no image; accepted are folders of {', '.join(SUFFIXES)}")
     pixels = torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()
     return ImageDataset(pixels, torch.tensor(labels), torch.tensor(noun_ids))
+
+
+def _read(file: Path) -> Image.Image:
+    """Read an image as RGB, what is transparent on white; errors as in `load_image_folder`."""
+    with decoding(f"{file} is damaged"):
+        image = Image.open(file)
+    if image.mode not in MODES:
+        raise ValueError(f"{file} has mode {image.mode}; accepted are {', '.join(MODES)}")
+    with decoding(f"{file} is damaged"), image:
+        drawn = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")

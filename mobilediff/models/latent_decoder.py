@@ -19,6 +19,22 @@ class LatentDecoder(nn.Module):
         return self.decoder(self.post_quant_conv(latents))
 
 
+class NormalisedLatentDecoder(LatentDecoder):
+    """Decode the normalised latents that the generators draw."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, vae: VAE):
+        super().__init__(vae)
+        for name, values in zip(("mean", "std"), latent_statistics(vae), strict=True):
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode normalised latents [B, C, h, w] to images [B, 3, H, W] in [-1, 1]."""
+        return super().forward(latents * self.std + self.mean)
+
+
 def latent_statistics(vae: VAE) -> tuple[torch.Tensor, torch.Tensor]:
     """Look up the mean and deviation of each latent channel in the config.
 

@@ -28,7 +28,7 @@ from mobilediff.export import export_pipeline
 from mobilediff.images import to_float
 from mobilediff.models.autoencoder import encode_latents
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
+from mobilediff.models.latent_decoder import NormalisedLatentDecoder
 from mobilediff.models.mobile_controlnet import MobileControlNet
 from mobilediff.sampling.scheduling import distilled_steps
 from mobilediff.training.bases.feature_adversary import FeatureAdversary
@@ -165,9 +165,8 @@ class Control(Stage[ControlOptions]):
         self.conditioning = Conditioning(parts, CaptionBank(num_phrasings=NUM_PHRASINGS), device)
         self.images, self.edges = dataset.images.to(device), canny_edges(dataset.images).to(device)
         self.labels, self.noun_ids = dataset.labels.to(device), dataset.noun_ids.to(device)
-        self.decoder = self.trainer.frozen(LatentDecoder(parts.vae))
+        self.decoder = self.trainer.frozen(NormalisedLatentDecoder(parts.vae))
         self.timesteps = trailing_timesteps(steps[0], device)[:-1]
-        self.mean, self.std = latent_statistics(parts.vae)
         if len(self.timesteps) == 1:
             text_dim = self.conditioning.pooled.shape[1]
             self.adversary = FeatureAdversary(self.trainer, encoder, text_dim, options.discriminator_learning_rate)
@@ -227,7 +226,7 @@ class Control(Stage[ControlOptions]):
         """Decode images of one step from noise and v, [B, C, h, w]: float32 [B, 3, H, W] in [-1, 1]."""
         latents = sample_from_velocity(noise, v, *alpha_sigma(timesteps))
         with self.trainer.autocast():
-            return self.decoder(latents * self.std + self.mean).float()
+            return self.decoder(latents).float()
 
     def generate(self, batch: ControlBatch, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw images of one step, [B, 3, H, W] in [-1, 1], and the 4 x 4 colours of those without control."""

@@ -19,7 +19,7 @@ from mobilediff.checkpoints import VAE, load_component, load_pipeline
 from mobilediff.diffusion import alpha_sigma, diffuse, sample_from_velocity, trailing_timesteps
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
+from mobilediff.models.latent_decoder import NormalisedLatentDecoder
 from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import LatentData, training_images
 from mobilediff.training.engine.options import Fraction, GeneratorOptions
@@ -68,15 +68,9 @@ class OneStepPictures(nn.Module):
         unet, vae: whose modules it shares.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
     def __init__(self, unet: nn.Module, vae: VAE):
         super().__init__()
-        self.unet, self.decoder = unet, LatentDecoder(vae)
-        mean, std = latent_statistics(vae)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.unet, self.decoder = unet, NormalisedLatentDecoder(vae)
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, **text: torch.Tensor) -> torch.Tensor:
         """Draw images in [-1, 1], [B, 3, H, W].
@@ -87,8 +81,7 @@ class OneStepPictures(nn.Module):
             text: arguments of the network.
         """
         v = self.unet(noisy, timesteps, **text).sample.float()
-        latents = sample_from_velocity(noisy, v, *alpha_sigma(timesteps))
-        return self.decoder(latents * self.std + self.mean)
+        return self.decoder(sample_from_velocity(noisy, v, *alpha_sigma(timesteps)))
 
 
 @dataclass

@@ -22,7 +22,7 @@ from mobilediff.downstream.masks import MASK_KINDS, draw_masks
 from mobilediff.images import to_bytes, to_float
 from mobilediff.models.autoencoder import encode_latents
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
+from mobilediff.models.latent_decoder import NormalisedLatentDecoder
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.models.variants import variant
 from mobilediff.training.bases.feature_adversary import FeatureAdversary
@@ -122,7 +122,7 @@ class Inpaint(GeneratorStage[InpaintOptions]):
             part.to(self.trainer.device).requires_grad_(False).eval()  # pyright: ignore[reportArgumentType]
         self.captioned = CaptionedData(self.trainer, options, parts, dataset)
         self.generator = self.captioned.conditioned(self.trainer.add("unet", unet))
-        self.decoder = self.trainer.frozen(LatentDecoder(parts.vae))
+        self.decoder = self.trainer.frozen(NormalisedLatentDecoder(parts.vae))
         text_dim = self.captioned.conditioning.pooled.shape[1]
         self.adversary = FeatureAdversary(self.trainer, encoder, text_dim, options.discriminator_learning_rate)
         self.timesteps = trailing_timesteps(options.num_intervals, self.trainer.device)
@@ -203,9 +203,8 @@ class Inpaint(GeneratorStage[InpaintOptions]):
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode normalised latents [B, C, h, w] to images [B, 3, H, W] in [-1, 1]."""
-        mean, std = latent_statistics(self.vae)
         with self.trainer.autocast():
-            return self.decoder(latents * std + mean).float()
+            return self.decoder(latents).float()
 
 
 if __name__ == "__main__":

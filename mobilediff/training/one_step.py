@@ -17,7 +17,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from mobilediff.checkpoints import VAE, load_component
 from mobilediff.diffusion import alpha_sigma, any_timesteps, sample_from_velocity, trailing_timesteps
 from mobilediff.models.image_encoder import ImageEncoder
-from mobilediff.models.latent_decoder import LatentDecoder, latent_statistics
+from mobilediff.models.latent_decoder import NormalisedLatentDecoder
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.sampling.scheduling import checked_interval
@@ -208,12 +208,11 @@ class OneStep(GeneratorStage[OneStepOptions]):
 
     def add_perceptual(self, encoder: ImageEncoder, vae: VAE) -> None:
         """Make the loss of decoded samples' feature maps."""
-        mean, std = latent_statistics(vae)
-        decoder, autocast = self.trainer.frozen(LatentDecoder(vae)), self.trainer.autocast
+        decoder, autocast = self.trainer.frozen(NormalisedLatentDecoder(vae)), self.trainer.autocast
 
         def decode(latents: torch.Tensor) -> torch.Tensor:
             with autocast():
-                return decoder(latents * std + mean)
+                return decoder(latents)
 
         loss = PerceptualLoss(encoder).to(self.trainer.device).to(memory_format=torch.channels_last)
         self.perceptual = LatentPerceptualLoss(loss, decode, self.pairs.latents, autocast)

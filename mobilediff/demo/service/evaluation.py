@@ -17,12 +17,12 @@ from eval.extractors.clip import BATCH_SIZE as CLIP_BATCH_SIZE
 from eval.extractors.clip import ClipModel, bundled_clip
 from eval.extractors.features import BATCH_SIZE, FeatureSet
 from eval.extractors.judge import judge_extractor
-from eval.extractors.statistics import reference_statistics
+from eval.extractors.statistics import check_image_count, reference_statistics
 from eval.measures.accuracy import measure_accuracy
 from eval.measures.clip_score import clip_score_result, clip_scores, shipped_real_score
 from eval.measures.frechet import measure_frechet_distance
 from eval.measures.quality import measure_manifold, measure_quality
-from eval.metrics.frechet import Statistics, check_count
+from eval.metrics.frechet import Statistics
 from eval.metrics.pauses import pause
 from eval.samples.draw import draw_samples
 from eval.samples.images import ImageSet
@@ -156,7 +156,7 @@ def check_request(targets: Targets, names: object, metrics: object, n: object, s
         raise ValueError(f"The number of samples is {count}; accepted is a multiple of {CLASSES}, for equal classes.")
     request = Request(chosen, wanted, count, check_seed(seed))
     if "frechet_distance" in wanted:
-        check_count(count, len(reference_statistics(judge_extractor(), "train").mu))
+        check_image_count(count, judge_extractor())
     folders = [targets.folder_name(name) for name in chosen]
     if "latency" in wanted and (twice := [name for name in folders if folders.count(name) > 1]):
         raise ValueError(f"Two of the models are named {twice[0]}; timings need different names: choose one of them.")

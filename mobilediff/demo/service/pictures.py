@@ -11,6 +11,7 @@ from eval.samples.images import FORMATS, read_image
 from mobilediff.demo.service.inputs import quoted
 from mobilediff.demo.service.turns import TURNS
 from mobilediff.demo.service.uploads import check_head, cut, is_uploaded
+from mobilediff.images import decoding
 
 MAX_SIDE = 4096  # pixels of a picture and of a mask
 MASK_MODES = ("1", "L", "RGB")
@@ -123,16 +124,17 @@ def _opened(content: bytes, name: str, modes: tuple[str, ...]) -> Image.Image:
     Raises:
         ValueError: it is none, damaged or too large; names it.
     """
-    try:
+    refusal = f"The mask {name} is not a whole image in PNG or JPEG."
+    with decoding(refusal):
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-        check_head(image, name, MAX_SIDE)
         frames = getattr(image, "n_frames", 1)
-        if image.mode not in modes or frames > 1:
-            accepted = f"accepted is one frame of mode {' or '.join(modes)}"
-            raise ValueError(f"{name} has mode {image.mode} and {frames} frame(s); {accepted}")
-        image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"The mask {name} is not a whole image in PNG or JPEG.") from error
+    try:
+        check_head(image, name, MAX_SIDE)
     except ValueError as error:
         raise ValueError(f"The mask {cut(str(error))}.") from error
+    if image.mode not in modes or frames > 1:
+        accepted = f"accepted is one frame of mode {' or '.join(modes)}"
+        raise ValueError(f"The mask {name} has mode {image.mode} and {frames} frame(s); {accepted}.")
+    with decoding(refusal):
+        image.load()
     return image

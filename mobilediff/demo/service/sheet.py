@@ -1,7 +1,6 @@
 """Draw the cards of a comparison on one sheet, with captions."""
 
 import base64
-import binascii
 import io
 import textwrap
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mobilediff.demo.service.drawing import PNG_URI
 from mobilediff.demo.service.inputs import MAX_CHARACTERS, MAX_IMAGES, MAX_SEED, check_text, quoted
+from mobilediff.images import decoding
 
 MAX_CARDS, MAX_SIZE, MAX_URI = 32, 128, 100_000  # cards, pixels a side, characters of a picture
 SCALE = 4  # of a picture's pixels
@@ -68,14 +68,14 @@ def read_picture(uri: str) -> Image.Image:
     Raises:
         ValueError: it is none, or larger than `MAX_SIZE`.
     """
-    try:
+    refusal = f"The picture {quoted(uri)} is no PNG."
+    with decoding(refusal):  # what is no base64 raises a ValueError, too
         content = base64.b64decode(uri.removeprefix(PNG_URI), validate=True)
         image = Image.open(io.BytesIO(content), formats=["PNG"])
-        if max(image.size) > MAX_SIZE:
-            raise ValueError(f"A picture is {image.size[0]} x {image.size[1]}; accepted are up to {MAX_SIZE} pixels.")
+    if max(image.size) > MAX_SIZE:
+        raise ValueError(f"A picture is {image.size[0]} x {image.size[1]}; accepted are up to {MAX_SIZE} pixels.")
+    with decoding(refusal):
         return image.convert("RGB")
-    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for damaged parts
-        raise ValueError(f"The picture {quoted(uri)} is no PNG.") from error
 
 
 def draw_sheet(records: object) -> bytes:

@@ -8,7 +8,6 @@ import base64
 import binascii
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mobilediff.demo.service.drawing import PNG_URI, png_uri
 from mobilediff.demo.service.inputs import quoted
 from mobilediff.demo.service.uploads import is_uploaded
 from mobilediff.downstream.conditions import canny_edges
+from mobilediff.images import decoding
 
 SIZE, FIELDS = 32, 8  # pixels of the lines and of the colour map along a side
 MAX_SIZE, MAX_BYTES = 1024, 2**22  # of a sketch: pixels along a side, bytes of its file
@@ -84,7 +84,8 @@ def _decoded(content: bytes) -> np.ndarray:
     """Decode a PNG on white paper, uint8 [H, W, 3]; errors as in `read_sketch`."""
     if not 0 < len(content) <= MAX_BYTES:
         raise ValueError(f"The sketch is empty or larger than {MAX_BYTES // 2**20} MiB; accepted is a smaller PNG.")
-    with _whole():
+    refusal = "The sketch is no whole PNG; accepted is a square PNG."
+    with decoding(refusal):
         image = Image.open(io.BytesIO(content), formats=["PNG"])
         frames = getattr(image, "n_frames", 1)
     width, height = image.size
@@ -94,18 +95,9 @@ def _decoded(content: bytes) -> np.ndarray:
     if image.mode not in MODES or frames > 1:
         kind = f"mode {image.mode} and {frames} frames"
         raise ValueError(f"The sketch has {kind}; accepted is one frame of mode {', '.join(MODES)}.")
-    with _whole():
+    with decoding(refusal):
         drawn = image.convert("RGBA")
     return np.asarray(Image.alpha_composite(Image.new("RGBA", drawn.size, PAPER), drawn).convert("RGB"))
-
-
-@contextmanager
-def _whole() -> Iterator[None]:
-    """Turn Pillow's errors about damaged parts into one message."""
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError("The sketch is no whole PNG; accepted is a square PNG.") from error
 
 
 def conditions_of(picture: np.ndarray) -> Sketch:

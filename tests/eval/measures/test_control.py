@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from eval.benchmark.control import control_times
 from eval.cli.show import checked_result
 from eval.control import main
 from eval.measures.control import Conditions, measure_control
@@ -29,7 +30,6 @@ class ObedientPipeline:
 def test_obeyed_colors_have_no_error_and_chance_is_worse(judge):
     real, settings = random_images(30), noise_settings()
     result = measure_control(ObedientPipeline(), settings, real, tiny_vae(), judge, 7, torch.device("cpu"))
-    checked_result("eval.control", result)
     for way in ("colors", "edges and colors"):
         assert result[way]["color_error"] < 1  # rounding alone
     for way in ("uncontrolled", "edges"):
@@ -47,9 +47,15 @@ def test_images_agree_with_their_own_conditions():
 def test_a_control_checkpoint_is_measured_whole(judge):
     pipeline, real = tiny_control(), random_images(20)
     result = measure_control(pipeline, noise_settings(), real, tiny_vae(), judge, 20, torch.device("cpu"))
-    checked_result("eval.control", result)
+    checked_result("eval.control", result | {"milliseconds": control_times(pipeline)})
     hashes = {result[way]["samples"]["images_sha256"] for way in ("uncontrolled", "edges", "colors")}
     assert len(hashes) == 3
+
+
+def test_too_few_images_are_refused_before_a_checkpoint_is_loaded(judge, tmp_path):
+    missing = str(tmp_path / "missing")
+    with pytest.raises(ValueError, match="5 images are too few: the covariance of .* features needs at least"):
+        main(["--model", missing, "--vae", missing, "--n", "5"])
 
 
 def test_a_checkpoint_without_a_control_network_is_refused(judge, tmp_path):

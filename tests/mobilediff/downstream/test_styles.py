@@ -39,6 +39,17 @@ def test_a_folder_names_classes_and_nouns(tmp_path):
     assert dataset.noun_ids[0] >= 0 and dataset.noun_ids[1] == -1
 
 
+def test_what_is_transparent_lies_on_white(tmp_path):
+    (tmp_path / "truck").mkdir()
+    half = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
+    half.paste((0, 0, 200, 255), (0, 0, 16, 32))
+    half.save(tmp_path / "truck/one.png")
+    half.quantize(16).save(tmp_path / "truck/two.png")
+    images = load_image_folder(tmp_path, 32).images
+    assert (images[0, :, :, 16:] == 255).all() and images[0, :, 0, 0].tolist() == [0, 0, 200]
+    assert torch.equal(images[0], images[1])
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing is no folder"):
         load_image_folder(tmp_path / "missing", 32)
@@ -48,6 +59,10 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "truck/one.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="one.png is damaged"):
         load_image_folder(tmp_path, 32)
+    for mode in ("I;16", "I", "F"):
+        Image.new(mode, (32, 32), 40000).save(tmp_path / "truck/one.png", format="TIFF")
+        with pytest.raises(ValueError, match=f"one.png has mode {mode}; accepted are 1, L"):
+            load_image_folder(tmp_path, 32)
     (tmp_path / "dragon").mkdir()
     with pytest.raises(ValueError, match="dragon is named after no class and no noun"):
         load_image_folder(tmp_path, 32)
