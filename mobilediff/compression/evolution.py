@@ -12,10 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mobilediff.compression.latency import Model
-from mobilediff.files import read_json
+from mobilediff.compression.records import Model, read_record
 
 LAYOUT = "mobilediff.evolution/1"
 Measure = Literal["clip_score", "frechet_distance"]
@@ -106,19 +105,8 @@ class EvolutionLog(Model):
 
 
 def read_evolution(file: str | Path) -> EvolutionLog:
-    """Read a run's log.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no such log; names it and the first wrong field.
-    """
-    content = read_json(file)
-    try:
-        return EvolutionLog.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(f"{file} is no evolution's log: {place}: {first['msg']}") from error
+    """Read a run's log; errors as in `read_record`."""
+    return read_record(file, EvolutionLog, "evolution's log")
 
 
 class Evolution:

@@ -25,6 +25,7 @@ from mobilediff.compression.blocks import block_names, remove_blocks, without_bl
 from mobilediff.compression.evolution import Evolution, EvolutionLog, Measure, Quality, read_evolution
 from mobilediff.compression.latency import read_latency_table
 from mobilediff.compression.parts import network_parts
+from mobilediff.compression.records import check_same_protocol
 from mobilediff.export import export_pipeline
 from mobilediff.files import replaceable_folder, write_json
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -73,7 +74,7 @@ class Laboratory:
         self.pipeline, self.samples, self.args = pipeline, samples, args
         self.table = read_latency_table(args.latency_table)
         self.times = self.table.of(args.runtime)
-        check_runtimes([args.runtime])
+        check_runtimes([args.runtime], pipeline.device)
         self.inputs = network_inputs(pipeline, self.table.batch_size)
 
     def predicted_ms(self, removed: Collection[str]) -> float:
@@ -107,18 +108,12 @@ def started(laboratory: Laboratory, file: Path) -> EvolutionLog:
     """Read the log of an interrupted run, or begin one with the noise of the fixed set.
 
     Raises:
-        ValueError: the file is of a run under another protocol; names the first difference.
+        ValueError: as in `check_same_protocol`.
     """
     protocol = laboratory.protocol()
     if file.exists():
         log = read_evolution(file)
-        changed = [name for name in protocol if log.protocol.get(name) != protocol[name]]
-        if changed:
-            name = changed[0]
-            raise ValueError(
-                f"{file} is of another run: {name} was {log.protocol.get(name)!r} and is now {protocol[name]!r}; take "
-                "another output, or the same options"
-            )
+        check_same_protocol(file, log.protocol, protocol)
         return log
     args, pipeline = laboratory.args, laboratory.pipeline
     noise = laboratory.samples.noise(pipeline, args.seed, args.noise_sets)

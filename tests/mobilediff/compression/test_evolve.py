@@ -7,18 +7,14 @@ import torch
 from PIL import Image
 
 from eval.benchmark import blocks
-from eval.extractors.clip import ClipModel
-from eval.measures import fixed_set
 from eval.measures.fixed_set import FixedSet, spread
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.compression import evolve, latency_table
 from mobilediff.compression.blocks import block_names
 from mobilediff.compression.evolution import Quality, read_evolution
 from mobilediff.files import read_json, write_json
-from tests.eval.conftest import judge
 from tests.tiny import tiny_pipeline
 
-__all__ = ["judge"]
 # Milliseconds of each kind of part.
 MS = {"embedding": 1, "stem": 1, "resnet": 3, "transformer": 5, "downsampler": 1, "upsampler": 1, "head": 1}
 MS |= {"shortcut": 1, "a": 0.001, "network": 40}
@@ -29,19 +25,11 @@ def timer(calls, device, rounds, max_seconds, before):
 
 
 @pytest.fixture
-def command(checkpoints, tmp_path, monkeypatch, judge):
+def command(checkpoints, tmp_path, monkeypatch, judge, clip_of_colours):
     """The command with a made-up table and clock, a tiny judge and a CLIP of colours."""
     measure_blocks, measure_network = blocks.measure_blocks, blocks.measure_network
     monkeypatch.setattr(latency_table, "measure_blocks", lambda *options: measure_blocks(*options, timer=timer))
     monkeypatch.setattr(evolve, "measure_network", lambda *options: measure_network(*options, timer=timer))
-    clip = ClipModel(
-        "colours",
-        "0" * 64,
-        "none",
-        lambda images: images.float().mean((2, 3)) + 1,
-        lambda texts: torch.tensor([[len(text), 1.0, 2.0] for text in texts]),
-    )
-    monkeypatch.setattr(fixed_set, "bundled_clip", lambda device: clip)
     model, file = str(checkpoints / "student-1step"), str(tmp_path / "latency.json")
     latency_table.main(["--model", model, "--output", file, "--threads", "1", "--rounds", "3", "--networks", "0"])
     start = ["--model", model, "--latency-table", file, "--output", str(tmp_path / "run")]
