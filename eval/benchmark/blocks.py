@@ -231,39 +231,34 @@ def measure_blocks(
 def in_turns_with(
     unpruned: MobileUNet,
     inputs: Mapping[str, torch.Tensor],
-    runtimes: Sequence[Runtime],
     threads: int,
     rounds: int,
     max_seconds: float,
     timer: Timer = interleave,
-) -> Iterator[Callable[[MobileUNet], dict[Runtime, TurnTime]]]:
-    """Yield a function that times a network's call in each runtime, in turns with the unpruned network's.
+) -> Iterator[Callable[[MobileUNet, str], TurnTime]]:
+    """Yield a function that times a network's call in a runtime, in turns with the unpruned network's.
 
     So a drift of the machine hits both, and their times can be divided by each other.
 
     Args:
         unpruned: the network to compare with.
         inputs: of a call of any of the networks.
-        runtimes: to measure in.
         threads, rounds, max_seconds: as in `measure_latency`.
         timer: of the calls, as `interleave`.
     """
-    tensors, device = tuple(inputs.values()), unpruned.device
+    tensors, prepared, compared = tuple(inputs.values()), {}, {}
     with ExitStack() as stack:
-        prepared = {runtime: stack.enter_context(prepared_by(runtime, threads)) for runtime in runtimes}
-        with torch.no_grad():
-            compared = {runtime: prepare(_timed(unpruned), tensors) for runtime, prepare in prepared.items()}
 
         @torch.no_grad()
-        def turns(network: MobileUNet) -> dict[Runtime, TurnTime]:
-            times = {}
+        def turns(network: MobileUNet, runtime: str) -> TurnTime:
+            if runtime not in prepared:
+                prepared[runtime] = stack.enter_context(prepared_by(runtime, threads))
+                compared[runtime] = prepared[runtime](_timed(unpruned), tensors)
             with thread_count(threads):
-                for runtime, prepare in prepared.items():
-                    calls = {"network": prepare(_timed(network), tensors), "unpruned": compared[runtime]}
-                    one = timer(calls, device, rounds, max_seconds, {})
-                    medians = {key: summary(one[key])["median_ms"] for key in calls}
-                    times[runtime] = TurnTime(median_ms=medians["network"], unpruned_ms=medians["unpruned"])
-            return times
+                calls = {"network": prepared[runtime](_timed(network), tensors), "unpruned": compared[runtime]}
+                times = timer(calls, unpruned.device, rounds, max_seconds, {})
+            medians = {key: summary(times[key])["median_ms"] for key in calls}
+            return TurnTime(median_ms=medians["network"], unpruned_ms=medians["unpruned"])
 
         yield turns
 

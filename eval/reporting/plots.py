@@ -19,7 +19,7 @@ from mobilediff.files import atomic_path
 
 plt.rcParams["text.parse_math"] = False  # a model's name may hold dollars
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
-COLOURS = 256  # a third of the bytes of all colours
+COLOURS = 64  # a third of the bytes of all colours
 MARKERS = "osD^vP*X<>"
 QUALITY_LABELS: dict[Measure, str] = {
     "clip_score": "CLIP score (higher is better)",
@@ -64,7 +64,7 @@ def network_evaluations(record: Record) -> int | None:
 
 
 def save_figure(figure: plt.Figure, file: str | Path) -> None:
-    """Write a figure as a PNG file of 256 colours in one piece, and close it."""
+    """Write a figure as a PNG file of `COLOURS` colours in one piece, and close it."""
     figure.tight_layout()
     drawn = BytesIO()
     figure.savefig(drawn, format="png")
@@ -209,7 +209,9 @@ def draw_evolution(log: EvolutionLog, file: str | Path) -> None:
         for name, style in (("predicted_ms", "o-"), ("measured_ms", "x:")):
             latencies = [getattr(step, name) for step in log.steps]
             axes.errorbar(latencies, figures, yerr=noise, fmt=style, capsize=2, label=name.removesuffix("_ms"))
-        axes.set_xlabel("network call, ms")
+        for size in log.sizes:
+            axes.axvline(size.target_ms, color="tab:gray", linewidth=1, linestyle=":")
+        axes.set_xlabel("network call, ms (dotted: targets)")
         axes.set_ylabel(label)
         axes.legend(fontsize=8)
     save_figure(figure, file)

@@ -3,7 +3,7 @@
     python -m mobilediff.compression.curve --model checkpoints/student-1step --output outputs/curve
 
 The output folder gets `curve.json`, a point each network, and `curve.png`. The same command goes on with an
-interrupted run; with other methods, ratios or repair steps it adds their points to the curve.
+interrupted run; with other methods, ratios, repair steps or runtimes it adds theirs to the curve.
 """
 
 import argparse
@@ -63,7 +63,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of its first sample")
     parser.add_argument("--noise-sets", type=int, default=3, help="sets of samples whose spread is the noise")
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
-    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=["pytorch"], help="that are timed")
+    parser.add_argument(
+        "--runtimes", nargs="*", choices=RUNTIMES, default=["pytorch"], help="that are timed; none: no latency"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU in timed calls")
     parser.add_argument("--rounds", type=int, default=50, help="timed runs of a network")
     parser.add_argument("--max-seconds", type=float, default=60, help="a network that took longer in all stops")
@@ -103,12 +105,15 @@ class Laboratory:
         """Return all that the points of a curve share."""
         args = self.args
         stated: dict = {"model": Path(args.model).resolve().name, "model_sha256": folder_sha256(args.model)}
-        stated |= {name: getattr(args, name) for name in ("seed", "noise_sets", "batch_size", "runtimes")}
-        stated |= {"latency_threads": args.threads, "rounds": args.rounds, "max_seconds": args.max_seconds}
+        stated |= {name: getattr(args, name) for name in ("seed", "noise_sets", "batch_size")}
         stated |= {"num_inference_steps": self.pipeline.config.default_num_inference_steps}
         stated |= {"block_samples": BLOCK_SAMPLES} | self.samples.protocol() | measured_with(self.pipeline.device)
+        if args.runtimes:
+            stated["latency"] = {name: getattr(args, name) for name in ("threads", "rounds", "max_seconds")}
         if "onnxruntime" in args.runtimes:
-            stated["versions"] |= library_versions(load_format("onnx").LIBRARIES)
+            stated["onnxruntime_versions"] = library_versions(load_format("onnx").LIBRARIES)
+        if any(args.repair):
+            stated["repair_config_sha256"] = file_sha256(args.repair_config)
         return stated
 
     def block_errors(self) -> dict[str, float]:
@@ -141,30 +146,41 @@ class Laboratory:
             raise KeyboardInterrupt  # the stage has saved its state and ended before its last step
         return load_component(MobileUNet, output / "export" / "unet").to(self.pipeline.device)
 
-    def points(self, keys: list[Key], ordered_blocks: list[str]) -> Iterator[PruningPoint]:
-        """Measure networks one after the other."""
-        if not keys:
-            return
+    def point(self, key: Key, network: MobileUNet) -> PruningPoint:
+        """Measure a network but for its latency."""
+        method, ratio, steps = key
+        (params, macs), sizes = count_params_and_macs(network, self.inputs), file_sizes(network)
+        with with_network(self.pipeline, network):
+            quality = self.samples(self.pipeline, self.args.seed)
+        return PruningPoint(
+            method=method,
+            pruning_ratio=ratio,
+            repair_steps=steps,
+            removed_blocks=_removed(network, self.unpruned),
+            params=params,
+            nonzero_params=sum(int(one.count_nonzero()) for one in network.parameters()),
+            macs=macs,
+            weights_bytes=sizes["weights_bytes"],
+            gzip_bytes=sizes["gzip_bytes"],
+            quality=quality,
+        )
+
+    def points(self, curve: PruningCurve) -> Iterator[PruningPoint]:
+        """Measure what the command line asks for and a curve lacks, a network after the other."""
         args = self.args
-        timing = args.runtimes, args.threads, args.rounds, args.max_seconds
-        with in_turns_with(self.unpruned, self.inputs, *timing) as latency:
-            for key in keys:
+        ordered_blocks = sorted(curve.block_errors, key=curve.block_errors.__getitem__)
+        with in_turns_with(self.unpruned, self.inputs, args.threads, args.rounds, args.max_seconds) as latency:
+            for key in planned(args):
+                point = curve.at(key)
+                lacking = [runtime for runtime in args.runtimes if point is None or runtime not in point.latency]
+                if point and not lacking:
+                    continue
                 network = self.network(key, ordered_blocks)
-                params, macs = count_params_and_macs(network, self.inputs)
-                with with_network(self.pipeline, network):
-                    quality = self.samples(self.pipeline, args.seed)
-                yield PruningPoint(
-                    method=key[0],
-                    pruning_ratio=key[1],
-                    repair_steps=key[2],
-                    removed_blocks=_removed(network, self.unpruned),
-                    params=params,
-                    nonzero_params=sum(int(one.count_nonzero()) for one in network.parameters()),
-                    macs=macs,
-                    **file_sizes(network),
-                    latency=latency(network),
-                    quality=quality,
-                )
+                if point is None:
+                    point = self.point(key, network)
+                    yield point
+                times = {runtime: latency(network, runtime) for runtime in lacking}
+                yield point.model_copy(update={"latency": point.latency | times})
 
 
 def _removed(network: MobileUNet, unpruned: MobileUNet) -> list[str]:
@@ -189,12 +205,9 @@ def started(laboratory: Laboratory, file: Path) -> PruningCurve:
         ValueError: as in `check_same_protocol`.
     """
     args, protocol = laboratory.args, laboratory.protocol()
-    if any(args.repair):
-        protocol["repair_config_sha256"] = file_sha256(args.repair_config)
     if file.exists():
         curve = read_curve(file)
-        # a curve without repaired points has no config yet
-        check_same_protocol(file, protocol | curve.protocol, curve.protocol | protocol)
+        check_same_protocol(file, protocol | curve.protocol, protocol)
         return curve.model_copy(update={"protocol": curve.protocol | protocol})
     noise = laboratory.samples.noise(laboratory.pipeline, args.seed, args.noise_sets)
     return PruningCurve(protocol=protocol, noise=noise, block_errors=laboratory.block_errors())
@@ -202,21 +215,23 @@ def started(laboratory: Laboratory, file: Path) -> PruningCurve:
 
 def table(curve: PruningCurve) -> str:
     """Tabulate the points, and state the noise."""
-    runtimes = curve.protocol["runtimes"]
+    runtimes = curve.runtimes()
     rows = [["network", "params", "not 0", "MMACs", "MB", "gzip MB", *(f"{name} %" for name in runtimes)]]
     rows[0] += ["CLIP score", "Frechet distance (judge)"]
     for point in curve.points:
         repair = f", {point.repair_steps} steps of repair" if point.repair_steps else ""
-        name = f"{point.method} {point.pruning_ratio:g}{repair}" if point.method else "unpruned"
+        network = f"{point.method} {point.pruning_ratio:g}{repair}" if point.method else "unpruned"
         sizes = [f"{point.params:,}", f"{point.nonzero_params:,}", f"{point.macs / 1e6:.0f}"]
         sizes += [f"{size / 1e6:.2f}" for size in (point.weights_bytes, point.gzip_bytes)]
-        times = [f"{100 * point.latency[runtime].relative:.0f}" for runtime in runtimes]
+        times = [f"{100 * point.latency[name].relative:.0f}" if name in point.latency else "" for name in runtimes]
         figures = [f"{point.quality.clip_score:.2f}", f"{point.quality.frechet_distance:.2f}"]
-        rows.append([name, *sizes, *times, *figures])
+        rows.append([network, *sizes, *times, *figures])
     noise = f"noise (standard deviation over {curve.protocol['noise_sets']} sets of samples)"
     figures = f"CLIP score {curve.noise.clip_score:.2f}, Frechet distance {curve.noise.frechet_distance:.2f}"
-    times = "a runtime's %: median of a call over the unpruned network's, which took turns with it"
-    return "\n".join([aligned(rows), times, f"{noise}: {figures}; n = {curve.protocol['n']:,}"])
+    times = (
+        ["a runtime's %: median of a call over the unpruned network's, which took turns with it"] if runtimes else []
+    )
+    return "\n".join([aligned(rows), *times, f"{noise}: {figures}; n = {curve.protocol['n']:,}"])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -236,10 +251,8 @@ def main(argv: list[str] | None = None) -> None:
 
     curve = started(laboratory, folder / LOG)
     save(curve)
-    measured = {point.key for point in curve.points}
-    ordered_blocks = sorted(curve.block_errors, key=curve.block_errors.__getitem__)
-    for point in laboratory.points([key for key in planned(args) if key not in measured], ordered_blocks):
-        curve = curve.model_copy(update={"points": [*curve.points, point]})
+    for point in laboratory.points(curve):
+        curve = curve.with_point(point)
         save(curve)
     print(table(curve), flush=True)
     draw_curve(curve, folder / PICTURE)

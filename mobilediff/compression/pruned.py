@@ -1,7 +1,7 @@
 """Record what pruned networks measure, by ratio, and how much a network depends on each of its layers."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -45,8 +45,8 @@ class PruningPoint(Model):
         macs: of a call for one sample, those with zeros among them.
         weights_bytes: of its safetensors file, float16.
         gzip_bytes: of that file compressed.
-        latency: of a call, by runtime.
         quality: of the fixed set.
+        latency: of a call, by runtime that was timed.
     """
 
     method: Method | None
@@ -58,8 +58,8 @@ class PruningPoint(Model):
     macs: PositiveInt
     weights_bytes: PositiveInt
     gzip_bytes: PositiveInt
-    latency: dict[Runtime, TurnTime]
     quality: Quality
+    latency: dict[Runtime, TurnTime] = {}
 
     @property
     def key(self) -> tuple[Method | None, float, int]:
@@ -73,7 +73,8 @@ class PruningCurve(Model):
     Attributes:
         layout: of the file.
         command: that wrote it.
-        protocol: model and settings; further points are measured under equal ones alone.
+        protocol: model and settings; further points are measured under equal ones alone. Settings of the latency and
+            of the repair are there once either was asked for.
         noise: standard deviation of the unpruned network's figures over sets of samples from other seeds.
         block_errors: relative error of the latents without each single block; the blocks of the smallest go first.
         points: the unpruned network first.
@@ -85,6 +86,19 @@ class PruningCurve(Model):
     noise: Quality
     block_errors: dict[str, NonNegativeFloat]
     points: list[PruningPoint] = []
+
+    def at(self, key: tuple[Method | None, float, int]) -> PruningPoint | None:
+        """Return the point of a key, None where it was not measured."""
+        return next((one for one in self.points if one.key == key), None)
+
+    def with_point(self, point: PruningPoint) -> Self:
+        """Copy the curve with a point at its end, or in the place of the one of its key."""
+        points = {one.key: one for one in self.points} | {point.key: point}
+        return self.model_copy(update={"points": list(points.values())})
+
+    def runtimes(self) -> list[Runtime]:
+        """List the runtimes in which any point was timed."""
+        return list(dict.fromkeys(runtime for one in self.points for runtime in one.latency))
 
     def line(self, method: Method, repair_steps: int) -> list[PruningPoint]:
         """List the points of a method and number of repair steps, by ratio."""

@@ -64,9 +64,9 @@ def test_a_network_takes_turns_with_the_unpruned_one():
         return {"network": [0.002] * rounds, "unpruned": [0.005, 0.004, 0.004]}
 
     smaller = remove_blocks(pipeline.unet, ["mid_block.attentions.0"])
-    with in_turns_with(pipeline.unet, network_inputs(pipeline), ["pytorch"], 1, 3, 60, counting) as latency:
-        time = latency(smaller)["pytorch"]
-        assert latency(pipeline.unet)["pytorch"] == time
+    with in_turns_with(pipeline.unet, network_inputs(pipeline), 1, 3, 60, counting) as latency:
+        time = latency(smaller, "pytorch")
+        assert latency(pipeline.unet, "pytorch") == time
         assert torch.is_grad_enabled()
     assert time.median_ms == pytest.approx(2) and time.unpruned_ms == pytest.approx(4)
     assert time.relative == pytest.approx(0.5)

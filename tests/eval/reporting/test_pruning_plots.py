@@ -34,7 +34,7 @@ def curve():
         point("blocks", 0.5, 30, 6),
     ]
     noise = Quality(clip_score=0.1, frechet_distance=0.2)
-    return PruningCurve(protocol={"runtimes": ["pytorch"]}, noise=noise, block_errors={"a": 0.1}, points=points)
+    return PruningCurve(protocol={}, noise=noise, block_errors={"a": 0.1}, points=points)
 
 
 def test_a_line_is_of_one_method_and_repair_by_ratio(curve):
@@ -47,6 +47,10 @@ def test_a_curve_is_drawn_against_ratio_latency_and_bytes(curve, tmp_path):
     costs = {label: cost(curve.points[1]) for label, cost in curve_costs(curve).items()}
     expected = {"pruning ratio": 0.5, "latency in pytorch (unpruned: 1)": 0.75}
     assert costs == expected | {"file, MB": 3, "file through gzip, MB": 2}
+    untimed = curve.points[3].model_copy(update={"latency": {}})
+    assert curve_costs(curve)["latency in pytorch (unpruned: 1)"](untimed) is None
+    curve = curve.with_point(untimed)
+    assert curve.points[3] == untimed and len(curve.points) == 4
     draw_curve(curve, tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as image:
         image.load()

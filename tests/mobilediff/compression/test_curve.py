@@ -34,9 +34,14 @@ def command(checkpoints, tmp_path, monkeypatch, judge, clip_of_colours):
 
 @pytest.mark.slow
 def test_points_are_measured_once_and_added_to(command, tmp_path, monkeypatch, capsys):
+    curve.main([*command, "--ratios", "0.5", "--methods", "unstructured", "structured", "--runtimes"])
+    untimed = read_curve(tmp_path / "run" / "curve.json")
+    assert untimed.runtimes() == [] and "latency" not in untimed.protocol
+    assert "pytorch" not in capsys.readouterr().out
     curve.main([*command, "--ratios", "0.5", "--methods", "unstructured", "structured"])
     first = read_curve(tmp_path / "run" / "curve.json")
     unpruned, unstructured, structured = first.points
+    assert [point.model_copy(update={"latency": {}}) for point in first.points] == untimed.points
     assert [point.key for point in first.points] == [(None, 0, 0), ("unstructured", 0.5, 0), ("structured", 0.5, 0)]
     assert unstructured.params == unpruned.params and unstructured.macs == unpruned.macs
     assert unstructured.weights_bytes == unpruned.weights_bytes
@@ -60,6 +65,8 @@ def test_points_are_measured_once_and_added_to(command, tmp_path, monkeypatch, c
     assert set(second.points[6].removed_blocks) == set(ordered[:5])
     with Image.open(tmp_path / "run" / "curve.png") as image:
         image.load()
+    with pytest.raises(ValueError, match="is of another run: latency was .*; take another output"):
+        curve.main([*command, "--rounds", "4"])
     with pytest.raises(ValueError, match="is of another run: seed was 0 and is now 1; take another output"):
         curve.main([*command, "--seed", "1"])
 
