@@ -19,7 +19,7 @@ from mobilediff.files import atomic_path
 
 plt.rcParams["text.parse_math"] = False  # a model's name may hold dollars
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
-COLOURS = 64  # a third of the bytes of all colours
+COLOURS = 128  # a third of the bytes of all colours
 MARKERS = "osD^vP*X<>"
 QUALITY_LABELS: dict[Measure, str] = {
     "clip_score": "CLIP score (higher is better)",

@@ -74,7 +74,7 @@ def draw_sensitivity(sensitivity: Sensitivity, file: str | Path) -> None:
     axes.set_yticks(range(len(layers)), layers, fontsize=6)
     axes.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios], fontsize=7)
     axes.set_xlabel("pruning ratio of the layer alone", fontsize=8)
-    colours = figure.colorbar(image, ax=axes, location="top", pad=0.01, aspect=30, format="%g")
+    colours = figure.colorbar(image, ax=axes, location="top", pad=0.01, fraction=0.015, aspect=30, format="%g")
     colours.set_label("relative error of the latents", fontsize=8)
     colours.ax.tick_params(labelsize=7)
     save_figure(figure, file)

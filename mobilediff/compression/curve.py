@@ -214,11 +214,12 @@ def started(laboratory: Laboratory, file: Path) -> PruningCurve:
 
 
 def table(curve: PruningCurve) -> str:
-    """Tabulate the points, and state the noise."""
+    """Tabulate the points by method, repair and ratio, and state the noise."""
     runtimes = curve.runtimes()
     rows = [["network", "params", "not 0", "MMACs", "MB", "gzip MB", *(f"{name} %" for name in runtimes)]]
     rows[0] += ["CLIP score", "Frechet distance (judge)"]
-    for point in curve.points:
+    order = [None, *METHODS]
+    for point in sorted(curve.points, key=lambda one: (order.index(one.method), one.repair_steps, one.pruning_ratio)):
         repair = f", {point.repair_steps} steps of repair" if point.repair_steps else ""
         network = f"{point.method} {point.pruning_ratio:g}{repair}" if point.method else "unpruned"
         sizes = [f"{point.params:,}", f"{point.nonzero_params:,}", f"{point.macs / 1e6:.0f}"]
