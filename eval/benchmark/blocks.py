@@ -7,7 +7,7 @@ do within a network, and not as after a run of the part alone, whose time would 
 import random
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -20,6 +20,7 @@ from eval.protocol import library_versions, measured_with
 from mobilediff.compression.blocks import block_names, remove_blocks, without_blocks
 from mobilediff.compression.latency import NetworkCheck, PartTime, Runtime, RuntimeTable
 from mobilediff.compression.parts import Part, network_parts
+from mobilediff.compression.pruned import TurnTime
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.ondevice.formats import load_format
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -45,8 +46,8 @@ class WholeNetwork(nn.Module):
         return self.unet(*tensors, return_dict=False)[0]
 
 
-def check_runtimes(runtimes: Collection[str]) -> None:
-    """Refuse a runtime that is unknown or not installed.
+def check_runtimes(runtimes: Collection[str], device: torch.device) -> None:
+    """Refuse a runtime that is unknown, not installed, or does not run on a device.
 
     Raises:
         ValueError: naming it.
@@ -55,6 +56,8 @@ def check_runtimes(runtimes: Collection[str]) -> None:
         if runtime not in RUNTIMES:
             raise ValueError(f"runtime is {runtime!r}; accepted are {', '.join(RUNTIMES)}")
     if "onnxruntime" in runtimes:
+        if device.type != "cpu":
+            raise ValueError(f"the device is {device.type}, but onnxruntime runs on the CPU: ACCELERATE_USE_CPU=1")
         load_format("onnx")
 
 
@@ -178,8 +181,12 @@ def measure_network(
 
 
 def _network_without(unet: MobileUNet, removed: Collection[str]) -> WholeNetwork:
-    smaller = remove_blocks(unet, removed).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return WholeNetwork(smaller)
+    return _timed(remove_blocks(unet, removed))
+
+
+def _timed(unet: MobileUNet) -> WholeNetwork:
+    """Put a network into the state and layout in which it samples."""
+    return WholeNetwork(unet.eval().to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
 
 
 def _time(part: Part, times: Sequence[float]) -> PartTime:
@@ -218,6 +225,42 @@ def measure_blocks(
     if "onnxruntime" in runtimes:
         protocol["versions"] |= library_versions(load_format("onnx").LIBRARIES)
     return {"batch_size": batch_size, "dtype": "fp32", "protocol": protocol, "runtimes": measured}
+
+
+@contextmanager
+def in_turns_with(
+    unpruned: MobileUNet,
+    inputs: Mapping[str, torch.Tensor],
+    threads: int,
+    rounds: int,
+    max_seconds: float,
+    timer: Timer = interleave,
+) -> Iterator[Callable[[MobileUNet, str], TurnTime]]:
+    """Yield a function that times a network's call in a runtime, in turns with the unpruned network's.
+
+    So a drift of the machine hits both, and their times can be divided by each other.
+
+    Args:
+        unpruned: the network to compare with.
+        inputs: of a call of any of the networks.
+        threads, rounds, max_seconds: as in `measure_latency`.
+        timer: of the calls, as `interleave`.
+    """
+    tensors, prepared, compared = tuple(inputs.values()), {}, {}
+    with ExitStack() as stack:
+
+        @torch.no_grad()
+        def turns(network: MobileUNet, runtime: str) -> TurnTime:
+            if runtime not in prepared:
+                prepared[runtime] = stack.enter_context(prepared_by(runtime, threads))
+                compared[runtime] = prepared[runtime](_timed(unpruned), tensors)
+            with thread_count(threads):
+                calls = {"network": prepared[runtime](_timed(network), tensors), "unpruned": compared[runtime]}
+                times = timer(calls, unpruned.device, rounds, max_seconds, {})
+            medians = {key: summary(times[key])["median_ms"] for key in calls}
+            return TurnTime(median_ms=medians["network"], unpruned_ms=medians["unpruned"])
+
+        yield turns
 
 
 def check_mobile_unet(pipeline: MobileDiffusionPipeline) -> None:

@@ -1,8 +1,11 @@
 """Count parameters, multiply-accumulates and bytes of a checkpoint."""
 
+import gzip
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
+from torch import nn
 
 from eval.benchmark.peers import Peer
 from mobilediff.files import files_below
@@ -67,6 +70,17 @@ def measure_size(pipeline, folder: str | Path) -> dict:
         "guidance_scale": pipeline.config.default_guidance_scale if nfe > steps else 1.0,
         "weights_bytes": sum(file.stat().st_size for file in files_below(folder) if file.suffix == ".safetensors"),
     }
+
+
+def file_sizes(network: nn.Module) -> dict[str, int]:
+    """Count the bytes of a network's safetensors file as an export writes it, in float16, plain and compressed.
+
+    Returns:
+        `weights_bytes`, and `gzip_bytes` of the same file through gzip at its highest level.
+    """
+    tensors = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
+    content = save(tensors, metadata={"format": "pt"})
+    return {"weights_bytes": len(content), "gzip_bytes": len(gzip.compress(content, mtime=0))}
 
 
 def exported_size(folder: str | Path) -> dict:

@@ -1,6 +1,7 @@
 """Plot distance over latency and NFE, nearest training images, guidance sweeps, and the path of an evolution."""
 
 from collections.abc import Callable
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 
 from eval.reporting.pareto import pareto_front
 from eval.schema import Copies, GuidancePoint, GuidanceResult, Record
@@ -17,6 +19,7 @@ from mobilediff.files import atomic_path
 
 plt.rcParams["text.parse_math"] = False  # a model's name may hold dollars
 SIZE, RESOLUTION = (7.0, 4.5), 130  # inches, dots an inch
+COLOURS = 128  # a third of the bytes of all colours
 MARKERS = "osD^vP*X<>"
 QUALITY_LABELS: dict[Measure, str] = {
     "clip_score": "CLIP score (higher is better)",
@@ -61,11 +64,13 @@ def network_evaluations(record: Record) -> int | None:
 
 
 def save_figure(figure: plt.Figure, file: str | Path) -> None:
-    """Write a figure as a PNG file in one piece, and close it."""
+    """Write a figure as a PNG file of `COLOURS` colours in one piece, and close it."""
     figure.tight_layout()
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, format="png")
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png")
     plt.close(figure)
+    with Image.open(drawn) as picture, atomic_path(file) as temporary:
+        picture.convert("RGB").quantize(COLOURS).save(temporary, format="PNG", optimize=True)
 
 
 def draw_points(points: dict[str, tuple[float, float]], floor: float, x_label: str, file: str | Path) -> None:
@@ -204,7 +209,9 @@ def draw_evolution(log: EvolutionLog, file: str | Path) -> None:
         for name, style in (("predicted_ms", "o-"), ("measured_ms", "x:")):
             latencies = [getattr(step, name) for step in log.steps]
             axes.errorbar(latencies, figures, yerr=noise, fmt=style, capsize=2, label=name.removesuffix("_ms"))
-        axes.set_xlabel("network call, ms")
+        for size in log.sizes:
+            axes.axvline(size.target_ms, color="tab:gray", linewidth=1, linestyle=":")
+        axes.set_xlabel("network call, ms (dotted: targets)")
         axes.set_ylabel(label)
         axes.legend(fontsize=8)
     save_figure(figure, file)

@@ -248,3 +248,14 @@ def load_sampler(folder: str | Path, device: torch.device | str = "cpu") -> Mobi
     pipeline = load_pipeline(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+@contextmanager
+def with_network(pipeline: MobileDiffusionPipeline, unet: torch.nn.Module) -> Iterator[None]:
+    """Let a pipeline sample with another network of the same inputs and outputs within a `with` block."""
+    before = pipeline.unet
+    pipeline.register_modules(unet=unet)
+    try:
+        yield
+    finally:
+        pipeline.register_modules(unet=before)

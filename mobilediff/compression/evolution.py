@@ -4,6 +4,9 @@
     latency above target  remove the group of blocks of the lowest value
     latency within it     add the block of the highest value that still fits, as long as quality rises
 
+Of several targets the highest comes first, and the evolution goes on from its network to the next: so one run finds
+networks of several sizes that share the supernet's weights.
+
 A block that is added is one that was removed: the supernet has trained weights for it, so what it adds is measured.
 The paper copies a block instead, and trains on.
 """
@@ -12,12 +15,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, NonNegativeInt
 
-from mobilediff.compression.latency import Model
-from mobilediff.files import read_json
+from mobilediff.compression.records import Model, read_record
 
-LAYOUT = "mobilediff.evolution/1"
+LAYOUT = "mobilediff.evolution/2"
 Measure = Literal["clip_score", "frechet_distance"]
 
 
@@ -81,52 +83,57 @@ class Evaluation(Model):
     quality: Quality
 
 
+class Size(Model):
+    """A target that was reached.
+
+    Attributes:
+        target_ms: predicted latency to stay within.
+        step: number of the step whose network it is, the first 0.
+    """
+
+    target_ms: float
+    step: NonNegativeInt
+
+
 class EvolutionLog(Model):
     """A whole run, step by step.
 
     Attributes:
         layout: of the file.
         command: that wrote it.
-        protocol: model, table, target and settings; a run resumes under equal ones alone.
+        protocol: model, table, targets and settings; a run resumes under equal ones alone.
         blocks: of the supernet.
         noise: standard deviation of the supernet's figures over sets of samples from other seeds.
         evaluations: every network whose quality was measured.
         steps: from the supernet on.
-        finished: whether no action is left.
+        sizes: targets that were reached, the highest first.
     """
 
-    layout: Literal["mobilediff.evolution/1"] = Field(default=LAYOUT, alias="schema")
+    layout: Literal["mobilediff.evolution/2"] = Field(default=LAYOUT, alias="schema")
     command: Literal["mobilediff.compression.evolve"] = "mobilediff.compression.evolve"
     protocol: dict
     blocks: list[str]
     noise: Quality
     evaluations: list[Evaluation] = []
     steps: list[Step] = []
-    finished: bool = False
+    sizes: list[Size] = []
+
+    def step_of(self, size: Size) -> Step:
+        """Return the step whose network a size is."""
+        return self.steps[size.step]
 
 
 def read_evolution(file: str | Path) -> EvolutionLog:
-    """Read a run's log.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no such log; names it and the first wrong field.
-    """
-    content = read_json(file)
-    try:
-        return EvolutionLog.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(f"{file} is no evolution's log: {place}: {first['msg']}") from error
+    """Read a run's log; errors as in `read_record`."""
+    return read_record(file, EvolutionLog, "evolution's log")
 
 
 class Evolution:
-    """Take steps from a supernet to a network within a latency.
+    """Take steps from a supernet to a network within each of some latencies.
 
     Args:
         log: to go on from; without steps the run begins.
-        target_ms: predicted latency to reach.
+        targets_ms: predicted latencies to reach.
         measure: figure that decides.
         group_size: blocks removed at once, fewer where fewer reach the target.
         predicted_ms: of the supernet without these blocks, from the table.
@@ -135,13 +142,13 @@ class Evolution:
         save: keeps the log, called after every measurement.
 
     Raises:
-        ValueError: no network reaches the target.
+        ValueError: no network reaches the lowest target.
     """
 
     def __init__(
         self,
         log: EvolutionLog,
-        target_ms: float,
+        targets_ms: Sequence[float],
         measure: Measure,
         group_size: int,
         predicted_ms: Callable[[Collection[str]], float],
@@ -149,14 +156,14 @@ class Evolution:
         quality: Callable[[Collection[str]], Quality],
         save: Callable[[EvolutionLog], object],
     ):
-        self.log, self.target_ms, self.group_size = log, target_ms, group_size
+        self.log, self.targets_ms, self.group_size = log, sorted(targets_ms, reverse=True), group_size
         self.measure: Measure = measure
         self._predicted_ms, self._measured_ms, self._measured_quality = predicted_ms, measured_ms, quality
         self._save = save
-        least = predicted_ms(log.blocks)
-        if least > target_ms:
+        least, lowest = predicted_ms(log.blocks), min(targets_ms)
+        if least > lowest:
             raise ValueError(
-                f"target_ms is {target_ms}; accepted is {least:.3f} or more, the predicted latency without any block"
+                f"target_ms is {lowest}; accepted is {least:.3f} or more, the predicted latency without any block"
             )
         self._known = {tuple(one.removed_blocks): one.quality for one in log.evaluations}
 
@@ -164,35 +171,41 @@ class Evolution:
         """Take all steps that are left; returns the finished log."""
         if not self.log.steps:
             self._take("start", [], [], [])
-        while not self.log.finished:
-            removed = self.log.steps[-1].removed_blocks
-            if self._predicted_ms(removed) > self.target_ms:
-                self._remove(removed)
-            else:
-                self._add(removed)
+        for target_ms in self.targets_ms[len(self.log.sizes) :]:
+            while self._moved(self.log.steps[-1].removed_blocks, target_ms):
+                pass
+            size = Size(target_ms=target_ms, step=len(self.log.steps) - 1)
+            self._update(sizes=[*self.log.sizes, size])
         return self.log
 
-    def _remove(self, removed: list[str]) -> None:
+    def _moved(self, removed: list[str], target_ms: float) -> bool:
+        """Take a step towards a target, if one is left; returns whether it was."""
+        if self._predicted_ms(removed) > target_ms:
+            self._remove(removed, target_ms)
+            return True
+        return self._added(removed, target_ms)
+
+    def _remove(self, removed: list[str], target_ms: float) -> None:
         present = [block for block in self.log.blocks if block not in removed]
         candidates = self.weigh(removed, [[*removed, block] for block in present], present)
         values = {one.block: one.value for one in candidates if one.value is not None}
         group = []
         for block in sorted(values, key=values.__getitem__)[: self.group_size]:
             group.append(block)
-            if self._predicted_ms([*removed, *group]) <= self.target_ms:
+            if self._predicted_ms([*removed, *group]) <= target_ms:
                 break
         self._take("remove", group, [*removed, *group], candidates)
 
-    def _add(self, removed: list[str]) -> None:
+    def _added(self, removed: list[str], target_ms: float) -> bool:
         networks = {block: [one for one in removed if one != block] for block in removed}
-        fitting = [block for block in removed if self._predicted_ms(networks[block]) <= self.target_ms]
+        fitting = [block for block in removed if self._predicted_ms(networks[block]) <= target_ms]
         candidates = self.weigh(removed, [networks[block] for block in fitting], fitting)
         values = {one.block: one.value for one in candidates if one.value is not None}
         best = max(values, key=values.__getitem__, default=None)
         if best is None or values[best] <= 0:
-            self._update(finished=True)
-        else:
-            self._take("add", [best], networks[best], candidates)
+            return False
+        self._take("add", [best], networks[best], candidates)
+        return True
 
     def weigh(self, removed: list[str], networks: Sequence[list[str]], blocks: Sequence[str]) -> list[Candidate]:
         """Weigh actions on one block each.

@@ -1,10 +1,11 @@
-"""Evolve a checkpoint's network to a latency by removing and adding blocks.
+"""Evolve a checkpoint's network to one latency or several by removing and adding blocks.
 
-    python -m mobilediff.compression.evolve --model runs/robust/export --latency-table latency.json --target-ms 3 \\
-        --output runs/evolved
+    python -m mobilediff.compression.evolve --model runs/robust/export --latency-table latency.json \\
+        --target-ms 10 8 6 --output runs/evolved
 
-The output folder gets `evolution.json`, the run step by step, `evolution.png`, and `export`, the checkpoint of the
-last network. The same command goes on with an interrupted run.
+The output folder gets `evolution.json`, the run step by step, `evolution.png`, and a checkpoint for each latency, such
+as `export-10ms`: networks of several sizes out of one set of weights. The same command goes on with an interrupted
+run.
 """
 
 import argparse
@@ -19,18 +20,19 @@ from eval.cli.table import aligned
 from eval.measures.fixed_set import FixedSet
 from eval.protocol import default_device, file_sha256, folder_sha256, measured_with
 from eval.reporting.plots import draw_evolution
-from eval.samples.pipelines import load_sampler
+from eval.samples.pipelines import load_sampler, with_network
 from mobilediff.command import command_parser, run_command
 from mobilediff.compression.blocks import block_names, remove_blocks, without_blocks
 from mobilediff.compression.evolution import Evolution, EvolutionLog, Measure, Quality, read_evolution
 from mobilediff.compression.latency import read_latency_table
 from mobilediff.compression.parts import network_parts
+from mobilediff.compression.records import check_same_protocol
 from mobilediff.export import export_pipeline
 from mobilediff.files import replaceable_folder, write_json
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 COMMAND = "mobilediff.compression.evolve"
-LOG, PICTURE, EXPORT = "evolution.json", "evolution.png", "export"
+LOG, PICTURE = "evolution.json", "evolution.png"
 MIN_NOISE_SETS = 2
 
 
@@ -39,7 +41,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = command_parser(f"python -m {COMMAND}", __doc__)
     parser.add_argument("--model", required=True, help="a checkpoint folder with a MobileUNet, robustly trained")
     parser.add_argument("--latency-table", required=True, help="of mobilediff.compression.latency_table")
-    parser.add_argument("--target-ms", required=True, type=float, help="predicted latency of a network call to reach")
+    parser.add_argument(
+        "--target-ms", required=True, nargs="+", type=float, help="predicted latencies of a network call to reach"
+    )
     parser.add_argument("--output", required=True, help="folder of the run")
     parser.add_argument("--runtime", default="pytorch", help="of the table whose times count")
     parser.add_argument("--quality", choices=get_args(Measure), default="clip_score", help="figure that decides")
@@ -52,8 +56,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     for name, least in (("group_size", 1), ("noise_sets", MIN_NOISE_SETS), ("batch_size", 1), ("seed", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"{name} is {getattr(args, name)}; accepted is {least} or more")
-    if not 0 < args.target_ms < float("inf"):
-        raise ValueError(f"target_ms is {args.target_ms}; accepted is a number above 0")
+    args.target_ms = sorted(set(args.target_ms), reverse=True)
+    for target_ms in args.target_ms:
+        if not 0 < target_ms < float("inf"):
+            raise ValueError(f"target_ms is {target_ms}; accepted is a number above 0")
     return args
 
 
@@ -73,7 +79,7 @@ class Laboratory:
         self.pipeline, self.samples, self.args = pipeline, samples, args
         self.table = read_latency_table(args.latency_table)
         self.times = self.table.of(args.runtime)
-        check_runtimes([args.runtime])
+        check_runtimes([args.runtime], pipeline.device)
         self.inputs = network_inputs(pipeline, self.table.batch_size)
 
     def predicted_ms(self, removed: Collection[str]) -> float:
@@ -107,18 +113,12 @@ def started(laboratory: Laboratory, file: Path) -> EvolutionLog:
     """Read the log of an interrupted run, or begin one with the noise of the fixed set.
 
     Raises:
-        ValueError: the file is of a run under another protocol; names the first difference.
+        ValueError: as in `check_same_protocol`.
     """
     protocol = laboratory.protocol()
     if file.exists():
         log = read_evolution(file)
-        changed = [name for name in protocol if log.protocol.get(name) != protocol[name]]
-        if changed:
-            name = changed[0]
-            raise ValueError(
-                f"{file} is of another run: {name} was {log.protocol.get(name)!r} and is now {protocol[name]!r}; take "
-                "another output, or the same options"
-            )
+        check_same_protocol(file, log.protocol, protocol)
         return log
     args, pipeline = laboratory.args, laboratory.pipeline
     noise = laboratory.samples.noise(pipeline, args.seed, args.noise_sets)
@@ -128,13 +128,16 @@ def started(laboratory: Laboratory, file: Path) -> EvolutionLog:
 def table(log: EvolutionLog) -> str:
     """Tabulate the steps, and state the noise."""
     rows = [["step", "blocks left", "predicted ms", "measured ms", "CLIP score", "Frechet distance (judge)"]]
-    for step in log.steps:
+    for number, step in enumerate(log.steps):
         left = f"{len(log.blocks) - len(step.removed_blocks)}"
         figures = step.predicted_ms, step.measured_ms, step.quality.clip_score, step.quality.frechet_distance
-        rows.append([" ".join([step.action, *step.blocks]), left, *(f"{figure:.3f}" for figure in figures)])
+        rows.append(
+            [" ".join([f"{number}", step.action, *step.blocks]), left, *(f"{figure:.3f}" for figure in figures)]
+        )
+    reached = [f"within {size.target_ms:g} ms: step {size.step}" for size in log.sizes]
     noise = f"noise (standard deviation over {log.protocol['noise_sets']} sets of samples)"
     figures = f"CLIP score {log.noise.clip_score:.3f}, Frechet distance {log.noise.frechet_distance:.3f}"
-    return "\n".join([aligned(rows), f"{noise}: {figures}"])
+    return "\n".join([aligned(rows), *reached, f"{noise}: {figures}"])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -156,8 +159,9 @@ def main(argv: list[str] | None = None) -> None:
     log = Evolution(log, args.target_ms, args.quality, args.group_size, *calls, save).run()
     print(table(log), flush=True)
     draw_evolution(log, folder / PICTURE)
-    pipeline.register_modules(unet=remove_blocks(pipeline.unet, log.steps[-1].removed_blocks).eval())
-    print(export_pipeline(pipeline, folder / EXPORT))
+    for size in log.sizes:
+        with with_network(pipeline, remove_blocks(pipeline.unet, log.step_of(size).removed_blocks).eval()):
+            print(export_pipeline(pipeline, folder / f"export-{size.target_ms:g}ms"))
 
 
 if __name__ == "__main__":

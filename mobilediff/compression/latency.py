@@ -10,19 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from mobilediff.compression.parts import Kind, Part
-from mobilediff.files import read_json
+from mobilediff.compression.records import Model, read_record
 
 Runtime = Literal["pytorch", "onnxruntime"]
 LAYOUT = "mobilediff.latency-table/1"
-
-
-class Model(BaseModel):
-    """A frozen model without further keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PartTime(Model):
@@ -123,16 +117,5 @@ class LatencyTable(Model):
 
 
 def read_latency_table(file: str | Path) -> LatencyTable:
-    """Read a table that `python -m mobilediff.compression.latency_table` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no such table; names it and the first wrong field.
-    """
-    content = read_json(file)
-    try:
-        return LatencyTable.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(f"{file} is no latency table: {place}: {first['msg']}") from error
+    """Read a table that `python -m mobilediff.compression.latency_table` wrote; errors as in `read_record`."""
+    return read_record(file, LatencyTable, "latency table")

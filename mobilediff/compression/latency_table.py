@@ -58,7 +58,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.runtimes = list(dict.fromkeys(args.runtimes))
     check_options(args.threads, args.rounds, args.max_seconds, [args.batch_size])
-    check_runtimes(args.runtimes)
     if args.networks < 0:
         raise ValueError(f"networks is {args.networks}; accepted is 0 or more")
     return args
@@ -68,8 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     args = parse_arguments(argv)
     device = default_device()
-    if "onnxruntime" in args.runtimes and device.type != "cpu":
-        raise ValueError(f"the device is {device.type}, but onnxruntime runs on the CPU: ACCELERATE_USE_CPU=1")
+    check_runtimes(args.runtimes, device)
     pipeline = load_sampler(args.model, device)
     options = args.runtimes, args.networks, args.threads, args.rounds, args.max_seconds, args.batch_size
     measured = measure_blocks(pipeline, *options)

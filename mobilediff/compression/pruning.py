@@ -1,20 +1,52 @@
-"""Prune a MobileUNet by L1 norm: whole channels, or single weights.
+"""Prune a MobileUNet: single weights or whole channels by L1 norm, or whole blocks.
 
-Only whole channels make the network smaller; single weights stay in it as zeros.
+Channels and blocks make the network smaller; single weights stay in it as zeros.
 """
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from mobilediff.compression.blocks import remove_blocks
 from mobilediff.models.mobile_unet import GatedFeedForward, MobileUNet, ResnetBlock, SeparableConv2d
 from mobilediff.models.variants import variant
+
+Method = Literal["unstructured", "structured", "blocks"]
 
 
 def check_pruning_ratio(pruning_ratio: float) -> None:
     """Refuse a fraction outside 0 <= ratio < 1: ValueError."""
     if not 0 <= pruning_ratio < 1:
         raise ValueError(f"pruning_ratio is {pruning_ratio}; accepted are fractions from 0 to below 1")
+
+
+def pruned_network(
+    unet: MobileUNet, method: Method, pruning_ratio: float, ordered_blocks: Sequence[str] = ()
+) -> MobileUNet:
+    """Copy a network pruned by a method.
+
+    Args:
+        unet: the network, left as it is.
+        method: "unstructured" (single weights), "structured" (inner channels) or "blocks".
+        pruning_ratio: fraction of each layer's weights, of each block's inner channels, or of the blocks, rounded.
+        ordered_blocks: all blocks, those to remove first in front; of the method "blocks".
+
+    Raises:
+        ValueError: a ratio outside 0 <= ratio < 1, or as in `remove_blocks`.
+    """
+    check_pruning_ratio(pruning_ratio)
+    if method == "blocks":
+        return remove_blocks(unet, ordered_blocks[: round(pruning_ratio * len(ordered_blocks))])
+    if method == "structured":
+        return prune_channels(unet, pruning_ratio)
+    pruned = copy.deepcopy(unet)
+    prune_weights(pruned, pruning_ratio)
+    return pruned
 
 
 @torch.no_grad()
@@ -58,6 +90,17 @@ def prune_channels(unet: MobileUNet, pruning_ratio: float) -> MobileUNet:
     return pruned
 
 
+def prunable_layers(unet: MobileUNet) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Return the convolutions and linear layers by name, in the network's order."""
+    return {name: one for name, one in unet.named_modules() if isinstance(one, nn.Conv2d | nn.Linear)}
+
+
+def weight_mask(layer: nn.Conv2d | nn.Linear, pruning_ratio: float) -> torch.Tensor:
+    """Return a layer's L1-unstructured mask, of its weight's shape: 0 for the fraction of smallest weights, else 1."""
+    weight = layer.weight.contiguous()  # PyTorch's pruning does not take channels_last
+    return prune.L1Unstructured(pruning_ratio).compute_mask(weight, torch.ones_like(weight))
+
+
 @torch.no_grad()
 def prune_weights(unet: MobileUNet, pruning_ratio: float) -> dict[str, torch.Tensor]:
     """Zero the smallest weights of each convolution and linear layer, in place.
@@ -76,12 +119,34 @@ def prune_weights(unet: MobileUNet, pruning_ratio: float) -> dict[str, torch.Ten
     """
     check_pruning_ratio(pruning_ratio)
     masks = {}
-    for name, module in unet.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            prune.l1_unstructured(module, "weight", amount=pruning_ratio)
-            masks[f"{name}.weight"] = module.get_buffer("weight_mask").clone()
-            prune.remove(module, "weight")
+    for name, layer in prunable_layers(unet).items():
+        masks[f"{name}.weight"] = weight_mask(layer, pruning_ratio)
+        layer.weight.mul_(masks[f"{name}.weight"])
     return masks
+
+
+@contextmanager
+def pruned_layer(unet: MobileUNet, name: str, pruning_ratio: float) -> Iterator[None]:
+    """Zero the smallest weights of one layer of a network within a `with` block, in place.
+
+    Args:
+        unet: the network.
+        name: of the layer, one of `prunable_layers`.
+        pruning_ratio: fraction of its weights.
+
+    Raises:
+        ValueError: a ratio outside 0 <= ratio < 1.
+    """
+    check_pruning_ratio(pruning_ratio)
+    weight = prunable_layers(unet)[name].weight
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight.mul_(weight_mask(prunable_layers(unet)[name], pruning_ratio))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
 
 
 def _output_weight(conv: nn.Conv2d | SeparableConv2d) -> torch.Tensor:

@@ -1,11 +1,13 @@
 """Prune the one-step student, then repair it against its unpruned self."""
 
-from typing import Literal
+import copy
+from typing import Self
 
 import torch
-from pydantic import PositiveInt, field_validator
+from pydantic import PositiveInt, field_validator, model_validator
 
-from mobilediff.compression.pruning import check_pruning_ratio, prune_channels, prune_weights
+from mobilediff.compression.blocks import remove_blocks
+from mobilediff.compression.pruning import Method, check_pruning_ratio, prune_channels, prune_weights
 from mobilediff.diffusion import diffuse, sample_from_velocity, trailing_timesteps
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.training.bases.generator_stage import GeneratorStage
@@ -21,16 +23,18 @@ class PruneOptions(GeneratorOptions):
 
     Attributes:
         student: pipeline folder of the one-step student.
-        method: "structured" (whole channels) or "unstructured" (single weights, L1, as MobileGen).
-        pruning_ratio: fraction to remove.
+        method: "structured" (whole channels), "unstructured" (single weights, L1, as MobileGen) or "blocks".
+        pruning_ratio: fraction to remove, of the first two methods.
+        removed_blocks: module names, of the method "blocks".
         num_intervals: timesteps of the repair, those of the student's own training.
     """
 
     student: str
     default_num_inference_steps: PositiveInt = 1
     default_guidance_scale: float = 1.0
-    method: Literal["structured", "unstructured"] = "structured"
+    method: Method = "structured"
     pruning_ratio: float = 0.3
+    removed_blocks: tuple[str, ...] = ()
     num_intervals: PositiveInt = 4
 
     @field_validator("pruning_ratio")
@@ -38,6 +42,14 @@ class PruneOptions(GeneratorOptions):
     def _check_pruning_ratio(cls, ratio: float) -> float:
         check_pruning_ratio(ratio)
         return ratio
+
+    @model_validator(mode="after")
+    def _check_removed_blocks(self) -> Self:
+        if (self.method == "blocks") != bool(self.removed_blocks):
+            accepted = "one name or more" if self.method == "blocks" else "none"
+            given = list(self.removed_blocks)
+            raise ValueError(f"option removed_blocks is {given}; accepted with method {self.method} is {accepted}")
+        return self
 
 
 class Prune(GeneratorStage[PruneOptions]):
@@ -55,14 +67,16 @@ class Prune(GeneratorStage[PruneOptions]):
         self.make_pipeline(parts, unet, source.scheduler, guidance_distilled=True)
 
     def pruned(self, unet: MobileUNet) -> MobileUNet:
-        """Copy the network without the pruned channels, or with pruned weights that stay 0."""
+        """Copy the network without the pruned channels or blocks, or with pruned weights that stay 0."""
+        if self.options.method == "blocks":
+            return remove_blocks(unet, self.options.removed_blocks)
         if self.options.method == "structured":
             return prune_channels(unet, self.options.pruning_ratio)
-        copy = prune_channels(unet, 0.0)
-        parameters = dict(copy.named_parameters())
-        for name, mask in prune_weights(copy, self.options.pruning_ratio).items():
+        pruned = copy.deepcopy(unet)
+        parameters = dict(pruned.named_parameters())
+        for name, mask in prune_weights(pruned, self.options.pruning_ratio).items():
             parameters[name].register_hook(mask.mul)  # without a gradient a pruned weight stays 0
-        return copy
+        return pruned
 
     def step(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
         interval = torch.randint(

@@ -3,8 +3,17 @@
 import pytest
 import torch
 
-from eval.benchmark.blocks import EMPTY, check_runtimes, measure_blocks, measure_runtime, prepared_by, random_removals
-from mobilediff.compression.blocks import block_names
+from eval.benchmark.blocks import (
+    EMPTY,
+    check_runtimes,
+    in_turns_with,
+    measure_blocks,
+    measure_runtime,
+    prepared_by,
+    random_removals,
+)
+from eval.benchmark.size import network_inputs
+from mobilediff.compression.blocks import block_names, remove_blocks
 from tests.tiny import tiny_pipeline
 
 # Seconds of each kind of part, of an empty call, and of a network.
@@ -47,6 +56,24 @@ def test_the_result_states_machine_threads_and_versions():
         measure_blocks(tiny_pipeline("teacher"), ["pytorch"], 2, 1, 3, 60, timer=timer)
 
 
+def test_a_network_takes_turns_with_the_unpruned_one():
+    pipeline, called = tiny_pipeline("student-1step"), []
+
+    def counting(calls, device, rounds, max_seconds, before):
+        called.append({key: call() for key, call in calls.items()})
+        return {"network": [0.002] * rounds, "unpruned": [0.005, 0.004, 0.004]}
+
+    smaller = remove_blocks(pipeline.unet, ["mid_block.attentions.0"])
+    with in_turns_with(pipeline.unet, network_inputs(pipeline), 1, 3, 60, counting) as latency:
+        time = latency(smaller, "pytorch")
+        assert latency(pipeline.unet, "pytorch") == time
+        assert torch.is_grad_enabled()
+    assert time.median_ms == pytest.approx(2) and time.unpruned_ms == pytest.approx(4)
+    assert time.relative == pytest.approx(0.5)
+    assert not torch.equal(called[0]["network"], called[0]["unpruned"])
+    assert torch.equal(called[1]["network"], called[1]["unpruned"])
+
+
 def test_removals_spread_from_none_to_all_but_one():
     names = list("abcdefghij")
     removals = random_removals(names, 4)
@@ -58,7 +85,9 @@ def test_removals_spread_from_none_to_all_but_one():
 
 def test_an_unknown_runtime_is_named():
     with pytest.raises(ValueError, match="runtime is 'tflite'; accepted are pytorch, onnxruntime"):
-        check_runtimes(["pytorch", "tflite"])
+        check_runtimes(["pytorch", "tflite"], torch.device("cpu"))
+    with pytest.raises(ValueError, match="the device is cuda, but onnxruntime runs on the CPU"):
+        check_runtimes(["onnxruntime"], torch.device("cuda"))
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobilediff.compression.evolution import Evolution, EvolutionLog, Quality, read_evolution
+from mobilediff.compression.evolution import Evolution, EvolutionLog, Quality, Size, read_evolution
 from mobilediff.files import write_json
 
 BLOCKS = ["a", "b", "c", "d"]
@@ -30,10 +30,10 @@ class Network:
         lost = sum(LOSS[block] for block in removed)
         return Quality(clip_score=30 - lost, frechet_distance=10 + 2 * lost)
 
-    def evolution(self, target_ms: float, log=None, measure="clip_score", group_size=1) -> Evolution:
+    def evolution(self, *targets_ms: float, log=None, measure="clip_score", group_size=1) -> Evolution:
         log = log or EvolutionLog(protocol={}, blocks=BLOCKS, noise=Quality(clip_score=0.1, frechet_distance=0.2))
         calls = self.predicted_ms, self.measured_ms, self.quality, self.saved.append
-        return Evolution(log, target_ms, measure, group_size, *calls)
+        return Evolution(log, targets_ms, measure, group_size, *calls)
 
 
 def actions(log: EvolutionLog) -> list[tuple[str, list[str]]]:
@@ -56,7 +56,7 @@ def test_blocks_of_the_least_value_go_until_the_target_is_met_and_what_fits_come
     assert actions(log) == [("start", []), ("remove", ["d"]), ("remove", ["a"])]
     assert [step.predicted_ms for step in log.steps] == [9.0, 8.0, 4.0]
     assert [step.measured_ms for step in log.steps] == [18.0, 16.0, 8.0]
-    assert log.finished and log.steps[-1].removed_blocks == ["a", "d"]
+    assert log.sizes == [Size(target_ms=6.0, step=2)] and log.steps[-1].removed_blocks == ["a", "d"]
     assert log.steps[-1].quality == Quality(clip_score=28.5, frechet_distance=13.0)
     assert [one.block for one in log.steps[1].candidates] == BLOCKS
 
@@ -79,6 +79,14 @@ def test_the_block_of_the_highest_value_comes_back_where_there_is_room():
     assert log.steps[-1].removed_blocks == ["a", "d"]
 
 
+def test_several_targets_are_sizes_of_one_path():
+    log = Network().evolution(3.5, 9.5, 6.0).run()
+    # at 9 ms the whole network is within 9.5; the path of 6 ms goes on without c, of value 1, to 3 ms
+    assert actions(log) == [("start", []), ("remove", ["d"]), ("remove", ["a"]), ("remove", ["c"])]
+    assert log.sizes == [Size(target_ms=9.5, step=0), Size(target_ms=6.0, step=2), Size(target_ms=3.5, step=3)]
+    assert [log.step_of(size).removed_blocks for size in log.sizes] == [[], ["a", "d"], ["a", "c", "d"]]
+
+
 def test_a_block_that_takes_no_time_is_not_moved():
     log = Network(free="d").evolution(7.0).run()
     assert actions(log) == [("start", []), ("remove", ["a"])]
@@ -93,21 +101,21 @@ def test_a_target_below_what_is_left_without_blocks_is_refused():
 @pytest.mark.parametrize("fail_after", range(8))
 def test_an_interrupted_run_goes_on_without_measuring_anything_twice(tmp_path, fail_after):
     whole = Network()
-    expected = whole.evolution(6.0).run()
+    expected = whole.evolution(6.0, 3.5).run()
     assert len(whole.evaluated) == len({tuple(one) for one in whole.evaluated})
     interrupted = Network(fail_after)
     with pytest.raises(KeyboardInterrupt):
-        interrupted.evolution(6.0).run()
+        interrupted.evolution(6.0, 3.5).run()
     log = None
     if interrupted.saved:
         write_json(tmp_path / "log.json", interrupted.saved[-1].model_dump(mode="json", by_alias=True))
         log = read_evolution(tmp_path / "log.json")
     resumed = Network()
-    assert resumed.evolution(6.0, log=log).run() == expected
+    assert resumed.evolution(6.0, 3.5, log=log).run() == expected
     assert interrupted.evaluated + resumed.evaluated == whole.evaluated
 
 
 def test_another_file_is_refused(tmp_path):
-    write_json(tmp_path / "log.json", {"schema": "mobilediff.evolution/2"})
+    write_json(tmp_path / "log.json", {"schema": "mobilediff.evolution/1"})
     with pytest.raises(ValueError, match="log.json is no evolution's log: schema: Input should be"):
         read_evolution(tmp_path / "log.json")

@@ -7,18 +7,14 @@ import torch
 from PIL import Image
 
 from eval.benchmark import blocks
-from eval.extractors.clip import ClipModel
-from eval.measures import fixed_set
 from eval.measures.fixed_set import FixedSet, spread
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.compression import evolve, latency_table
 from mobilediff.compression.blocks import block_names
 from mobilediff.compression.evolution import Quality, read_evolution
 from mobilediff.files import read_json, write_json
-from tests.eval.conftest import judge
 from tests.tiny import tiny_pipeline
 
-__all__ = ["judge"]
 # Milliseconds of each kind of part.
 MS = {"embedding": 1, "stem": 1, "resnet": 3, "transformer": 5, "downsampler": 1, "upsampler": 1, "head": 1}
 MS |= {"shortcut": 1, "a": 0.001, "network": 40}
@@ -29,19 +25,11 @@ def timer(calls, device, rounds, max_seconds, before):
 
 
 @pytest.fixture
-def command(checkpoints, tmp_path, monkeypatch, judge):
+def command(checkpoints, tmp_path, monkeypatch, judge, clip_of_colours):
     """The command with a made-up table and clock, a tiny judge and a CLIP of colours."""
     measure_blocks, measure_network = blocks.measure_blocks, blocks.measure_network
     monkeypatch.setattr(latency_table, "measure_blocks", lambda *options: measure_blocks(*options, timer=timer))
     monkeypatch.setattr(evolve, "measure_network", lambda *options: measure_network(*options, timer=timer))
-    clip = ClipModel(
-        "colours",
-        "0" * 64,
-        "none",
-        lambda images: images.float().mean((2, 3)) + 1,
-        lambda texts: torch.tensor([[len(text), 1.0, 2.0] for text in texts]),
-    )
-    monkeypatch.setattr(fixed_set, "bundled_clip", lambda device: clip)
     model, file = str(checkpoints / "student-1step"), str(tmp_path / "latency.json")
     latency_table.main(["--model", model, "--output", file, "--threads", "1", "--rounds", "3", "--networks", "0"])
     start = ["--model", model, "--latency-table", file, "--output", str(tmp_path / "run")]
@@ -51,10 +39,12 @@ def command(checkpoints, tmp_path, monkeypatch, judge):
 @pytest.mark.slow
 def test_a_run_is_logged_drawn_and_exported_and_resumes(command, tmp_path, capsys):
     # 44 ms: five parts of 1, 6 ResNet blocks and 4 transformers, without about 0.001 ms each
-    evolve.main([*command, "--target-ms", "33", "--group-size", "2"])
+    evolve.main([*command, "--target-ms", "33", "39", "--group-size", "2"])
     log = read_evolution(tmp_path / "run" / "evolution.json")
     first, last = log.steps[0], log.steps[-1]
-    assert log.finished and first.action == "start" and first.removed_blocks == []
+    assert (
+        [size.target_ms for size in log.sizes] == [39, 33] and first.action == "start" and first.removed_blocks == []
+    )
     assert first.predicted_ms == pytest.approx(43, abs=0.1) and last.predicted_ms <= 33
     assert {step.measured_ms for step in log.steps} == {40}
     assert log.noise.frechet_distance > 0 and log.protocol["n"] == 20
@@ -63,17 +53,20 @@ def test_a_run_is_logged_drawn_and_exported_and_resumes(command, tmp_path, capsy
         assert candidate.value == pytest.approx(lost / (first.predicted_ms - candidate.predicted_ms))
     with Image.open(tmp_path / "run" / "evolution.png") as image:
         image.load()
-    exported = load_pipeline(tmp_path / "run" / "export")
-    assert exported.unet.config.removed_blocks == last.removed_blocks
-    assert block_names(exported.unet) == [name for name in log.blocks if name not in last.removed_blocks]
+    for size in log.sizes:
+        removed = log.step_of(size).removed_blocks
+        assert log.step_of(size).predicted_ms <= size.target_ms
+        exported = load_pipeline(tmp_path / "run" / f"export-{size.target_ms:g}ms")
+        assert exported.unet.config.removed_blocks == removed
+        assert block_names(exported.unet) == [name for name in log.blocks if name not in removed]
     printed = capsys.readouterr().out
     assert "noise (standard deviation over 2 sets of samples)" in printed
 
     content = read_json(tmp_path / "run" / "evolution.json")
-    write_json(tmp_path / "run" / "evolution.json", content | {"steps": content["steps"][:1], "finished": False})
-    evolve.main([*command, "--target-ms", "33", "--group-size", "2"])
+    write_json(tmp_path / "run" / "evolution.json", content | {"steps": content["steps"][:1], "sizes": []})
+    evolve.main([*command, "--target-ms", "39", "33", "--group-size", "2"])
     assert read_evolution(tmp_path / "run" / "evolution.json") == log
-    with pytest.raises(ValueError, match="is of another run: target_ms was 33.0 and is now 34.0"):
+    with pytest.raises(ValueError, match=r"is of another run: target_ms was \[39.0, 33.0\] and is now \[34.0\]"):
         evolve.main([*command, "--target-ms", "34", "--group-size", "2"])
 
 

@@ -15,6 +15,8 @@ from tests.mobilediff.training.runs import run, tiny_options
         ({"num_intervals": 0}, "num_intervals is 0"),
         ({"method": "random"}, "method is 'random'; accepted"),
         ({"pruning_ratio": 1.0}, "pruning_ratio is 1.0"),
+        ({"method": "blocks"}, r"removed_blocks is \[\]; accepted with method blocks is one name or more"),
+        ({"removed_blocks": ["a"]}, r"removed_blocks is \['a'\]; accepted with method structured is none"),
     ],
 )
 def test_bad_options_are_named(changes, named):
@@ -22,16 +24,20 @@ def test_bad_options_are_named(changes, named):
         build_options(PruneOptions, {"output": "a", "student": "b", **changes})
 
 
+REMOVED = ["down_blocks.0.resnets.0", "mid_block.attentions.0"]
+
+
 @pytest.mark.slow
-def test_channels_go_and_weights_stay_zero(tmp_path, data_folder, checkpoints):
+def test_channels_and_blocks_go_and_weights_stay_zero(tmp_path, data_folder, checkpoints):
     start, sizes = str(checkpoints / "student-1step"), {}
-    for method in ("structured", "unstructured"):
+    for method in ("structured", "unstructured", "blocks"):
         values = tiny_options(
             tmp_path / method,
             data_folder,
             student=start,
             method=method,
             pruning_ratio=0.5,
+            removed_blocks=REMOVED if method == "blocks" else [],
             null_probability=0.0,
             latent_cache=str(tmp_path / "latents"),
         )
@@ -40,6 +46,7 @@ def test_channels_go_and_weights_stay_zero(tmp_path, data_folder, checkpoints):
         assert pipeline.nfe() == 1
         assert pipeline("an ostrich", output_type="pt").images.shape == (1, 3, 32, 32)
         sizes[method] = sum(parameter.numel() for parameter in pipeline.unet.parameters())
+    assert pipeline.unet.config.removed_blocks == REMOVED  # of the last one
     assert sizes["structured"] < sizes["unstructured"]
     zeros = load_file(tmp_path / "unstructured/export/unet/diffusion_pytorch_model.safetensors")["conv_in.weight"] == 0
     assert zeros.float().mean().item() == pytest.approx(0.5, abs=0.01)
