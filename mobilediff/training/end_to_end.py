@@ -102,7 +102,7 @@ class PictureBatch:
 
 
 class EndToEnd(GeneratorStage[EndToEndOptions]):
-    """Train network and decoder, and two discriminators."""
+    """Train network and decoder."""
 
     def setup(self) -> None:
         options = self.options
