@@ -20,6 +20,7 @@ from eval.cli.extractors import add_extractor_arguments
 from eval.extractors.choose import choose_extractor
 from eval.extractors.judge import JUDGE, judge_extractor
 from eval.reporting.compare import changes_table, compare_results, unmatched_rows
+from eval.reporting.correlations import correlations
 from eval.reporting.headline import claim, headline
 from eval.reporting.insertion import insert_parts, marked_parts
 from eval.reporting.plots import write_plots
@@ -34,7 +35,8 @@ from mobilediff.files import writable_file
 
 COUNT, NOUN_COUNT = 10000, 1000  # samples of class prompts and of noun prompts
 OUTSIDE_COUNT = 2000  # of every row, under both extractors: those of the slowest model take minutes
-PARTS = {"claim": claim, "headline": headline, "results": table}  # of a file of --readme, between markers
+# Of a file of --readme, between markers.
+PARTS = {"claim": claim, "headline": headline, "results": table, "correlations": correlations}
 README = ("README.md", "docs/results.md")
 
 
