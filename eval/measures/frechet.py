@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eval.extractors.base import Extractor
 from eval.extractors.features import FeatureSet
 from eval.extractors.inception import INCEPTION, INCEPTION_SHA256
@@ -10,7 +12,7 @@ from eval.extractors.judge import IMAGE_SIZE, judge_extractor
 from eval.extractors.statistics import reference_protocol, reference_statistics
 from eval.metrics.accuracy import accuracies, accuracy_intervals
 from eval.metrics.bootstrap import frechet_interval, interval_at_n
-from eval.metrics.frechet import check_count, feature_statistics, frechet_distance
+from eval.metrics.frechet import Statistics, check_count, feature_statistics, frechet_distance
 from eval.protocol import measured_with
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.data import SPLITS
@@ -25,6 +27,12 @@ def distance_label(extractor: Extractor, n: int) -> str:
     if n == 50000:
         return "FID"
     return f"FID@{n // 1000}k" if n % 1000 == 0 else f"FID@{n}"
+
+
+def distance_interval(features: torch.Tensor, reference: Statistics, resamples: int) -> dict:
+    """Estimate the interval of the distance at this n, cut at 0; arguments and errors as in `frechet_interval`."""
+    interval = interval_at_n(frechet_interval(features, reference, resamples))
+    return interval | {"low": max(interval["low"], 0.0)}
 
 
 def measure_frechet_distance(
@@ -68,8 +76,7 @@ def measure_frechet_distance(
     if judged is not None:
         result |= accuracies(judged, images.class_labels, images.noun_ids, CLASS_NAMES)
     if resamples:
-        interval = interval_at_n(frechet_interval(features, statistics, resamples))
-        result["intervals"] = {extractor.result_key: interval | {"low": max(interval["low"], 0.0)}}
+        result["intervals"] = {extractor.result_key: distance_interval(features, statistics, resamples)}
         if judged is not None:
             result["intervals"] |= accuracy_intervals(judged, images.class_labels, images.noun_ids)
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}

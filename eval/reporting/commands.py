@@ -15,6 +15,7 @@ MEASURED = {
     "quality": "quality",
     "nouns": "nouns",
     "clip": "clip",
+    "outside": "outside",
 }
 
 
@@ -23,7 +24,7 @@ def report_command(records: dict[str, Record], name: str) -> str:
 
     FOLDER stands for a model outside `checkpoints/`, DIR for CIFAR-10. The rows for scale are measured beside any
     model; the command takes the first shipped one, whose autoencoder is that of the reconstructions. The distance is
-    the judge's.
+    the judge's. Samples of all sections are drawn in one dtype, that of the distance.
     """
     record = records[name]
     options = []
@@ -40,7 +41,9 @@ def report_command(records: dict[str, Record], name: str) -> str:
         options += ["--threads", str(record.latency.protocol.threads)]
     if record.throughput:
         options += ["--batch-sizes", *(str(batch.protocol.batch_size) for batch in record.throughput.batches)]
-    if record.frechet_distance or record.quality or record.nouns or record.clip:
+    if record.outside:
+        options += ["--n-outside", str(record.outside.n)]
+    if record.frechet_distance or record.quality or record.nouns or record.clip or record.outside:
         options += ["--data", "DIR"]
     return f"python -m eval.report {shlex.join(options)} --results {RESULTS} --no-insert"
 
@@ -52,6 +55,6 @@ def _sampling(record: Record) -> list[str]:
         options += ["--n", str(of_classes.n)]
     if record.nouns:
         options += ["--n-nouns", str(record.nouns.n)]
-    if drawn := of_classes or record.nouns:
+    if drawn := of_classes or record.nouns or record.outside:
         options += ["--dtype", drawn.samples.dtype or "fp32", *(["--compile"] if drawn.samples.compiled else [])]
     return options

@@ -18,6 +18,7 @@ SAME = {
     "frechet_distance": ("n", "extractor_sha256", "resize", "reference_sha256"),
     "quality": ("n", "extractor_sha256", "resize", "reference_sha256", "reference_n"),
     "nouns": ("extractor_sha256", "resize"),
+    "outside": ("n", "extractor_sha256", "judge_sha256", "resize", "reference_sha256"),
     "clip": ("clip_sha256", "resize", "template"),
     "latency": ("device_name", "threads", "wait_policy", "neighbours", "dtype", "batch_size"),
 }

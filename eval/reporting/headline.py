@@ -4,8 +4,8 @@ import textwrap
 from dataclasses import dataclass
 from typing import TypeVar
 
-from eval.reporting.tables import BASELINE, REAL, markdown_table, shipped_models, with_interval
-from eval.schema import JudgeDistance, Latency, Record, Size, Timing, TimingProtocol
+from eval.reporting.tables import BASELINE, OUTSIDE_DISTANCES, REAL, markdown_table, shipped_models, with_interval
+from eval.schema import JudgeDistance, Latency, OutsideDistance, Record, Size, Timing, TimingProtocol
 
 CLAIMED = "student-1step"
 COLUMNS = (
@@ -42,6 +42,7 @@ class Row:
     image: Timing
     times_faster: float
     distance: JudgeDistance
+    outside: OutsideDistance | None
 
     @classmethod
     def of(cls, records: dict[str, Record], name: str) -> "Row":
@@ -62,6 +63,7 @@ class Row:
             measured(latency.image, name, "latency of an image"),
             latency.times_faster,
             measured(record.frechet_distance, name, "frechet_distance"),
+            record.outside,
         )
 
     @property
@@ -76,7 +78,7 @@ class Row:
 
     @property
     def cells(self) -> list[str]:
-        """Format the name and the six columns."""
+        """Format the name and the figures of `COLUMNS`."""
         return [
             self.name,
             str(self.size.nfe),
@@ -87,9 +89,15 @@ class Row:
             with_interval(self.distance, "class_accuracy", "{:.1%}"),
         ]
 
+    def outside_cells(self, n: int) -> list[str]:
+        """Format the distances of `n` samples under both extractors, empty where they were not measured."""
+        if self.outside is None or self.outside.n != n:
+            return [""] * len(OUTSIDE_DISTANCES)
+        return [with_interval(self.outside, key, "{:.2f}") for key in OUTSIDE_DISTANCES]
+
 
 def claim(records: dict[str, Record]) -> str:
-    """State steps, megabytes, milliseconds and speed-up of the one-step student.
+    """State steps, megabytes, milliseconds and speed-up of the one-step student, and nothing of its quality.
 
     Raises:
         ValueError: a figure in it has not been measured.
@@ -107,7 +115,9 @@ def claim(records: dict[str, Record]) -> str:
 
 
 def headline(records: dict[str, Record]) -> str:
-    """Tabulate the shipped models in six columns, and explain the columns and samples below.
+    """Tabulate the shipped models, and explain the columns and samples below.
+
+    The distances of equally many samples under both extractors are there where a model has them.
 
     Raises:
         ValueError: a figure in it has not been measured.
@@ -125,9 +135,27 @@ def headline(records: dict[str, Record]) -> str:
         f"lower is better, the test images have {distance.floor:.2f}.",
         f"samples that this classifier takes for the class asked for; of the test images {real.class_accuracy:.1%}.",
     )
-    table = markdown_table(("checkpoint", *COLUMNS), [row.cells for row in rows])
-    legend = [f"- **{column}**: {meaning}" for column, meaning in zip(COLUMNS, meanings, strict=True)]
+    columns, cells = dict(zip(COLUMNS, meanings, strict=True)), [row.cells for row in rows]
+    if outside := [row.outside for row in rows if row.outside]:
+        columns |= outside_columns(outside[0], records[REAL].outside)
+        cells = [row.cells + row.outside_cells(outside[0].n) for row in rows]
+    table = markdown_table(("checkpoint", *columns), cells)
+    legend = [f"- **{column}**: {meaning}" for column, meaning in columns.items()]
     return "\n".join([table, "", *legend, "", sample_counts({row.name: row.distance.n for row in rows})])
+
+
+def outside_columns(outside: OutsideDistance, real: OutsideDistance | None) -> dict[str, str]:
+    """Explain the columns of equally many samples under both extractors, with the test images' distances."""
+    meanings = (
+        f"of the features of {outside.protocol.extractor}, trained on ImageNet, from which nothing here learned",
+        "of this project's own classifier, of the same samples; one model draws better than another only where both "
+        "say so",
+    )
+    columns = {}
+    for (key, title), meaning in zip(OUTSIDE_DISTANCES.items(), meanings, strict=True):
+        there = f"; as many test images have {getattr(real, key):.2f}" if real and real.n == outside.n else ""
+        columns[title.format(n=outside.n)] = f"{meaning}{there}."
+    return columns
 
 
 def processor(protocol: TimingProtocol) -> str:

@@ -10,12 +10,14 @@ from eval.benchmark.peers import load_peers
 from eval.benchmark.size import measure_size
 from eval.extractors.base import Extractor
 from eval.extractors.clip import bundled_clip
+from eval.extractors.efficientnet import efficientnet_extractor
 from eval.extractors.features import FeatureSet
 from eval.extractors.judge import JUDGE, judge_extractor
 from eval.extractors.statistics import reference_statistics
 from eval.measures.accuracy import measure_accuracy
 from eval.measures.clip_score import measure_clip_score
 from eval.measures.frechet import distance_label, measure_frechet_distance
+from eval.measures.outside import measure_outside, outside_protocol
 from eval.measures.quality import TrainingFeatures, measure_quality
 from eval.measures.reconstruction import reconstructed
 from eval.metrics.accuracy import known_nouns
@@ -32,7 +34,7 @@ from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.files import read_json
 from mobilediff.threads import wait_policy
 
-SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip")
+SECTIONS = ("size", "latency", "throughput", "distance", "quality", "nouns", "clip", "outside")
 ONE_SET = ("frechet_distance", "quality", "clip")  # sections of one row that are of the same samples
 NEWEST = "sliced_wasserstein"  # of the figures of quality, which kept records may lack
 
@@ -58,6 +60,7 @@ class Report:
         checkpoints: the folder of checkpoints.
         folders: of the models, by name, as from `model_folders`.
         counts: samples of each model, for the prompts "class" and for the prompts "noun".
+        outside_count: images of every row whose distance the extractor from outside measures.
         data: CIFAR-10, or None for the variable MOBILEDIFF_DATA.
         samples: folder that keeps samples.
         batch_size: samples drawn at once.
@@ -71,6 +74,7 @@ class Report:
         checkpoints,
         folders,
         counts,
+        outside_count,
         data=None,
         samples=DEFAULT_SAMPLES,
         batch_size=100,
@@ -79,8 +83,8 @@ class Report:
     ):
         self.file, self.checkpoints, self.folders, self.counts = Path(file), Path(checkpoints), folders, counts
         self.data, self.samples, self.batch_size, self.dtype = data, samples, batch_size, dtype
-        self.compiled = compiled
-        self._sets: dict[tuple[str, str], FeatureSet] = {}
+        self.compiled, self.outside_count = compiled, outside_count
+        self._sets: dict[tuple[str, str, int], FeatureSet] = {}
         self.device = default_device()
         self.pipelines = {name: load_sampler(folder, self.device) for name, folder in folders.items()}
         self.results = read_json(self.file) if self.file.exists() else {"schema": SCHEMA, "records": {}}
@@ -165,22 +169,25 @@ class Report:
         options = {"prompts": prompts, "dtype": self.dtype, "compiled": self.compiled}
         return replace(resolve_settings(self.pipelines[name], self.folders[name], **options), model=name)
 
-    def _samples(self, name: str, prompts: str = "class") -> FeatureSet:
-        """Draw or read a model's samples, once a report."""
-        if (name, prompts) not in self._sets:
-            settings, n = self._settings(name, prompts), self.counts[prompts][name]
+    def _samples(self, name: str, prompts: str = "class", n: int | None = None) -> FeatureSet:
+        """Draw or read a model's samples, as many as its prompts' count without `n`, once a report."""
+        n = n or self.counts[prompts][name]
+        if (name, prompts, n) not in self._sets:
+            settings = self._settings(name, prompts)
             images = kept_samples(self.pipelines[name], settings, n, self.batch_size, self.samples)
-            self._sets[name, prompts] = FeatureSet(images, self.device)
-        return self._sets[name, prompts]
+            self._sets[name, prompts, n] = FeatureSet(images, self.device)
+        return self._sets[name, prompts, n]
 
-    def _stale(self, section: str, protocol: dict, prompts: str = "class", figure: str | None = None) -> list[str]:
+    def _stale(
+        self, section: str, protocol: dict, prompts: str = "class", figure: str | None = None, n: int | None = None
+    ) -> list[str]:
         """List the models whose section lacks a figure, or is missing, or of other samples or another extractor."""
 
         def holds(name: str) -> bool:
             there = self.record(name).get(section)
             if there is None or figure not in (None, *there):
                 return False
-            settings = self._settings(name, prompts).protocol(self.counts[prompts][name])
+            settings = self._settings(name, prompts).protocol(n or self.counts[prompts][name])
             return agrees(there["samples"], settings) and agrees(there["protocol"], protocol)
 
         return [name for name in self.pipelines if not holds(name)]
@@ -198,14 +205,20 @@ class Report:
         """Extract features of the training images; errors as in `real_images`."""
         return TrainingFeatures(judge_extractor(), self.data, self.device)
 
-    def _scale_images(self, name: str) -> FeatureSet:
-        """Make the images of a row for scale, once a report."""
-        if (name, "class") not in self._sets:
+    def _scale_images(self, name: str, n: int | None = None) -> FeatureSet:
+        """Make the images of a row for scale, of all test images or the first `n`, once a report."""
+        real = self.real.first(n or len(self.real))
+        if (name, "class", len(real)) not in self._sets:
             vae = next(iter(self.pipelines.values())).vae
             make = {RECONSTRUCTED: partial(reconstructed, vae, device=self.device), DAMAGED: damaged}
-            images = make[name](self.real) if name in make else self.real
-            self._sets[name, "class"] = FeatureSet(images, self.device)
-        return self._sets[name, "class"]
+            images = make[name](real) if name in make else real
+            self._sets[name, "class", len(real)] = FeatureSet(images, self.device)
+        return self._sets[name, "class", len(real)]
+
+    @cached_property
+    def outside_extractor(self) -> Extractor:
+        """Make the extractor from outside; errors as in `efficientnet_extractor`."""
+        return efficientnet_extractor()
 
     def check_data(self, sections: list[str]) -> None:
         """Refuse sections whose rows for scale need missing images, before samples are drawn."""
@@ -217,6 +230,11 @@ class Report:
                 self.real  # noqa: B018 - reads them
         if "quality" in sections and self._stale("quality", judge, figure=NEWEST):
             self.training  # noqa: B018 - reads the training images
+        if "outside" in sections:
+            reference = reference_statistics(self.outside_extractor, "train", device=self.device)
+            check_count(self.outside_count, len(reference.mu))
+            if self._scale_rows("outside", outside_protocol(self.outside_extractor), n=self.outside_count):
+                self.real.first(self.outside_count)
 
     def distance(self, extractors: list[Extractor]) -> None:
         """Measure Frechet distances and class accuracy, a section for each extractor."""
@@ -267,12 +285,24 @@ class Report:
         for name in self._scale_rows("clip", clip.protocol()):
             self.save(name, "clip", measure_clip_score(self._scale_images(name).images, clip, self.data, self.device))
 
-    def _scale_rows(self, section: str, protocol: dict, figure: str | None = None) -> list[str]:
-        """List the rows for scale whose section lacks a figure, or is missing or of another extractor."""
-        there = {name: self.record(name).get(section, {"protocol": {}}) for name in SCALE}
-        return [
-            name for name, one in there.items() if figure not in (None, *one) or not agrees(one["protocol"], protocol)
-        ]
+    def outside(self) -> None:
+        """Measure distances of equally many images of every row under the extractor from outside and the judge.
+
+        Rows for scale come first, then the models with the fewest network calls: the others take hours on a CPU.
+        """
+        protocol, n = outside_protocol(self.outside_extractor), self.outside_count
+        for name in self._scale_rows("outside", protocol, n=n):
+            self.save(name, "outside", measure_outside(self._scale_images(name, n), self.outside_extractor))
+        for name in sorted(self._stale("outside", protocol, n=n), key=lambda name: self.pipelines[name].nfe()):
+            self.save(name, "outside", measure_outside(self._samples(name, n=n), self.outside_extractor))
+
+    def _scale_rows(self, section: str, protocol: dict, figure: str | None = None, n: int | None = None) -> list[str]:
+        """List the rows for scale whose section lacks a figure, or is missing, of another extractor or another n."""
+
+        def holds(there: dict) -> bool:
+            return figure in (None, *there) and n in (None, there.get("n")) and agrees(there["protocol"], protocol)
+
+        return [name for name in SCALE if not holds(self.record(name).get(section, {"protocol": {}}))]
 
     def finish(self) -> Results:
         """Drop other models and other extractors' sections, add the tables' cells, write, return."""
@@ -293,6 +323,7 @@ class Report:
         judge = judge_extractor().protocol()
         current: dict[str, dict] = dict.fromkeys(("frechet_distance", "quality", "nouns"), judge)
         current["clip"] = bundled_clip(device=self.device).protocol()
+        current["outside"] = {"judge_sha256": judge["extractor_sha256"]}  # the other's packages need not be there
         for section, protocol in current.items():
             if not agrees(record.get(section, {"protocol": protocol})["protocol"], protocol):
                 self._drop(record, section, "was measured with another extractor")

@@ -5,10 +5,14 @@ from typing import Literal
 
 from eval.extractors.judge import JUDGE
 from eval.metrics.kernel import CMMD_SCALE, SIGMA
-from eval.schema import Interval, Measured, Record, TimingProtocol
+from eval.schema import Interval, Measured, OutsideDistance, Record, Samples, TimingProtocol
 from mobilediff.model_card import markdown_text
 
 BASELINE = "teacher"  # of the speeds
+OUTSIDE_DISTANCES = {  # keys of the section of the two extractors, and their columns
+    "frechet_distance_efficientnet": "Fréchet distance, outside (n = {n:,})",
+    "frechet_distance_judge": "Fréchet distance, judge (n = {n:,})",
+}
 NOISE_STD = 0.1  # of the damaged images, as a fraction of the range 0..1
 REAL, RECONSTRUCTED, DAMAGED = SCALE = (
     "CIFAR-10 test",
@@ -87,6 +91,9 @@ def _quality(record: Record) -> dict[str, Cell]:
         cells["class accuracy"] = _measured(distance, "class_accuracy", "{:.1%}")
     for other in record.other_distances.values():
         cells[other.label] = _measured(other, other.figure, "{:.2f}")
+    if outside := record.outside:
+        for key, title in OUTSIDE_DISTANCES.items():
+            cells[title.format(n=outside.n)] = _measured(outside, key, "{:.2f}")
     if nouns := record.nouns:
         for key, title in (("noun_top1", "noun top-1"), ("noun_top5", "noun top-5")):
             cells[title] = _measured(nouns, key, "{:.1%}")
@@ -184,6 +191,27 @@ def waiting(protocol: TimingProtocol) -> str:
     return f"OMP_WAIT_POLICY {protocol.wait_policy or 'not stated'}"
 
 
+def outside_meaning(outside: OutsideDistance) -> str:
+    """Explain the two distances of equally many images of every row."""
+    protocol = outside.protocol
+    return (
+        f"Outside: the distance by features of {protocol.extractor} ({protocol.extractor_sha256[:12]}), trained on "
+        "ImageNet, from which nothing here learned, not FID; judge: by the judge's, of the same images. Both are "
+        f"against {protocol.reference}, and higher than with more images: compare within a column. One model draws "
+        "better than another only where both say so."
+    )
+
+
+def ways_of_drawing(samples: list[Samples]) -> str:
+    """State in what each model's samples are drawn; an empty text without models."""
+    ways: dict[str, list[str]] = {}
+    for one in samples:
+        if one.model and one.dtype:
+            way = f"{one.dtype} under torch.compile" if one.compiled else one.dtype
+            ways.setdefault(way, []).append(one.model)
+    return "; ".join(f"{way}: {', '.join(models)}" for way, models in ways.items())
+
+
 def legend(records: list[Record]) -> list[str]:
     """Explain the columns, from the protocols in the records."""
     lines = []
@@ -217,14 +245,13 @@ def legend(records: list[Record]) -> list[str]:
             f"training set) is {distances[0].floor:.2f}. Class accuracy: of the same classifier. In brackets: 95 % "
             "intervals by bootstrap over the samples."
         )
-    ways: dict[str, list[str]] = {}
-    for samples in [distance.samples for distance in distances]:
-        if samples.model and samples.dtype:
-            way = f"{samples.dtype} under torch.compile" if samples.compiled else samples.dtype
-            ways.setdefault(way, []).append(samples.model)
-    if ways:
-        drawn = "; ".join(f"{way}: {', '.join(models)}" for way, models in ways.items())
+    outside = [record.outside for record in records if record.outside]
+    if outside:
+        lines.append(outside_meaning(outside[0]))
+    if drawn := ways_of_drawing([distance.samples for distance in distances]):
         lines.append(f"Samples: the classes' prompts in turn, one seed an image, drawn in {drawn}.")
+    if drawn := ways_of_drawing([distance.samples for distance in outside]):
+        lines.append(f"Of outside and judge beside it, the first seeds, drawn in {drawn}.")
     if nouns := [record.nouns for record in records if record.nouns]:
         lines.append(
             f"Noun top-1 and top-5: the noun is the first, or one of the first five, of the {nouns[0].nouns} that "

@@ -29,6 +29,7 @@ from eval.generate import main as generate
 from eval.grid import compose_grid
 from eval.grid import main as grid
 from eval.measures.frechet import measure_frechet_distance
+from eval.measures.outside import measure_outside
 from eval.protocol import folder_sha256, tensor_sha256
 from eval.report import main as report
 from eval.report import sample_counts
@@ -402,6 +403,45 @@ def test_another_extractor_has_a_column_of_its_own(checkpoints, judge, tmp_path,
     records = json.loads(results.read_text())["records"]
     assert records["student-1step"]["frechet_distance other"]["label"] == "Frechet distance (other, n = 20)"
     assert records[REAL]["figures"]["quality"].keys() >= {"Fréchet distance", "Frechet distance (other, n = 40)"}
+
+
+def test_both_extractors_measure_equally_many_images_of_every_row(
+    checkpoints, judge, outside, tmp_path, monkeypatch, capsys
+):
+    results, rows = tmp_path / "results.json", []
+    monkeypatch.setattr(eval.reporting.records, "real_images", lambda data, split: random_images(40))
+    arguments = ["--checkpoints", str(checkpoints), "--results", str(results), "--no-insert", "--data", "stand-in"]
+    arguments += ["--samples", str(tmp_path / "samples"), "--only", "outside", "--models", *KINDS]
+
+    def measure(measured, *args):
+        rows.append(measured.images.protocol.get("model", "for scale"))
+        return measure_outside(measured, *args)
+
+    monkeypatch.setattr(eval.reporting.records, "measure_outside", measure)
+    report([*arguments, "--n-outside", "30"])
+    assert KINDS[0] == "student-8step" and rows == ["for scale"] * 3 + ["student-1step", "student-8step"]
+    records = read_results(results).records
+    assert {record.outside.n for record in records.values()} == {30} and set(records) == {*KINDS, *SCALE}
+    assert records["student-1step"].outside.samples.model_extra["seeds"] == "0..29, one an image"
+    assert records[REAL].outside.frechet_distance_judge < records[DAMAGED].outside.frechet_distance_judge
+    report([*arguments, "--n-outside", "30"])
+    assert len(rows) == 5  # nothing twice
+    report([*arguments, "--n-outside", "20"])
+    assert len(rows) == 10
+
+    content = json.loads(results.read_text())
+    content["records"]["student-1step"]["outside"]["protocol"]["extractor_sha256"] = "0" * 64
+    content["records"]["student-8step"]["outside"]["protocol"]["judge_sha256"] = "0" * 64
+    results.write_text(json.dumps(content))
+    report([*arguments, "--only", "size"])
+    assert "student-8step: outside was measured with another extractor" in capsys.readouterr().err
+    report([*arguments, "--n-outside", "20"])
+    assert rows[10:] == ["student-1step", "student-8step"]
+
+    monkeypatch.setattr(eval.reporting.records, "kept_samples", lambda *args: pytest.fail("drawn"))
+    for n, message in (("8", "8 images are too few"), ("41", "n is 41; accepted is 1 to 40")):
+        with pytest.raises(ValueError, match=message):
+            report([*arguments, "--n-outside", n])
 
 
 def of_the_judge(judge, extractor, *args):

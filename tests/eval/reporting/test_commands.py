@@ -27,6 +27,7 @@ def test_the_command_asks_for_what_the_row_has(name, monkeypatch):
     assert args.no_insert and args.results != "docs/results.json"
     measured = {"distance": record.frechet_distance, "nouns": record.nouns, "latency": record.latency}
     measured |= {"size": record.size, "throughput": record.throughput, "clip": record.clip, "quality": record.quality}
+    measured |= {"outside": record.outside}
     assert set(args.only) == {section for section, content in measured.items() if content}
     if name in SCALE:
         assert list(args.models) == ["student"]
@@ -36,6 +37,8 @@ def test_the_command_asks_for_what_the_row_has(name, monkeypatch):
         samples = record.frechet_distance.samples
         assert args.n == {"class": {name: samples.n}, "noun": {name: record.nouns.n}}
         assert (args.dtype, args.compile) == (samples.dtype, samples.compiled)
+    if record.outside:
+        assert args.n_outside == record.outside.n
     if record.throughput:
         assert args.batch_sizes == [batch.protocol.batch_size for batch in record.throughput.batches]
 

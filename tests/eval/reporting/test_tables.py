@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eval.reporting.tables import AUTHENTIC, COPYING, GAUSSIAN, INFINITE, SLICED, legend, record_cells
-from eval.schema import Latency, Record, Throughput, read_results
+from eval.schema import Latency, OutsideDistance, OutsideProtocol, Record, Throughput, read_results
 
 TEACHER = read_results(Path(__file__).parents[3] / "docs" / "results.json").records["teacher"]
 
@@ -21,6 +21,22 @@ def test_the_legend_says_how_the_threads_of_the_timings_waited(policy):
     lines = [line for line in legend([record]) if line]
     assert len(lines) == 2  # latency, throughput
     assert all(f"(OMP_WAIT_POLICY {policy or 'not stated'})" in line for line in lines)
+
+
+def test_equally_many_images_have_a_column_under_each_extractor():
+    kept = TEACHER.frechet_distance
+    protocol = OutsideProtocol(**kept.protocol.model_dump() | {"extractor": "other", "judge_sha256": "0" * 64})
+    figures = {"frechet_distance_efficientnet": 200.5, "frechet_distance_judge": 8.25}
+    samples = kept.samples.model_copy(update={"dtype": "fp32", "compiled": False})
+    outside = OutsideDistance(n=2000, protocol=protocol, samples=samples, **figures)
+    cells = {title: cell.text for title, cell in record_cells(Record(outside=outside))["quality"].items()}
+    assert cells == {
+        "Fréchet distance, outside (n = 2,000)": "200.50",
+        "Fréchet distance, judge (n = 2,000)": "8.25",
+    }
+    lines = legend([Record(), Record(outside=outside)])
+    assert lines[0].startswith("Outside: the distance by features of other (") and "only where both say so" in lines[0]
+    assert lines[2] == "Of outside and judge beside it, the first seeds, drawn in fp32: teacher."
 
 
 def test_newer_figures_of_quality_are_shown_and_explained_where_they_were_measured():
