@@ -9,7 +9,7 @@ import logging
 import signal
 from pathlib import Path
 
-from mobilediff.demo.environment import folder_of, prepare
+from mobilediff.demo.environment import answers_file, path_of, prepare
 from mobilediff.threads import available_cpus
 
 prepare()  # before gradio and torch, which read the environment when they are imported
@@ -19,7 +19,7 @@ import gradio as gr  # noqa: E402
 import torch  # noqa: E402
 
 from mobilediff.command import command_parser, run_command  # noqa: E402
-from mobilediff.demo import about, compare, device, draw, edit, evaluate, explore, results  # noqa: E402
+from mobilediff.demo import about, arena, compare, device, draw, edit, evaluate, explore, results  # noqa: E402
 from mobilediff.demo.page import canvas, cards, grids, pictures, theme  # noqa: E402
 from mobilediff.demo.page.blocks import CheckedBlocks  # noqa: E402
 from mobilediff.demo.service.examples import (  # noqa: E402
@@ -35,7 +35,7 @@ gc.enable()
 
 logger = logging.getLogger(__name__)
 
-TABS_CSS = draw.CSS + edit.CSS + evaluate.CSS + results.CSS + device.CSS + about.CSS
+TABS_CSS = arena.CSS + draw.CSS + edit.CSS + evaluate.CSS + results.CSS + device.CSS + about.CSS
 CSS = theme.CSS + cards.CSS + pictures.CSS + grids.CSS + canvas.CSS + TABS_CSS
 # gradio refuses a call with too few values itself; show_error says so to the program that called. pwa lets a telephone
 # install the page as an app; mcp_server offers what the tabs do to programs that speak the Model Context Protocol.
@@ -67,13 +67,22 @@ def describe(models: Models, problems: list[str], examples: list[dict]) -> str:
     return "\n".join(f"- {problem}" for problem in problems)
 
 
-def build_app(models: Models, problems: list[str], examples: list[dict], dist: Path = device.DIST) -> gr.Blocks:
-    """Build the page; drawings, explorations and evaluations wait in a queue each, and take turns on the processor."""
+def build_app(
+    models: Models,
+    problems: list[str],
+    examples: list[dict],
+    dist: Path = device.DIST,
+    answers: Path | None = None,
+) -> gr.Blocks:
+    """Build the page; drawings, explorations and evaluations wait in a queue each, and take turns on the processor.
+
+    Answers on which of two pictures is better are kept in the file `answers`; None keeps none.
+    """
     with CheckedBlocks(title="mobilediff", analytics_enabled=False, delete_cache=KEPT) as demo:
         gr.Markdown(TITLE)
         head = gr.Markdown(describe(models, problems, examples))
         with gr.Tab("Compare"):
-            compare.build_tab(demo, models, examples)
+            compare.build_tab(demo, models, examples, answers)
         with gr.Tab("Explore"):
             explore.build_tab(models)
         with gr.Tab("Draw"):
@@ -119,8 +128,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--precompute", action="store_true", help="make the examples and stop")
     args = parser.parse_args(argv)
     torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
-    checkpoints = folder_of("MOBILEDIFF_CHECKPOINTS", "checkpoints")
-    example_folder = folder_of("MOBILEDIFF_EXAMPLES", "examples")
+    checkpoints = path_of("MOBILEDIFF_CHECKPOINTS", "checkpoints")
+    example_folder = path_of("MOBILEDIFF_EXAMPLES", "examples")
+    answers = answers_file()
     if args.precompute:
         check_examples_folder(example_folder)
     models, problems = Models(checkpoints), []
@@ -134,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
         logger.warning("%s", error)
         examples, problems = [], ["The precomputed examples are damaged; the log of the app says how."]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, which removes the temporary folder
-    launch(build_app(models, problems, examples))
+    launch(build_app(models, problems, examples, answers=answers))
 
 
 if __name__ == "__main__":

@@ -537,6 +537,28 @@ class ControlResult(Result, Measured):
     protocol: ReferenceProtocol
 
 
+class ArenaModel(Model):
+    """Hold the games of a model in eval.arena, its wins, ties as halves, and its score with the interval's ends."""
+
+    model_sha256: Sha256
+    games: PositiveInt
+    wins: NonNegativeFloat
+    score: float
+    low: float
+    high: float
+
+
+class ArenaResult(Model):
+    """Hold the result of eval.arena: of `n` answers, the best model first."""
+
+    schema_number: Literal[5] = Field(alias="schema")
+    command: Literal["eval.arena"]
+    n: PositiveInt
+    ties: NonNegativeInt
+    confidence: Fraction
+    models: Annotated[dict[str, ArenaModel], Field(min_length=2)]
+
+
 class GuidancePoint(Model):
     """Hold one point of a sweep."""
 
@@ -637,6 +659,7 @@ class LatencyResult(Model):
 
 CommandResult = Annotated[
     AccuracyResult
+    | ArenaResult
     | ClipScoreResult
     | ControlResult
     | DistanceResult

@@ -10,6 +10,7 @@ import torch
 from gradio.processing_utils import save_bytes_to_cache
 
 from eval.protocol import device_description
+from mobilediff.demo.arena import build_fold
 from mobilediff.demo.environment import RESULTS
 from mobilediff.demo.page.cards import CARDS, CHOOSE_PAIR, SHOW_PAIR
 from mobilediff.demo.page.stream import stream
@@ -52,7 +53,9 @@ def introduction(device: torch.device) -> str:
     )
 
 
-def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_file: Path = RESULTS) -> None:
+def build_tab(
+    page: gr.Blocks, models: Models, examples: list[dict], answers: Path | None = None, results_file: Path = RESULTS
+) -> None:
     """Build the tab's content.
 
     gradio's checks of single inputs are off (`preprocess=False`), since a program's values may end in them without a
@@ -62,6 +65,7 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
         page: whose address may hold choices.
         models: to compare.
         examples: shown without running a model.
+        answers: file that keeps those on which of two pictures is better; None keeps none.
         results_file: the report's, with the models' quality.
     """
     qualities = reported_qualities(reported_records(results_file))
@@ -171,6 +175,8 @@ def build_tab(page: gr.Blocks, models: Models, examples: list[dict], results_fil
         elem_id="comparison", elem_classes="results",
     )  # fmt: skip
     slider = gr.ImageSlider(interactive=False, visible=False, buttons=["fullscreen"], max_height=768)
+    with gr.Accordion("Which picture is better?", open=False):
+        build_fold(models, chosen, answers)
     if examples:
         outputs = [prompt, seed, count, results, note]
         gallery.click(example, gallery, outputs, concurrency_limit=None, preprocess=False)

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from urllib.request import getproxies_environment
 
+from eval.samples.answers import DEFAULT_ANSWERS
 from mobilediff.threads import let_threads_sleep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,8 +15,8 @@ RESULTS = ROOT / "docs" / "results.json"
 THIS_MACHINE = "localhost,127.0.0.1,::1"
 
 
-def folder_of(variable: str, default: str) -> Path:
-    """Return the folder that an environment variable names, by default one beside app.py; an empty variable is none.
+def path_of(variable: str, default: str) -> Path:
+    """Return the path that an environment variable names, by default one beside app.py; an empty variable is none.
 
     Raises:
         ValueError: it starts with ~, and there is no such home.
@@ -26,7 +27,20 @@ def folder_of(variable: str, default: str) -> Path:
     try:
         return Path(value).expanduser().resolve()
     except RuntimeError as error:
-        raise ValueError(f"{variable} is {value}; there is no such home, accepted is a folder without ~") from error
+        raise ValueError(f"{variable} is {value}; there is no such home, accepted is a path without ~") from error
+
+
+def answers_file() -> Path | None:
+    """Return the file that MOBILEDIFF_ANSWERS names, where answers of the arena are kept.
+
+    None on a Space, whose disk does not last, unless the variable names a file on one that does.
+
+    Raises:
+        ValueError: as in `path_of`.
+    """
+    if os.environ.get("SPACE_ID") and not os.environ.get("MOBILEDIFF_ANSWERS"):
+        return None
+    return path_of("MOBILEDIFF_ANSWERS", DEFAULT_ANSWERS)
 
 
 def whole_number_of(variable: str, default: int, low: int) -> int:
@@ -51,7 +65,7 @@ def prepare() -> None:
     for name in [name for name, value in os.environ.items() if name.startswith("GRADIO_") and not value]:
         del os.environ[name]
     if "GRADIO_TEMP_DIR" in os.environ:
-        os.environ["GRADIO_TEMP_DIR"] = str(folder_of("GRADIO_TEMP_DIR", ""))
+        os.environ["GRADIO_TEMP_DIR"] = str(path_of("GRADIO_TEMP_DIR", ""))
     else:
         os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="mobilediff-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -12,7 +12,7 @@ import gradio as gr
 
 from eval.schema import Record
 from mobilediff.demo import damage, pictures
-from mobilediff.demo.environment import RESULTS, folder_of, whole_number_of
+from mobilediff.demo.environment import RESULTS, path_of, whole_number_of
 from mobilediff.demo.page.blocks import of_event
 from mobilediff.demo.page.grids import grids
 from mobilediff.demo.page.stream import stream
@@ -145,7 +145,7 @@ def build_tab(models: Models) -> None:
     Raises:
         ValueError: a variable holds something else.
     """
-    targets = Targets(models, folder_of("MOBILEDIFF_EXPORTS", "exports"))
+    targets = Targets(models, path_of("MOBILEDIFF_EXPORTS", "exports"))
     most = whole_number_of("MOBILEDIFF_MAX_SAMPLES", MAX_SAMPLES, MIN_SAMPLES)
     with gr.Tabs():
         with gr.Tab("A model"):

@@ -10,6 +10,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
+from eval.samples.answers import read_answers
 
 pytestmark = pytest.mark.slow
 
@@ -24,8 +25,13 @@ CALLS = {
 
 
 @pytest.fixture(scope="module")
-def client(models):
-    demo = app.build_app(models, [], [])
+def answers(tmp_path_factory):
+    return tmp_path_factory.mktemp("answers") / "arena.sqlite"
+
+
+@pytest.fixture(scope="module")
+def client(models, answers):
+    demo = app.build_app(models, [], [], answers=answers)
     url = app.launch(demo, prevent_thread_lock=True, quiet=True)
     yield Client(url, verbose=False)
     demo.close()
@@ -33,8 +39,9 @@ def client(models):
 
 def test_programs_see_a_name_a_description_and_parameters(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert {"/compare", "/sheet", *CALLS} <= set(endpoints)
-    for name in ("/compare", "/sheet", *CALLS):
+    named = {"/compare", "/sheet", "/draw_pair", "/answer_pair", *CALLS}
+    assert named <= set(endpoints)
+    for name in named:
         assert len(endpoints[name]["description"]) > 30
     names = [parameter["parameter_name"] for parameter in endpoints["/compare"]["parameters"]]
     assert names == ["prompt", "seed", "count", "chosen", "few_steps", "many_steps", "guidance"]
@@ -78,6 +85,20 @@ def test_a_comparison_is_answered_amid_a_long_exploration(client, models, monkey
 def test_settings_of_programs_reach_the_models(client):
     records, _ = client.predict("a cat", 0, 1, ["student-1step", "teacher"], 4, 25, 1, api_name="/compare")
     assert [record["nfe"] for record in records] == [4, 25]
+
+
+def test_a_pair_is_answered_by_its_name_and_once(client, answers):
+    pair, name = client.predict(["student-1step", "student-8step"], api_name="/draw_pair")
+    assert "student" not in str(pair) and len(pair["pictures"]) == 2
+    shown = client.predict(name, "same", api_name="/answer_pair")
+    assert {one["caption"] for one in shown["pictures"]} == {"student-1step", "student-8step"}
+    (kept,) = read_answers(answers)
+    assert [kept.left, kept.right] == [one["caption"] for one in shown["pictures"]] and kept.preferred == "same"
+    assert "are kept on this machine, nothing about you" in str(client.config)
+    with pytest.raises(AppError, match="waits for an answer; accepted is the one drawn last, once"):
+        client.predict(name, "same", api_name="/answer_pair")
+    with pytest.raises(AppError, match="One model is chosen, teacher"):
+        client.predict(["teacher"], api_name="/draw_pair")
 
 
 def test_a_sheet_is_a_png_and_nothing_else_is_taken(client):

@@ -238,18 +238,18 @@ def test_the_image_works_for_any_user_of_group_zero(checkpoints):
 def test_folders_of_the_environment(monkeypatch, tmp_path, variable):
     default = variable.partition("_")[2].lower()
     monkeypatch.delenv(variable, raising=False)
-    assert environment.folder_of(variable, default) == ROOT / default
+    assert environment.path_of(variable, default) == ROOT / default
     monkeypatch.setenv(variable, "")
-    assert environment.folder_of(variable, default) == ROOT / default
+    assert environment.path_of(variable, default) == ROOT / default
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(variable, "~/meine Bilder/")
-    assert environment.folder_of(variable, default) == tmp_path / "meine Bilder"
+    assert environment.path_of(variable, default) == tmp_path / "meine Bilder"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(variable, ".")
-    assert environment.folder_of(variable, default).name == tmp_path.name
+    assert environment.path_of(variable, default).name == tmp_path.name
     monkeypatch.setenv(variable, "~nobody-of-this-name/x")
     with pytest.raises(ValueError, match=f"{variable} is ~nobody-of-this-name/x; there is no such home"):
-        environment.folder_of(variable, default)
+        environment.path_of(variable, default)
 
 
 PREPARED = """

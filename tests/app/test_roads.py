@@ -20,6 +20,7 @@ from tests.browser import PATIENCE_MS, Visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+SCREENS = ROOT / "outputs" / "screens"
 GOOD = sorted((ROOT / "examples" / "a-fire-truck").iterdir())
 
 
@@ -153,6 +154,49 @@ def test_stop_ends_a_teachers_call(visitor, hold):
     press(visitor, "Compare")
     cards(visitor, "done").wait_for()
     assert cards(visitor, "done").count() == 1
+
+
+def test_pictures_are_chosen_by_keys_and_named_after_the_answer(visitor, models):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    open_tab(visitor, "Compare")
+    choose(visitor, "Models", "student-1step", "student-8step")
+    fold = visitor.page.get_by_role("button", name="Which picture is better?")
+    fold.click()
+    panel(visitor).get_by_text("Answers are kept nowhere here.").wait_for()
+    press(visitor, "Draw two pictures")
+    question = visitor.page.locator('.arena:not(.answered) [role="status"]')
+    question.get_by_text("Which is the better picture of").wait_for()
+    pictures = visitor.page.locator(".arena:not(.answered) img")
+    assert [one.get_attribute("alt") for one in pictures.all()] == ["Left picture", "Right picture"]
+    first = [one.get_attribute("src") for one in pictures.all()]
+    assert not visitor.page.locator(".arena", has_text="student-").count()
+    left = panel(visitor).get_by_role("button", name="Left is better", exact=True)
+    left.focus()
+    visitor.page.keyboard.press("Enter")
+    names = visitor.page.locator('.arena.answered [role="status"]')
+    names.get_by_text("Left is better. Left was student-").wait_for()
+    visitor.page.wait_for_function(
+        "old => document.querySelector('.arena:not(.answered) img').src !== old", arg=first[0]
+    )
+    assert [one.get_attribute("src") for one in visitor.page.locator(".arena.answered img").all()] == first
+    second = pictures.first.get_attribute("src")
+    assert left.evaluate("button => button === document.activeElement")
+    visitor.page.keyboard.press("Tab")
+    visitor.page.keyboard.press("Space")  # on the right
+    names.get_by_text("Right is better. Left was student-").wait_for()
+    visitor.page.wait_for_function(
+        "old => document.querySelector('.arena:not(.answered) img').src !== old", arg=second
+    )
+    visitor.page.wait_for_timeout(500)  # until nothing is dimmed any more
+    width = visitor.page.viewport_size["width"]
+    assert visitor.page.evaluate("document.scrollingElement.scrollWidth") <= width
+    violations = axe.run(visitor.page).response["violations"]
+    found = [one for one in violations if one["impact"] in ("serious", "critical")]
+    assert [node["html"] for one in found for node in one["nodes"]] == []
+    fold.scroll_into_view_if_needed()
+    visitor.page.screenshot(path=SCREENS / f"Compare-arena-{width}.png", full_page=True)
+    fold.click()
+    choose(visitor, "Models", *models.names)
 
 
 @pytest.mark.parametrize("tab", ["Compare", "Explore"])
