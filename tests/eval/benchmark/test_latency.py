@@ -282,7 +282,7 @@ def test_nothing_to_measure_is_refused(capsys):
 def test_the_report_keeps_its_latency_until_the_run_is_another(checkpoints, tmp_path, monkeypatch):
     folder = checkpoints / "student-1step"
     monkeypatch.setattr(eval.reporting.records, "measure_latency", partial(measure_latency, rounds=3))
-    report = eval.reporting.records.Report(tmp_path / "results.json", tmp_path, {"student-1step": folder}, {})
+    report = eval.reporting.records.Report(tmp_path / "results.json", tmp_path, {"student-1step": folder}, {}, 2000)
     report.latency(threads=1)
     kept = report.record("student-1step")["latency"]
     assert tuple(kept) == (*PARTS, "protocol") and kept["protocol"]["batch_size"] == 1
@@ -296,7 +296,7 @@ def test_the_report_keeps_its_latency_until_the_run_is_another(checkpoints, tmp_
 def test_timings_under_other_conditions_are_measured_again(checkpoints, tmp_path, monkeypatch, stated):
     monkeypatch.setenv(WAIT_POLICY, "PASSIVE")
     file, folder = tmp_path / "results.json", checkpoints / "student-1step"
-    report = partial(eval.reporting.records.Report, file, tmp_path, {"student-1step": folder}, {})
+    report = partial(eval.reporting.records.Report, file, tmp_path, {"student-1step": folder}, {}, 2000)
     monkeypatch.setattr(eval.reporting.records, "measure_latency", partial(measure_latency, rounds=3))
     first = report()
     first.latency(threads=1)
