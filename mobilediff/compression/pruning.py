@@ -138,15 +138,15 @@ def pruned_layer(unet: MobileUNet, name: str, pruning_ratio: float) -> Iterator[
         ValueError: a ratio outside 0 <= ratio < 1.
     """
     check_pruning_ratio(pruning_ratio)
-    weight = prunable_layers(unet)[name].weight
-    before = weight.detach().clone()
+    layer = prunable_layers(unet)[name]
+    before = layer.weight.detach().clone()
     with torch.no_grad():
-        weight.mul_(weight_mask(prunable_layers(unet)[name], pruning_ratio))
+        layer.weight.mul_(weight_mask(layer, pruning_ratio))
     try:
         yield
     finally:
         with torch.no_grad():
-            weight.copy_(before)
+            layer.weight.copy_(before)
 
 
 def _output_weight(conv: nn.Conv2d | SeparableConv2d) -> torch.Tensor:

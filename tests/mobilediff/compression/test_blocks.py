@@ -6,7 +6,7 @@ import torch
 from mobilediff.compression.blocks import block_names, remove_blocks, without_blocks
 from mobilediff.compression.pruning import prune_channels
 from mobilediff.models.mobile_unet import MobileUNet
-from tests.tiny import HIDDEN_SIZE, LATENT_CHANNELS, LATENT_SIZE, PROJECTION_DIM, tiny_unet
+from tests.tiny import tiny_unet
 
 BLOCKS = [
     "down_blocks.0.resnets.0",
@@ -26,17 +26,6 @@ BLOCKS = [
 def unet():
     torch.manual_seed(0)
     return tiny_unet("student-1step-pruned").eval()
-
-
-@pytest.fixture
-def inputs():
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "sample": torch.randn(2, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator),
-        "timestep": torch.tensor([10, 900]),
-        "encoder_hidden_states": torch.randn(2, 5, HIDDEN_SIZE, generator=generator),
-        "class_labels": torch.randn(2, PROJECTION_DIM, generator=generator),
-    }
 
 
 def test_blocks_are_the_resnet_blocks_and_the_transformers(unet):

@@ -6,24 +6,13 @@ import torch
 from mobilediff.compression.blocks import block_names, without_blocks
 from mobilediff.compression.parts import network_parts
 from mobilediff.models.macs import count_params_and_macs
-from tests.tiny import HIDDEN_SIZE, LATENT_CHANNELS, LATENT_SIZE, PROJECTION_DIM, tiny_unet
+from tests.tiny import tiny_unet
 
 
 @pytest.fixture
 def unet():
     torch.manual_seed(0)
     return tiny_unet("student-1step-pruned").eval().to(memory_format=torch.channels_last)
-
-
-@pytest.fixture
-def inputs():
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "sample": torch.randn(2, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator),
-        "timestep": torch.tensor([10, 900]),
-        "encoder_hidden_states": torch.randn(2, 5, HIDDEN_SIZE, generator=generator),
-        "class_labels": torch.randn(2, PROJECTION_DIM, generator=generator),
-    }
 
 
 def test_keys_have_kind_width_resolution_and_what_else_decides_the_time(unet, inputs):

@@ -13,24 +13,13 @@ from mobilediff.compression.pruning import (
     weight_mask,
 )
 from mobilediff.models.mobile_unet import MobileUNet
-from tests.tiny import HIDDEN_SIZE, LATENT_CHANNELS, LATENT_SIZE, PROJECTION_DIM, tiny_unet
+from tests.tiny import tiny_unet
 
 
 @pytest.fixture
 def unet():
     torch.manual_seed(0)
     return tiny_unet("student").eval()
-
-
-@pytest.fixture
-def inputs():
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "sample": torch.randn(2, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator),
-        "timestep": torch.tensor([10, 900]),
-        "encoder_hidden_states": torch.randn(2, 5, HIDDEN_SIZE, generator=generator),
-        "class_labels": torch.randn(2, PROJECTION_DIM, generator=generator),
-    }
 
 
 def test_ratio_0_is_a_copy(unet, inputs):
