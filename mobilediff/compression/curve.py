@@ -22,7 +22,7 @@ from eval.protocol import default_device, file_sha256, folder_sha256, library_ve
 from eval.reporting.pruning_plots import draw_curve
 from eval.samples.pipelines import load_sampler, with_network
 from mobilediff.checkpoints import load_component
-from mobilediff.command import command_parser, run_command
+from mobilediff.command import check_least, command_parser, run_command
 from mobilediff.compression.blocks import block_names, without_blocks
 from mobilediff.compression.pruned import PruningCurve, PruningPoint, read_curve
 from mobilediff.compression.pruning import Method, check_pruning_ratio, pruned_network
@@ -78,9 +78,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             raise ValueError(
                 "ratio is 0.0; accepted are fractions above 0, as the unpruned network is always measured"
             )
-    for name, least in (("noise_sets", MIN_NOISE_SETS), ("batch_size", 1), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise ValueError(f"{name} is {getattr(args, name)}; accepted is {least} or more")
+    check_least(args, noise_sets=MIN_NOISE_SETS, batch_size=1, seed=0)
     if min(args.repair) < 0:
         raise ValueError(f"repair is {min(args.repair)}; accepted is 0 or more")
     check_options(args.threads, args.rounds, args.max_seconds, [])

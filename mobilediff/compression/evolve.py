@@ -21,7 +21,7 @@ from eval.measures.fixed_set import FixedSet
 from eval.protocol import default_device, file_sha256, folder_sha256, measured_with
 from eval.reporting.plots import draw_evolution
 from eval.samples.pipelines import load_sampler, with_network
-from mobilediff.command import command_parser, run_command
+from mobilediff.command import check_least, command_parser, run_command
 from mobilediff.compression.blocks import block_names, remove_blocks, without_blocks
 from mobilediff.compression.evolution import Evolution, EvolutionLog, Measure, Quality, read_evolution
 from mobilediff.compression.latency import read_latency_table
@@ -53,9 +53,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--noise-sets", type=int, default=3, help="sets of samples whose spread is the noise")
     parser.add_argument("--batch-size", type=int, default=100, help="samples drawn at once")
     args = parser.parse_args(argv)
-    for name, least in (("group_size", 1), ("noise_sets", MIN_NOISE_SETS), ("batch_size", 1), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise ValueError(f"{name} is {getattr(args, name)}; accepted is {least} or more")
+    check_least(args, group_size=1, noise_sets=MIN_NOISE_SETS, batch_size=1, seed=0)
     args.target_ms = sorted(set(args.target_ms), reverse=True)
     for target_ms in args.target_ms:
         if not 0 < target_ms < float("inf"):

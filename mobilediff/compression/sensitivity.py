@@ -17,7 +17,7 @@ from eval.measures.fixed_latents import FixedLatents
 from eval.protocol import default_device, folder_sha256, measured_with
 from eval.reporting.pruning_plots import draw_sensitivity
 from eval.samples.pipelines import load_sampler
-from mobilediff.command import command_parser, run_command
+from mobilediff.command import check_least, command_parser, run_command
 from mobilediff.compression.pruned import LayerError, Sensitivity, read_sensitivity
 from mobilediff.compression.pruning import check_pruning_ratio, prunable_layers, pruned_layer
 from mobilediff.compression.records import check_same_protocol
@@ -46,9 +46,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         check_pruning_ratio(ratio)
         if ratio == 0:
             raise ValueError("ratio is 0.0; accepted are fractions above 0")
-    for name, least in (("n", 1), ("batch_size", 1), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise ValueError(f"{name} is {getattr(args, name)}; accepted is {least} or more")
+    check_least(args, n=1, batch_size=1, seed=0)
     return args
 
 
