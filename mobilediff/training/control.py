@@ -4,9 +4,11 @@ A student of several steps learns it as ControlNet does (arXiv 2302.05543): it d
 and colours. A one-step student draws pictures from noise, which are compared with the real images of the conditions.
 Edges leave colours and textures open, so that the nearest picture to all real images of an edge map is a grey mean.
 Feature maps are therefore compared where colours are given alone. Where none are, the student's own picture from the
-same noise gives them. A discriminator of feature maps keeps all pictures sharp.
+same noise gives them. What keeps the pictures sharp are the moments of their features, taught to be real images' for
+edges, colours and both apart (see `losses.moments`).
 """
 
+import copy
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import nn
 from torchvision.utils import make_grid
 
@@ -31,7 +33,6 @@ from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import NormalisedLatentDecoder
 from mobilediff.models.mobile_controlnet import MobileControlNet
 from mobilediff.sampling.scheduling import distilled_steps
-from mobilediff.training.bases.feature_adversary import FeatureAdversary
 from mobilediff.training.bases.generator_stage import save_grid
 from mobilediff.training.data.conditioning import Conditioning
 from mobilediff.training.data.latents import NUM_PHRASINGS, training_images
@@ -40,9 +41,12 @@ from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.stage import Stage, run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.control import color_loss, edge_loss
+from mobilediff.training.losses.moments import PictureMoments
 from mobilediff.training.losses.perceptual import feature_distances
 
 GRID_IMAGES = 16
+# Whether edges and colours are given, each way in every third step.
+WAYS = ((True, True), (True, False), (False, True))
 
 
 class ControlOptions(TrainingOptions):
@@ -51,14 +55,13 @@ class ControlOptions(TrainingOptions):
     Attributes:
         student: pipeline folder of a distilled student, which stays as it is.
         vae: folder of the VAE that encodes the real images, makes those compared with them, and is exported.
-        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared and told apart.
+        perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
         initial_weights: folder of the `MobileControlNet` to start from; None for one that changes nothing.
         class_probability, phrasing_probability: of captions, as in `CaptionBank.draw`.
-        both_probability: chance that edges and colours are given; else it is one of them, each as often.
         thick_probability: chance that edges are strokes of two or three pixels.
-        reconstruction_steps: first steps, in which the discriminator learns and the network does not follow it.
-        lambda_edges, lambda_colors, lambda_perceptual, lambda_own_colors, lambda_adversarial: weights of the terms.
-        discriminator_learning_rate: of the second optimiser.
+        reconstruction_steps: first steps, in which moments are collected and the pictures do not follow them.
+        lambda_edges, lambda_colors, lambda_perceptual, lambda_own_colors, lambda_moments: weights of the terms.
+        moments_decay: of the running moments, a step of each way.
 
     The options from `reconstruction_steps` on are those of a one-step student.
     """
@@ -69,15 +72,14 @@ class ControlOptions(TrainingOptions):
     initial_weights: str | None = None
     class_probability: Fraction = 0.3
     phrasing_probability: Fraction = 0.3
-    both_probability: Fraction = 0.3
     thick_probability: Fraction = 0.25
     reconstruction_steps: NonNegativeInt = 200
     lambda_edges: NonNegativeFloat = 0.5
     lambda_colors: NonNegativeFloat = 5.0
     lambda_perceptual: NonNegativeFloat = 0.5
     lambda_own_colors: NonNegativeFloat = 0.5
-    lambda_adversarial: NonNegativeFloat = 0.5
-    discriminator_learning_rate: PositiveFloat = 1e-3
+    lambda_moments: NonNegativeFloat = 1.0
+    moments_decay: Fraction = 0.99
 
 
 @dataclass
@@ -168,8 +170,10 @@ class Control(Stage[ControlOptions]):
         self.decoder = self.trainer.frozen(NormalisedLatentDecoder(parts.vae))
         self.timesteps = trailing_timesteps(steps[0], device)[:-1]
         if len(self.timesteps) == 1:
-            text_dim = self.conditioning.pooled.shape[1]
-            self.adversary = FeatureAdversary(self.trainer, encoder, text_dim, options.discriminator_learning_rate)
+            self.encoder = self.trainer.frozen(encoder)
+            moments = PictureMoments(self.images, self.encoder, options.moments_decay)
+            self.moments = nn.ModuleList(copy.deepcopy(moments) for _ in WAYS)
+            self.trainer.keep("moments", self.moments)
         controlnet = (
             MobileControlNet.from_unet(self.student.unet)
             if options.initial_weights is None
@@ -184,20 +188,21 @@ class Control(Stage[ControlOptions]):
         """Draw real images, mirrored with probability one half, with conditions and captions."""
         options, generator, device = self.options, draws.generator, self.trainer.device
         shape = draws.indices.shape
-        mirrored, both, edges_alone, thick = torch.rand(4, *shape, generator=generator, device=device)
+        mirrored, thick = torch.rand(2, *shape, generator=generator, device=device)
         flip = (mirrored < 0.5)[:, None, None, None]
         images, edges = (
             torch.where(flip, values.flip(-1), values)
             for values in (self.images[draws.indices], self.edges[draws.indices] / 255)
         )
         widths = torch.randint(2, 4, shape, generator=generator, device=device)
-        size = COLOR_MAP_SIZES[draws.index % len(COLOR_MAP_SIZES)]
+        round_, way = divmod(draws.index, len(WAYS))
+        has_edges, has_colors = (torch.full(shape, float(given), device=device) for given in WAYS[way])
         return ControlBatch(
             images=to_float(images).contiguous(memory_format=torch.channels_last),
             edges=thicken(edges, torch.where(thick < options.thick_probability, widths, 1)),
-            colors=color_maps(images, size),
-            has_edges=((both < options.both_probability) | (edges_alone < 0.5)).float(),
-            has_colors=((both < options.both_probability) | (edges_alone >= 0.5)).float(),
+            colors=color_maps(images, COLOR_MAP_SIZES[round_ % len(COLOR_MAP_SIZES)]),
+            has_edges=has_edges,
+            has_colors=has_colors,
             caption_ids=self.conditioning.bank.draw(
                 self.labels[draws.indices],
                 self.noun_ids[draws.indices],
@@ -253,30 +258,31 @@ class Control(Stage[ControlOptions]):
         return {"loss_task": loss}
 
     def step_of_noise(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
-        """Draw from noise in one step, and compare with the real images; teach the discriminator."""
+        """Draw from noise in one step, and compare with the real images."""
         options = self.options
         images, own = self.generate(batch, draws.generator)
-        everywhere, text = torch.ones_like(batch.edges), self.conditioning(batch.caption_ids)["class_labels"]
-        fake_maps, real_maps = self.adversary.feature_maps(images, batch.images)
+        with self.trainer.autocast():
+            maps = self.encoder(images).feature_maps
+            with torch.no_grad():
+                real_maps = self.encoder(batch.images).feature_maps
         terms = {
             "loss_edges": edge_loss(images, batch.images, batch.has_edges),
             "loss_colors": color_loss(images, batch.colors, batch.has_colors),
-            "loss_perceptual": (feature_distances(fake_maps, real_maps) * batch.has_colors).mean(),
+            "loss_perceptual": (feature_distances(maps, real_maps) * batch.has_colors).mean(),
             "loss_own_colors": color_loss(images, own, 1 - batch.has_colors),
-            "loss_adversarial": self.adversary.loss(fake_maps, everywhere, text),
+            "loss_moments": reduce(torch.add, self.moments[draws.index % len(WAYS)](images, maps).values()),
         }
-        lambda_adversarial = options.lambda_adversarial if draws.index >= options.reconstruction_steps else 0.0
+        lambda_moments = options.lambda_moments if draws.index >= options.reconstruction_steps else 0.0
         weights = (
             options.lambda_edges,
             options.lambda_colors,
             options.lambda_perceptual,
             options.lambda_own_colors,
-            lambda_adversarial,
+            lambda_moments,
         )
         self.trainer.update(
             "controlnet", reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
         )
-        terms["loss_discriminator"] = self.adversary.train(real_maps, fake_maps, everywhere, text)
         return terms
 
     def validate(self) -> dict[str, float]:

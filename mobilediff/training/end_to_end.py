@@ -7,7 +7,6 @@ were.
 """
 
 import copy
-from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -20,16 +19,15 @@ from mobilediff.diffusion import alpha_sigma, diffuse, sample_from_velocity, tra
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import NormalisedLatentDecoder
+from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import LatentData, training_images
 from mobilediff.training.engine.options import Fraction, GeneratorOptions
 from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
-from mobilediff.training.losses.moments import MomentLoss, Moments, moment_features
+from mobilediff.training.losses.moments import PictureMoments
 from mobilediff.training.losses.perceptual import feature_distance
-
-MOMENT_BATCH_SIZE = 500
 
 
 class EndToEndOptions(GeneratorOptions):
@@ -37,6 +35,8 @@ class EndToEndOptions(GeneratorOptions):
 
     Attributes:
         student: pipeline folder of the one-step student with its decoder: the start of both.
+        initial_weights: folder of a network to start from instead, such as a pruned one; the student still draws the
+            pictures of the start.
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
         num_intervals: timesteps of the student's own training.
         first_timestep_probability: fraction of the pictures from pure noise; the others start from noised images at
@@ -49,6 +49,7 @@ class EndToEndOptions(GeneratorOptions):
 
     student: str
     perceptual: str
+    initial_weights: str | None = None
     default_num_inference_steps: PositiveInt = 1
     default_guidance_scale: float = 1.0
     null_probability: Fraction = 0.0
@@ -117,23 +118,15 @@ class EndToEnd(GeneratorStage[EndToEndOptions]):
             part.to(device).requires_grad_(False).eval()  # pyright: ignore[reportArgumentType]
         self.data, self.images = LatentData(self.trainer, options, parts, dataset), dataset.images.to(device)
         self.timesteps = trailing_timesteps(options.num_intervals, device)
-        pictures = OneStepPictures(source.unet.to(device), parts.vae)
-        self.start = self.trainer.frozen(copy.deepcopy(pictures))
+        self.start = self.trainer.frozen(copy.deepcopy(OneStepPictures(source.unet, parts.vae)))
+        unet = source.unet if options.initial_weights is None else load_component(MobileUNet, options.initial_weights)
+        pictures = OneStepPictures(unet, parts.vae)
         pictures.decoder.requires_grad_(True)
         self.pictures = self.trainer.add("pictures", pictures)
         self.encoder = self.trainer.frozen(encoder)
-        self.moments = pictures.moments = self.real_moments()  # within the network: the run's state keeps them
-        self.make_pipeline(parts, source.unet, source.scheduler, guidance_distilled=True)
-
-    @torch.no_grad()
-    def real_moments(self) -> nn.ModuleList:
-        """Make a loss of each kind of features, by the moments of all training images."""
-        kinds: dict[int, Moments] = defaultdict(Moments)
-        for images in self.images.split(MOMENT_BATCH_SIZE):
-            images = to_float(images)
-            for kind, features in enumerate(moment_features(images, self.encoder(images).feature_maps)):
-                kinds[kind].add(features)
-        return nn.ModuleList(MomentLoss(real, self.options.moments_decay) for real in kinds.values())
+        self.moments = PictureMoments(self.images, self.encoder, options.moments_decay)
+        self.trainer.keep("moments", self.moments)
+        self.make_pipeline(parts, unet, source.scheduler, guidance_distilled=True)
 
     def batch(self, draws: Draws) -> PictureBatch:
         """Draw the step's images, each mirrored with probability one half, their captions, and noisy latents."""
@@ -168,14 +161,13 @@ class EndToEnd(GeneratorStage[EndToEndOptions]):
             "loss_perceptual": feature_distance(maps, maps_before),
         }
         pure = batch.timesteps == self.timesteps[0]  # what one step draws; the others would hide its moments
-        kinds = moment_features(pictures[pure], [features[pure] for features in maps])
-        moments = [loss(features) for loss, features in zip(self.moments, kinds, strict=True)]
-        terms |= {f"loss_moments_{kind}": loss for kind, loss in enumerate(moments)}
+        moments = self.moments(pictures[pure], [features[pure] for features in maps])
+        terms |= moments
         follows = float(draws.index >= options.reconstruction_steps)
         loss = (
             options.lambda_pixels * terms["loss_pixels"]
             + options.lambda_perceptual * terms["loss_perceptual"]
-            + follows * options.lambda_moments * torch.stack(moments).sum()
+            + follows * options.lambda_moments * torch.stack([*moments.values()]).sum()
         )
         self.trainer.update("pictures", loss)
         return terms

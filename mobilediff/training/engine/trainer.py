@@ -131,6 +131,7 @@ class Trainer:
         self.folder = Path(options.output)
         self.accelerator = Accelerator(mixed_precision="no")  # `autocast` instead: it leaves outputs in bf16
         self.networks: dict[str, TrainedNetwork] = {}
+        self.kept: dict[str, nn.Module] = {}
         self.writer: SummaryWriter | None = None  # of tensorboard, on the main process while it trains
         self.step = 0
         self.minutes_before = 0.0
@@ -203,6 +204,10 @@ class Trainer:
         """Keep `network` as it is, in evaluation mode on the device; returns the module to call."""
         network.to(self.device).to(memory_format=torch.channels_last).requires_grad_(False).eval()
         return self.compiled(network)
+
+    def keep(self, name: str, module: nn.Module) -> None:
+        """Save and restore the buffers of a module that does not learn with the run's state."""
+        self.kept[name] = module.to(self.device)
 
     def compiled(self, module: nn.Module) -> nn.Module:
         """Return the module under torch.compile, where the options say so.
@@ -388,6 +393,8 @@ class Trainer:
         tensors = {
             f"{name}/{key}": value for name, net in self.networks.items() for key, value in net.tensors().items()
         }
+        for name, module in self.kept.items():
+            tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
         for name, value in tensors.items():
             if not torch.isfinite(value).all():
                 raise FloatingPointError(f"{name} is not finite at step {self.step}; the state saved before is kept")
@@ -421,6 +428,8 @@ class Trainer:
             )
         for name, network in self.networks.items():
             network.load(_with_prefix(tensors, f"{name}/"), scalars["ema_steps"].get(name, 0))
+        for name, module in self.kept.items():
+            module.load_state_dict(_with_prefix(tensors, f"{name}/"))
         self.step, self.minutes_before = scalars["step"], scalars["minutes"]
 
     def averaged_weights(self, ema_decay: float | None = None) -> "AveragedWeights":

@@ -5,13 +5,17 @@ arXiv 1904.02762, section 3.2). They are compared by the Frechet distance of the
 1706.08500, equation 6).
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mobilediff.images import to_float
+
 PATCH_SIZE = 5
+REAL_BATCH_SIZE = 500
 # Of the mean variance: directions that vary less count less.
 SHRINKAGE = 1e-3
 # Of the largest eigenvalue: smaller ones are rounding, and their roots have no finite gradient.
@@ -111,3 +115,32 @@ class MomentLoss(nn.Module):
         first = self.first + (first - first.detach())
         second = self.second + (second - second.detach())
         return frechet_terms(first, second - torch.outer(first, first), self.variances) / len(first)
+
+
+class PictureMoments(nn.Module):
+    """Compare pictures with real images by a `MomentLoss` of each kind of `moment_features`.
+
+    Args:
+        real: images, uint8 [N, 3, H, W].
+        encoder: an `ImageEncoder`, whose feature maps are compared.
+        decay: of the running moments.
+    """
+
+    @torch.no_grad()
+    def __init__(self, real: torch.Tensor, encoder: nn.Module, decay: float):
+        super().__init__()
+        kinds: dict[int, Moments] = defaultdict(Moments)
+        for images in real.split(REAL_BATCH_SIZE):
+            images = to_float(images)
+            for kind, features in enumerate(moment_features(images, encoder(images).feature_maps)):
+                kinds[kind].add(features)
+        self.losses = nn.ModuleList(MomentLoss(moments, decay) for moments in kinds.values())
+
+    def forward(self, pictures: torch.Tensor, feature_maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Take pictures [N, 3, H, W] with their maps [N, C_i, H_i, W_i] into the running moments.
+
+        Returns:
+            A scalar of each kind, by the name of its term.
+        """
+        kinds = zip(self.losses, moment_features(pictures, feature_maps), strict=True)
+        return {f"loss_moments_{kind}": loss(features) for kind, (loss, features) in enumerate(kinds)}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mobilediff.checkpoints import load_pipeline
+from mobilediff.compression.pruning import prune_channels
 from mobilediff.sampling.prompts import encode_text
 from mobilediff.training.end_to_end import EndToEnd, EndToEndOptions, OneStepPictures
 from mobilediff.training.engine.options import RunLimits
@@ -59,6 +60,14 @@ def test_network_and_decoder_learn_the_encoder_stays_and_the_run_resumes(options
     record = read_records(tmp_path / "run")[0]
     assert {"loss_pixels", "loss_perceptual", "loss_moments_0", "loss_moments_1"} <= record.keys()
     assert record["loss_pixels"] == 0
+
+    small = prune_channels(student.unet, 0.5)
+    small.save_pretrained(tmp_path / "small")
+    pruned = options | {"output": str(tmp_path / "pruned"), "initial_weights": str(tmp_path / "small")}
+    assert run(EndToEnd, EndToEndOptions, pruned)
+    assert read_records(tmp_path / "pruned")[0]["loss_pixels"] > 0
+    exported = load_pipeline(tmp_path / "pruned/export")
+    assert exported.unet.num_parameters() == small.num_parameters() < student.unet.num_parameters()
 
     rest = options | {"output": str(tmp_path / "resumed")}
     assert not run(EndToEnd, EndToEndOptions, rest, RunLimits(max_minutes=0.0))

@@ -4,14 +4,18 @@ import pytest
 import torch
 
 from eval.metrics.frechet import feature_statistics, frechet_distance
+from mobilediff.images import to_float
+from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.training.losses.moments import (
     PATCH_SIZE,
     MomentLoss,
     Moments,
+    PictureMoments,
     frechet_terms,
     moment_features,
 )
 from tests.generators import generator
+from tests.mobilediff.training.runs import TINY_IMAGES
 
 
 def moments_of(features):
@@ -92,3 +96,16 @@ def test_the_running_moments_forget():
     for _ in range(30):
         back = loss(real)
     assert abs(float(back)) < 1e-3 < float(value)
+
+
+def test_pictures_are_at_no_distance_from_themselves_in_any_kind_and_darker_ones_are():
+    encoder = ImageEncoder(**TINY_IMAGES).eval()
+    images = torch.randint(0, 256, (600, 3, 8, 8), generator=generator(0), dtype=torch.uint8)  # more than a batch
+    same, darker = (PictureMoments(images, encoder, 0.9) for _ in range(2))
+    with torch.no_grad():
+        terms, dark = (
+            moments(pictures, encoder(pictures).feature_maps)
+            for moments, pictures in ((same, to_float(images)), (darker, to_float(images) - 0.5))
+        )
+    assert [*terms] == [f"loss_moments_{kind}" for kind in range(4)]
+    assert all(abs(float(terms[name])) < 1e-3 < 0.01 < float(dark[name]) for name in terms)
