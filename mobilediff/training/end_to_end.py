@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import nn
 
-from mobilediff.checkpoints import VAE, load_component, load_pipeline
+from mobilediff.checkpoints import VAE, load_component, load_pipeline, load_vae
 from mobilediff.diffusion import alpha_sigma, diffuse, sample_from_velocity, trailing_timesteps
 from mobilediff.images import to_float
 from mobilediff.models.image_encoder import ImageEncoder
@@ -34,7 +34,8 @@ class EndToEndOptions(GeneratorOptions):
     """Configure the stage `end_to_end`; the text encoder is the student's.
 
     Attributes:
-        student: pipeline folder of the one-step student with its decoder: the start of both.
+        student: pipeline folder of the one-step student, the start of the network.
+        vae: folder of the VAE with the small decoder, the start of that, and the encoder of the real images.
         initial_weights: folder of a network to start from instead, such as a pruned one; the student still draws the
             pictures of the start.
         perceptual: folder of the trained `ImageEncoder` whose feature maps are compared.
@@ -48,6 +49,7 @@ class EndToEndOptions(GeneratorOptions):
     """
 
     student: str
+    vae: str
     perceptual: str
     initial_weights: str | None = None
     default_num_inference_steps: PositiveInt = 1
@@ -110,6 +112,7 @@ class EndToEnd(GeneratorStage[EndToEndOptions]):
         source = load_pipeline(options.student)
         if not source.config.guidance_distilled or source.nfe() != 1:
             raise ValueError(f"{options.student} draws in {source.nfe()} network calls; accepted is one")
+        source.register_modules(vae=load_vae(options.vae))
         encoder, parts = load_component(ImageEncoder, options.perceptual), FrozenParts.of(source)
         dataset = training_images(options, self.limits)
         self.trainer = Trainer(options, self.limits, len(dataset))

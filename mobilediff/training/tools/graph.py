@@ -94,14 +94,12 @@ class Checkpoint:
 
     Attributes:
         name: of its folder.
-        run: that trains its network.
-        vae: run that trains its VAE; None for the network's own.
+        run: that trains it.
         options: of the export's command line.
     """
 
     name: str
     run: str
-    vae: str | None = None
     options: str = ""
 
     def command(self, runs: str, output: str, suffix: str = "") -> str:
@@ -114,14 +112,12 @@ class Checkpoint:
         """
         words = ["-m", "mobilediff.export", "--model", f"{runs}/{self.run}{suffix}/export"]
         words += ["--output", f"{output}/{self.name}"]
-        if self.vae and not suffix:  # a decoder of three steps is refused, as one for other latents
-            words += ["--vae", f"{runs}/{self.vae}{suffix}/export"]
         return shlex.join(words) + f" {self.options}".rstrip()
 
     @property
     def parents(self) -> list[str]:
         """List the names of the runs whose exports it reads."""
-        return [self.run, self.vae] if self.vae else [self.run]
+        return [self.run]
 
 
 def load_graph(file: Path = GRAPH_FILE) -> tuple[dict[str, Node], dict[str, Checkpoint]]:

@@ -23,6 +23,7 @@ def options(tmp_path, data_folder, checkpoints):
         tmp_path / "run",
         data_folder,
         student=str(checkpoints / "student-1step"),
+        vae=str(checkpoints / "student-1step/vae"),
         perceptual=tiny_encoder(tmp_path / "encoder"),
         latent_cache=str(tmp_path / "latents"),
         dtype="fp32",

@@ -40,13 +40,10 @@ def test_config_reads_the_same_runs_as_the_graph(node):
 
 def test_shipped_checkpoints_are_exported():
     assert set(CHECKPOINTS) == set(checkpoint_names(ROOT / "checkpoints"))
-    assert (
-        CHECKPOINTS["student-1step"]
-        .command("runs", "out")
-        .endswith("--model runs/one-step-ufogen/export --output out/student-1step --vae runs/tiny-vae/export")
-    )
+    command = CHECKPOINTS["student-1step"].command("runs", "out")
+    assert command.endswith("--model runs/end-to-end/export --output out/student-1step")
     trial = CHECKPOINTS["student-1step"].command("runs", "out", "-dry-run")
-    assert trial.endswith("--model runs/one-step-ufogen-dry-run/export --output out/student-1step")
+    assert trial.endswith("--model runs/end-to-end-dry-run/export --output out/student-1step")
 
 
 def test_command_of_a_trial_reads_and_writes_trials():
