@@ -29,7 +29,7 @@ from mobilediff.training.bases.generator_stage import save_class_grid
 from mobilediff.training.data.conditioning import ConditionedNetwork, Conditioning
 from mobilediff.training.data.style import StylePairs, assign
 from mobilediff.training.engine.options import Fraction
-from mobilediff.training.engine.pipelines import FrozenParts, check_velocity
+from mobilediff.training.engine.pipelines import FrozenParts, check_full_vae, check_velocity
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer, derived_seed
 
@@ -87,6 +87,7 @@ class Lora(DecoderStage[LoraOptions]):
             )
         if not self.one_step:
             check_velocity(self.pipeline, options.base)
+            check_full_vae(self.pipeline, options.base)
         images = self.style_images()
         self.trainer = Trainer(options, self.limits, options.num_images if self.one_step else len(images))
         self.pipeline.to(self.trainer.device)

@@ -1,4 +1,7 @@
-"""Prune the one-step student, then repair it against its unpruned self."""
+"""Prune the one-step student, then repair it against its unpruned self.
+
+Both see the same latents, so that a small VAE's encoder, which gives nearly those of the student's training, serves.
+"""
 
 import copy
 from typing import Self
@@ -6,6 +9,7 @@ from typing import Self
 import torch
 from pydantic import PositiveInt, field_validator, model_validator
 
+from mobilediff.checkpoints import load_pipeline
 from mobilediff.compression.blocks import remove_blocks
 from mobilediff.compression.pruning import Method, check_pruning_ratio, prune_channels, prune_weights
 from mobilediff.diffusion import diffuse, sample_from_velocity, trailing_timesteps
@@ -13,7 +17,7 @@ from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import Batch, prepare
 from mobilediff.training.engine.options import GeneratorOptions
-from mobilediff.training.engine.pipelines import FrozenParts, load_velocity_pipeline
+from mobilediff.training.engine.pipelines import FrozenParts, check_velocity
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws
 
@@ -57,7 +61,8 @@ class Prune(GeneratorStage[PruneOptions]):
 
     def setup(self) -> None:
         options = self.options
-        source = load_velocity_pipeline(options.student)
+        source = load_pipeline(options.student)
+        check_velocity(source, options.student)
         parts = FrozenParts.of(source)
         self.trainer, self.data = prepare(options, self.limits, parts)
         unet = self.pruned(source.unet)

@@ -43,16 +43,16 @@ def load_velocity_pipeline(folder: str) -> MobileDiffusionPipeline:
     """
     pipeline = load_pipeline(folder)
     check_velocity(pipeline, folder)
+    check_full_vae(pipeline, folder)
     return pipeline
 
 
 def check_velocity(pipeline: MobileDiffusionPipeline, folder: str) -> None:
-    """Refuse a checkpoint that predicts something else than v, or has a small VAE; as in `load_velocity_pipeline`."""
+    """Refuse a checkpoint that predicts something else than v, as in `load_velocity_pipeline`."""
     for name, accepted in FORWARD_PROCESS.items():
         value = pipeline.scheduler.config[name]
         if value != accepted:
             raise ValueError(f"{folder}: the network's {name} is {value}; accepted is {accepted}")
-    check_full_vae(pipeline, folder)
 
 
 def check_full_vae(pipeline: MobileDiffusionPipeline, folder: str) -> None:

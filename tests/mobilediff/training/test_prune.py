@@ -7,6 +7,7 @@ from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.engine.options import build_options
 from mobilediff.training.prune import Prune, PruneOptions
 from tests.mobilediff.training.runs import run, tiny_options
+from tests.tiny import tiny_pipeline
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,14 @@ def test_bad_options_are_named(changes, named):
 
 
 REMOVED = ["down_blocks.0.resnets.0", "mid_block.attentions.0"]
+
+
+def test_a_network_that_predicts_no_velocity_is_refused(tmp_path, data_folder):
+    pipeline = tiny_pipeline("teacher")
+    pipeline.scheduler.register_to_config(prediction_type="epsilon")
+    pipeline.save_pretrained(tmp_path / "noise")
+    with pytest.raises(ValueError, match="prediction_type is epsilon; accepted is v_prediction"):
+        run(Prune, PruneOptions, tiny_options(tmp_path / "run", data_folder, student=str(tmp_path / "noise")))
 
 
 @pytest.mark.slow
