@@ -10,7 +10,6 @@ edges, colours and both apart (see `losses.moments`).
 
 import copy
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.control import color_loss, edge_loss
 from mobilediff.training.losses.moments import PictureMoments
 from mobilediff.training.losses.perceptual import feature_distances
+from mobilediff.training.losses.weighted import weighted_sum
 
 GRID_IMAGES = 16
 # Whether edges and colours are given, each way in every third step.
@@ -270,19 +270,17 @@ class Control(Stage[ControlOptions]):
             "loss_colors": color_loss(images, batch.colors, batch.has_colors),
             "loss_perceptual": (feature_distances(maps, real_maps) * batch.has_colors).mean(),
             "loss_own_colors": color_loss(images, own, 1 - batch.has_colors),
-            "loss_moments": reduce(torch.add, self.moments[draws.index % len(WAYS)](images, maps).values()),
         }
         lambda_moments = options.lambda_moments if draws.index >= options.reconstruction_steps else 0.0
-        weights = (
-            options.lambda_edges,
-            options.lambda_colors,
-            options.lambda_perceptual,
-            options.lambda_own_colors,
-            lambda_moments,
-        )
-        self.trainer.update(
-            "controlnet", reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
-        )
+        weights = {
+            "loss_edges": options.lambda_edges,
+            "loss_colors": options.lambda_colors,
+            "loss_perceptual": options.lambda_perceptual,
+            "loss_own_colors": options.lambda_own_colors,
+        }
+        moments = self.moments[draws.index % len(WAYS)](images, maps)
+        terms |= moments
+        self.trainer.update("controlnet", weighted_sum(terms, weights | dict.fromkeys(moments, lambda_moments)))
         return terms
 
     def validate(self) -> dict[str, float]:

@@ -28,6 +28,7 @@ from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.moments import PictureMoments
 from mobilediff.training.losses.perceptual import feature_distance
+from mobilediff.training.losses.weighted import weighted_sum
 
 
 class EndToEndOptions(GeneratorOptions):
@@ -165,14 +166,10 @@ class EndToEnd(GeneratorStage[EndToEndOptions]):
         }
         pure = batch.timesteps == self.timesteps[0]  # what one step draws; the others would hide its moments
         moments = self.moments(pictures[pure], [features[pure] for features in maps])
+        lambda_moments = options.lambda_moments if draws.index >= options.reconstruction_steps else 0.0
+        weights = {"loss_pixels": options.lambda_pixels, "loss_perceptual": options.lambda_perceptual}
         terms |= moments
-        follows = float(draws.index >= options.reconstruction_steps)
-        loss = (
-            options.lambda_pixels * terms["loss_pixels"]
-            + options.lambda_perceptual * terms["loss_perceptual"]
-            + follows * options.lambda_moments * torch.stack([*moments.values()]).sum()
-        )
-        self.trainer.update("pictures", loss)
+        self.trainer.update("pictures", weighted_sum(terms, weights | dict.fromkeys(moments, lambda_moments)))
         return terms
 
 

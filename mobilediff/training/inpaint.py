@@ -7,7 +7,6 @@ it invents sharp.
 """
 
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +32,7 @@ from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer, derived_seed
 from mobilediff.training.losses.perceptual import feature_distance
+from mobilediff.training.losses.weighted import weighted_sum
 
 SHOWN = 16  # images of a grid
 
@@ -168,10 +168,12 @@ class Inpaint(GeneratorStage[InpaintOptions]):
             "loss_adversarial": self.adversary.loss(fake_maps, masks, text),
         }
         lambda_adversarial = options.lambda_adversarial if draws.index >= options.reconstruction_steps else 0.0
-        weights = options.lambda_reconstruction, options.lambda_perceptual, lambda_adversarial
-        self.trainer.update(
-            "unet", reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
-        )
+        weights = {
+            "loss_reconstruction": options.lambda_reconstruction,
+            "loss_perceptual": options.lambda_perceptual,
+            "loss_adversarial": lambda_adversarial,
+        }
+        self.trainer.update("unet", weighted_sum(terms, weights))
         terms["loss_discriminator"] = self.adversary.train(real_maps, fake_maps, masks, text)
         return terms
 

@@ -5,7 +5,7 @@ has up to four terms: reconstruction of that student's samples from the same noi
 adversarial one; and, in DMD2, distribution matching with a teacher.
 """
 
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -32,6 +32,7 @@ from mobilediff.training.engine.trainer import Draws
 from mobilediff.training.losses.adversarial import discriminator_loss, generator_loss, make_discriminator
 from mobilediff.training.losses.distribution_matching import distribution_matching_loss, fake_score_loss
 from mobilediff.training.losses.perceptual import LatentPerceptualLoss, PerceptualLoss
+from mobilediff.training.losses.weighted import weighted_sum
 
 
 class OneStepOptions(GeneratorOptions):
@@ -289,7 +290,7 @@ class OneStep(GeneratorStage[OneStepOptions]):
             "loss_adversarial": options.lambda_adversarial,
             "loss_distribution": options.lambda_distribution,
         }
-        return reduce(torch.add, (loss_weights[name] * term for name, term in terms.items()))
+        return weighted_sum(terms, loss_weights)
 
     def adversarial_timesteps(self, interval: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Choose where real and fake are told apart: int64 [B], for samples of `interval`, [B]."""

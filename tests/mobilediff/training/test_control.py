@@ -69,7 +69,7 @@ def test_the_control_network_alone_learns_and_the_run_resumes(tmp_path, options,
         for scale in (0.0, 1.0)
     ]
     assert drawn[0].images[0].tobytes() != drawn[1].images[0].tobytes()
-    terms = ("edges", "colors", "perceptual", "own_colors", "moments")
+    terms = ("edges", "colors", "perceptual", "own_colors", "moments_0", "moments_1")
     assert {f"loss_{term}" for term in terms} <= set(read_records(tmp_path / "one")[-1])
     assert (tmp_path / "one/samples/00000002.png").is_file()
 
