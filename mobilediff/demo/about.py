@@ -23,8 +23,8 @@ LINEAGE = {
     "teacher": "Stock UNet of diffusers, trained from random weights",
     "student": "MobileUNet, by distillation of output and features",
     "student-8step": "Guidance folded in, then the steps halved, again and again",
-    "student-1step": "Trained on its (noise, sample) pairs, then by a discriminator (UFOGen); small decoder",
-    "student-1step-pruned": "Inner channels removed, repaired by UFOGen",
+    "student-1step": "Trained on its (noise, sample) pairs, by a discriminator (UFOGen), by moments of real pictures",
+    "student-1step-pruned": "Inner channels removed, repaired by the moments of real pictures",
 }
 FIGURES = {
     "of these, network (M)": "network, M params",

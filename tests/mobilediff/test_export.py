@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from diffusers import AutoencoderTiny, DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers import AutoencoderTiny, DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection
@@ -375,6 +375,9 @@ def test_a_schedulers_infinite_default_is_left_out_and_another_infinity_refused(
     assert scheduler.config.lambda_min_clipped == -math.inf and torch.equal(
         scheduler.alphas_cumprod, pipeline.scheduler.alphas_cumprod
     )
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    assert load_pipeline(export_pipeline(pipeline, tmp_path / "ddim")).scheduler.config.num_train_timesteps == 1000
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.scheduler.register_to_config(sample_max_value=math.inf)
     with pytest.raises(ValueError, match="sample_max_value in scheduler/scheduler_config.json is inf, which JSON"):
         export_pipeline(pipeline, tmp_path / "other")
