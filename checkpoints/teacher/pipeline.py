@@ -1056,11 +1056,11 @@ def _shipped_classes(pipeline: Any) -> dict[str, type]:
 
 
 def _drop_infinite_defaults(file: Path, scheduler: SchedulerMixin) -> None:
-    """Drop infinite defaults, which JSON does not have, from a scheduler's config."""
+    """Drop infinite defaults, which JSON does not have, from a scheduler's config; its own and another scheduler's."""
     defaults = {name: one.default for name, one in inspect.signature(type(scheduler)).parameters.items()}
     config = json.loads(file.read_text(encoding="utf-8"))
     for name, value in list(config.items()):
-        if isinstance(value, float) and math.isinf(value) and value == defaults.get(name):
+        if isinstance(value, float) and math.isinf(value) and value == defaults.get(name, value):
             del config[name]
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -86,7 +86,7 @@ def test_the_front_is_of_low_distances_and_of_high_accuracies():
         return list(trace(quality_plot.draw_plot(RECORDS, "image (ms)", quality), "Pareto front").y)
 
     distances, scores = front("Fréchet distance"), front("CLIP score")
-    assert distances == sorted(distances, reverse=True) and len(distances) > 2
+    assert distances == sorted(distances, reverse=True) and len(distances) > 1
     assert distances[-1] == min(
         record.frechet_distance.frechet_distance_judge
         for record in RECORDS.values()
