@@ -16,7 +16,7 @@ COMMANDS = (
     " inpaint lora downstream arena"
 ).split()
 ON_DEVICE = "export parity benchmark".split()
-COMPRESSION = "latency_table evolve curve sensitivity".split()
+COMPRESSION = "latency_table evolve curve sensitivity profile".split()
 # From top to bottom, an import goes to a later line or, but for commands and stages, stays within its own entry.
 LAYERS = [
     ["app"],
