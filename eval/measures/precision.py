@@ -48,7 +48,7 @@ def measure_precision(
     latents = FixedLatents(pipeline, n, seed, batch_size)
     images, figures = _decoded(pipeline, latents.expected), {}
     for name in dtypes:
-        reduced = load_sampler(folder, device).to(DTYPES[name])
+        reduced = load_sampler(folder, device, DTYPES[name])
         drawn = latents.draw(reduced)
         error = relative_error(drawn, latents.expected)
         figures[name] = {"latents_error": error, "psnr": psnr(images, _decoded(reduced, drawn))}
