@@ -13,7 +13,7 @@ STAGES = (
 ).split()
 COMMANDS = (
     "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report control"
-    " inpaint lora downstream arena"
+    " inpaint lora downstream arena precision"
 ).split()
 ON_DEVICE = "export parity benchmark".split()
 COMPRESSION = "latency_table evolve curve sensitivity profile".split()
