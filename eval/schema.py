@@ -492,6 +492,20 @@ class ReconstructionResult(Result, Distance):
     latent_channels: PositiveInt
 
 
+class Rounding(Model):
+    """Compare samples drawn in a reduced precision with those in fp32: error of latents, and PSNR of images in dB."""
+
+    latents_error: NonNegativeFloat
+    psnr: float
+
+
+class PrecisionResult(Result, Measured):
+    """Hold the result of eval.precision, by dtype; the samples of `Measured` are those drawn in fp32."""
+
+    command: Literal["eval.precision"]
+    dtypes: Annotated[dict[Literal["fp16", "bf16"], Rounding], Field(min_length=1)]
+
+
 class RetrievalResult(Result, Measured, Nouns):
     """Hold the result of eval.retrieval: accuracies over images, and by phrasing over nouns."""
 
@@ -667,6 +681,7 @@ CommandResult = Annotated[
     | InpaintResult
     | LatencyResult
     | LoraResult
+    | PrecisionResult
     | QualityResult
     | ReconstructionResult
     | RetrievalResult,

@@ -1,4 +1,4 @@
-"""Time calls, summarise their times, and make matrix products to measure a machine's peak."""
+"""Time calls, summarise their times, and measure a machine's peaks by a matrix product and a copy."""
 
 import math
 import statistics
@@ -10,6 +10,7 @@ import torch
 MATRIX_SIZE = 2048
 SMALLEST_MATRIX = 128
 LONGEST_PRODUCT = 1.0  # seconds
+COPIED_BYTES = 2**28  # more than the caches of most processors hold
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -50,6 +51,21 @@ class MatrixProduct:
 def matrix_products(device: torch.device) -> dict[str, MatrixProduct]:
     """Make one product for each dtype, "fp32" and "bf16", ready to be timed."""
     return {name: MatrixProduct(dtype, device) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+
+
+class MemoryCopy:
+    """Copy an array of `COPIED_BYTES`, whose best rate is the bandwidth of a machine's memory."""
+
+    def __init__(self, device: torch.device):
+        self.source = torch.ones(COPIED_BYTES // 4, device=device)
+        self.target = torch.empty_like(self.source)
+
+    def __call__(self) -> torch.Tensor:
+        return self.target.copy_(self.source)
+
+    def gigabytes_per_second(self, duration: float) -> float:
+        """Convert the seconds of one copy to GB/s, read and written bytes together."""
+        return 2 * self.source.nbytes / duration / 1e9
 
 
 def summary(times: Sequence[float]) -> dict:

@@ -13,10 +13,10 @@ STAGES = (
 ).split()
 COMMANDS = (
     "fid accuracy clip_score quality latency guidance retrieval reconstruction reference generate grid report control"
-    " inpaint lora downstream arena"
+    " inpaint lora downstream arena precision"
 ).split()
 ON_DEVICE = "export parity benchmark".split()
-COMPRESSION = "latency_table evolve curve sensitivity".split()
+COMPRESSION = "latency_table evolve curve sensitivity profile".split()
 # From top to bottom, an import goes to a later line or, but for commands and stages, stays within its own entry.
 LAYERS = [
     ["app"],

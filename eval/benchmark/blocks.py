@@ -61,6 +61,21 @@ def check_runtimes(runtimes: Collection[str], device: torch.device) -> None:
         load_format("onnx")
 
 
+def export_onnx(module: nn.Module, tensors: tuple[torch.Tensor, ...], file: Path) -> None:
+    """Write a module with example inputs as ONNX whose nodes keep their names and origins, to be timed."""
+    contiguous = tuple(tensor.contiguous() for tensor in tensors)
+    opset = load_format("onnx").OPSET
+    exported = torch.onnx.export(module.eval(), contiguous, opset_version=opset, dynamo=True, verbose=False)
+    exported.save(file)  # pyright: ignore[reportOptionalMemberAccess] - None only for a failed export
+
+
+def session_call(session, tensors: tuple[torch.Tensor, ...]) -> Callable[[], object]:
+    """Make a call of an ONNX `Session` with tensors in the order of its inputs."""
+    arrays = (tensor.contiguous().numpy() for tensor in tensors)
+    inputs = dict(zip((one.name for one in session.session.get_inputs()), arrays, strict=True))
+    return lambda: session.run(inputs)
+
+
 @contextmanager
 def prepared_by(runtime: str, threads: int) -> Iterator[Prepare]:
     """Yield the function that prepares calls for a runtime; files that it needs are gone after the block."""
@@ -73,15 +88,8 @@ def prepared_by(runtime: str, threads: int) -> Iterator[Prepare]:
 
         def prepare(module: nn.Module, tensors: tuple[torch.Tensor, ...]) -> Callable[[], object]:
             file = Path(folder, f"{next(count)}{onnx.SUFFIX}")
-            contiguous = tuple(tensor.contiguous() for tensor in tensors)
-            exported = torch.onnx.export(
-                module.eval(), contiguous, opset_version=onnx.OPSET, dynamo=True, verbose=False
-            )
-            exported.save(file)  # pyright: ignore[reportOptionalMemberAccess] - None only for a failed export
-            session = onnx.Session(file, threads)
-            arrays = (tensor.numpy() for tensor in contiguous)
-            inputs = dict(zip((one.name for one in session.session.get_inputs()), arrays, strict=True))
-            return lambda: session.run(inputs)
+            export_onnx(module, tensors, file)
+            return session_call(onnx.Session(file, threads), tensors)
 
         yield prepare
 

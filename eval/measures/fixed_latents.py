@@ -28,13 +28,13 @@ class FixedLatents:
 
     def __init__(self, pipeline: MobileDiffusionPipeline, count: int, seed: int = 0, batch_size: int = 100):
         self.count, self.seed, self.batch_size = count, seed, batch_size
-        self.expected = self._drawn(pipeline)
+        self.expected = self.draw(pipeline)
 
     def error(self, pipeline: MobileDiffusionPipeline) -> float:
         """Return the relative error of the latents that the pipeline gives now."""
-        return relative_error(self._drawn(pipeline), self.expected)
+        return relative_error(self.draw(pipeline), self.expected)
 
-    def _drawn(self, pipeline: MobileDiffusionPipeline) -> torch.Tensor:
+    def draw(self, pipeline: MobileDiffusionPipeline) -> torch.Tensor:
         """Draw the latents at the pipeline's default steps and guidance, [count, C, H, W]."""
         plan, drawn = plan_samples(self.count, "class", pipeline.config.class_template), []
         for indices in batches_of(list(range(self.count)), self.batch_size, compiled=False):

@@ -243,9 +243,11 @@ def counted_evaluations(pipeline: DiffusionPipeline | ExportedPipeline) -> Itera
             handle.remove()
 
 
-def load_sampler(folder: str | Path, device: torch.device | str = "cpu") -> MobileDiffusionPipeline:
-    """Load a checkpoint in fp32 with its progress bar off; errors as in `mobilediff.checkpoints.load_pipeline`."""
-    pipeline = load_pipeline(folder)
+def load_sampler(
+    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> MobileDiffusionPipeline:
+    """Load a checkpoint with its progress bar off; errors as in `mobilediff.checkpoints.load_pipeline`."""
+    pipeline = load_pipeline(folder, dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

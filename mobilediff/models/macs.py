@@ -14,6 +14,20 @@ def _cpu_attention_flops(query_shape, key_shape, value_shape, *args, out_shape=N
 
 # PyTorch's counter knows the attention kernels of CUDA and of the meta device, but counts the CPU's as zero.
 CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops}
+FORMULAS = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION).flop_registry
+
+
+def operator_macs(operator: torch._ops.OpOverload, args: tuple, kwargs: Mapping[str, Any], out: Any) -> int:
+    """Count the multiply-accumulates of one call of an operator, by the same rules as `count_params_and_macs`.
+
+    Args:
+        operator: as a `TorchDispatchMode` is given it.
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
+        out: what the call returned.
+    """
+    formula = FORMULAS.get(operator._overloadpacket)
+    return formula(*args, **kwargs, out_val=out) // 2 if formula is not None else 0
 
 
 @torch.no_grad()

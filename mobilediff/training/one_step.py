@@ -155,7 +155,7 @@ class OneStepOptions(GeneratorOptions):
             class_probability=self.class_probability,
             phrasing_probability=self.phrasing_probability,
             batch_size=self.sample_batch_size,
-            dtype=self.dtype,
+            dtype=self.compute_dtype,
         )
 
     def trial_values(self) -> dict:

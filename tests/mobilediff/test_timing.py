@@ -1,4 +1,4 @@
-"""The matrix product that measures a machine's peak."""
+"""The matrix product and the copy that measure a machine's peaks."""
 
 import torch
 
@@ -18,3 +18,10 @@ def test_a_quick_product_has_all_rows(monkeypatch):
     monkeypatch.setattr(timing, "MATRIX_SIZE", 256)
     monkeypatch.setattr(timing, "seconds", lambda product, device: 1e-6)
     assert timing.MatrixProduct(torch.bfloat16, torch.device("cpu")).size == 256
+
+
+def test_a_copy_reads_and_writes_each_byte(monkeypatch):
+    monkeypatch.setattr(timing, "COPIED_BYTES", 4000)
+    copy = timing.MemoryCopy(torch.device("cpu"))
+    assert torch.equal(copy(), torch.ones(1000))
+    assert copy.gigabytes_per_second(0.5) == 2 * 4000 / 0.5 / 1e9

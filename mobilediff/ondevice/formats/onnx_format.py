@@ -23,6 +23,8 @@ LIBRARIES = ("torch", "onnx", "onnxscript", RUNTIME)
 OPSET = 20
 # A smaller constant would not make up for the node that widens it.
 LEAST_HALVED = 128
+OPTIMIZED = f"optimized{SUFFIX}"
+ERRORS = 3  # onnxruntime's level of a log without warnings
 
 
 def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str, np.ndarray]]) -> list[LayerError]:
@@ -114,12 +116,19 @@ class Session:
         file: of `convert`.
         threads: that share one run; they sleep between runs instead of spinning, so that they do not take turns with
             another process on the same cores.
+        profile_folder: gets the graph that onnxruntime made of the file, `OPTIMIZED`, and at `end_profiling` the
+            times of its nodes; None notes no times.
     """
 
-    def __init__(self, file: Path, threads: int):
+    def __init__(self, file: Path, threads: int, profile_folder: Path | None = None):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if profile_folder is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile_folder / "trace")
+            options.optimized_model_filepath = str(profile_folder / OPTIMIZED)
+            options.log_severity_level = ERRORS  # it warns that the optimised graph is of this machine alone
         self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         self.shapes = [one.shape for one in inputs], [one.shape for one in outputs]

@@ -89,7 +89,8 @@ class TrainingOptions(BaseModel):
         max_grad_norm: gradient clipping, 0 for none.
         ema_decay: of the weights' moving average, 0 for none.
         further_ema_decays: of averages of other lengths, each exported beside the run's own to be compared with it.
-        dtype: of the forward passes, "bf16" (autocast) or "fp32".
+        dtype: of the forward passes: "bf16" (autocast), "fp32", or "fp16-weights" (fp32, with the weights of the
+            trained networks rounded to float16, see `RoundedWeights`).
         compile: run the trained networks through torch.compile.
         log_every: steps between two log lines.
         sample_every: steps between two grids or measurements, 0 for none.
@@ -112,7 +113,7 @@ class TrainingOptions(BaseModel):
     max_grad_norm: NonNegativeFloat = 1.0
     ema_decay: float = 0.999
     further_ema_decays: tuple[float, ...] = ()
-    dtype: Literal["bf16", "fp32"] = "bf16"
+    dtype: Literal["bf16", "fp32", "fp16-weights"] = "bf16"
     compile: bool = False
     log_every: PositiveInt = 20
     sample_every: NonNegativeInt = 0
@@ -133,6 +134,11 @@ class TrainingOptions(BaseModel):
                 "below 1, and only ema_decay may be 0"
             )
         return self
+
+    @property
+    def compute_dtype(self) -> Literal["bf16", "fp32"]:
+        """Return the precision that `dtype` computes in."""
+        return "bf16" if self.dtype == "bf16" else "fp32"
 
     def trial_values(self) -> dict:
         """Return the values of a trial on little data; a stage adds its own."""

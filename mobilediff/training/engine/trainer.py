@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +31,7 @@ from mobilediff.training.engine.options import (
     save_options,
     saved_options,
 )
+from mobilediff.training.engine.rounding import RoundedWeights, round_to_float16
 from mobilediff.training.engine.state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
 
 
@@ -60,10 +62,18 @@ class Draws:
 
 
 class TrainedNetwork:
-    """Hold a network, its optimiser and the moving averages of its weights, by decay; the first one ships."""
+    """Hold a network, its optimiser and the moving averages of its weights, by decay; the first one ships.
+
+    With `rounded` the network's own weights are rounded to float16; optimiser and averages see those that are learned.
+    """
 
     def __init__(
-        self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer, ema_decays: list[float]
+        self,
+        accelerator: Accelerator,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ema_decays: list[float],
+        rounded: bool,
     ):
         self.network = network  # the bare module: exports and EMA read it
         self.learning_rates = [group["lr"] for group in optimizer.param_groups]
@@ -71,6 +81,15 @@ class TrainedNetwork:
         for ema in self.emas.values():
             ema.to(accelerator.device)
         self.module, self.optimizer = accelerator.prepare(network, optimizer)  # the one to call
+        self.rounded = RoundedWeights(network) if rounded else None
+
+    def step(self) -> None:
+        """Take an optimiser step on the gradients, clear them, and move the averages."""
+        with self.rounded.unrounded() if self.rounded else nullcontext():
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            for ema in self.emas.values():
+                ema.step(self.network.parameters())
 
     def average(self, decay: float | None = None) -> EMAModel | None:
         """Return the average of that decay, or of None the first; None where the network has no averages.
@@ -85,11 +104,13 @@ class TrainedNetwork:
         return self.emas[decay]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Collect the tensors of network, optimiser and averages by name, of any shape."""
+        """Collect the tensors of network, optimiser, averages and learned weights by name, of any shape."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
         for decay, ema in self.emas.items():
             tensors |= {f"ema {decay}.{i}": value for i, value in enumerate(ema.shadow_params)}
+        if self.rounded:
+            tensors |= {f"learned.{i}": value for i, value in enumerate(self.rounded.learned)}
         return tensors
 
     def load(self, tensors: dict[str, torch.Tensor], ema_steps: int) -> None:
@@ -100,6 +121,9 @@ class TrainedNetwork:
             for i, shadow in enumerate(ema.shadow_params):
                 shadow.copy_(tensors[f"ema {decay}.{i}"])
             ema.optimization_step = ema_steps
+        if self.rounded:
+            for i, learned in enumerate(self.rounded.learned):
+                learned.copy_(tensors[f"learned.{i}"])
 
 
 class Trainable(Protocol):
@@ -160,7 +184,7 @@ class Trainer:
         """
         fused = self.device.type != "cpu" or not torch.is_grad_enabled()
         attention = nullcontext() if fused else sdpa_kernel(SDPBackend.MATH)
-        enabled = self.options.dtype == "bf16"
+        enabled = self.options.compute_dtype == "bf16"
         # of every device, in spite of its name
         reduced = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(not fused)
@@ -196,7 +220,8 @@ class Trainer:
             fused=True,
         )
         decays = [options.ema_decay, *options.further_ema_decays] if ema_decay is None else [ema_decay]
-        trained = TrainedNetwork(self.accelerator, network, optimizer, [decay for decay in decays if decay])
+        decays, rounded = [decay for decay in decays if decay], options.dtype == "fp16-weights"
+        trained = TrainedNetwork(self.accelerator, network, optimizer, decays, rounded)
         self.networks[name] = trained
         return self.compiled(trained.module)
 
@@ -227,10 +252,7 @@ class Trainer:
         self.accelerator.backward(loss)
         if self.options.max_grad_norm:
             self.accelerator.clip_grad_norm_(trained.network.parameters(), self.options.max_grad_norm)
-        trained.optimizer.step()
-        trained.optimizer.zero_grad(set_to_none=True)
-        for ema in trained.emas.values():
-            ema.step(trained.network.parameters())
+        trained.step()
 
     def learning_rate_factor(self, step: int) -> float:
         """Compute the fraction of the base learning rate at a step: warm-up, constant, linear decay to zero."""
@@ -321,7 +343,7 @@ class Trainer:
             self._train_step(stage)
             self.step += 1
 
-        figures = measure_steps(run_step, self.options.batch_size, self.device, self.options.dtype)
+        figures = measure_steps(run_step, self.options.batch_size, self.device, self.options.compute_dtype)
         self.accelerator.print(json.dumps(figures, indent=2))
 
     def _out_of_time(self, started: float) -> bool:
@@ -442,23 +464,25 @@ class Trainer:
 
 
 class AveragedWeights:
-    """Swap EMA weights in, and the trained ones back."""
+    """Swap EMA weights in, rounded where the network's own are, and the trained ones back."""
 
-    def __init__(self, networks, ema_decay: float | None = None):
-        self.averages = [(trained.network, trained.average(ema_decay)) for trained in networks]
+    def __init__(self, networks: Iterable[TrainedNetwork], ema_decay: float | None = None):
+        self.averages = [(trained, trained.average(ema_decay)) for trained in networks]
 
     def __enter__(self):
-        for network, ema in self.averages:
-            network.eval()
+        for trained, ema in self.averages:
+            trained.network.eval()
             if ema:
-                ema.store(network.parameters())
-                ema.copy_to(network.parameters())
+                ema.store(trained.network.parameters())
+                ema.copy_to(trained.network.parameters())
+                if trained.rounded:
+                    round_to_float16(trained.rounded.parameters)
 
     def __exit__(self, *_):
-        for network, ema in self.averages:
+        for trained, ema in self.averages:
             if ema:
-                ema.restore(network.parameters())
-            network.train()
+                ema.restore(trained.network.parameters())
+            trained.network.train()
 
 
 def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ def test_the_benchmark_times_a_stage_and_saves_nothing(tmp_path, capsys):
     config = tmp_path / "toy.yaml"
     config.write_text(yaml.safe_dump({"output": str(tmp_path / "toy")}))
     options, limits = parse_options(TrainingOptions, ["--config", str(config), "--benchmark"])
-    assert not Regression(options.output, steps=100, batch_size=6, limits=limits).fit()
+    assert not Regression(options.output, steps=100, batch_size=6, limits=limits, dtype="fp16-weights").fit()
     figures = json.loads(capsys.readouterr().out)
     macs = [9 * 27 * 8, 9 * 8]  # of the two convolutions; the first has no gradient of its input
     assert figures["gflops_image"] == pytest.approx(2e-9 * (3 * sum(macs) - macs[0]))

@@ -43,7 +43,9 @@ def test_autocast_leaves_the_attentions_precision_as_it_was(tmp_path, before, gr
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(former)
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32), ("fp16-weights", torch.float32)]
+)
 def test_forward_passes_have_the_options_dtype(tmp_path, dtype, expected):
     trainer = make_trainer(tmp_path, dtype=dtype)
     with trainer.autocast():

@@ -45,7 +45,7 @@ def test_a_config_of_an_ablation_is_found_beside_the_others(tmp_path, capsys):
         ("compile=1", "compile"),
         ("steps=0", "steps is 0"),
         ("batch_size=-4", "batch_size is -4"),
-        ("dtype=fp16", "dtype is 'fp16'; accepted is 'bf16' or 'fp32'"),
+        ("dtype=fp16", "dtype is 'fp16'; accepted is 'bf16', 'fp32' or 'fp16-weights'"),
         ("steps", "key=value"),
         ("steps=[1", "steps=[1 is not YAML"),
         ("betas=[0.9]", "betas is [0.9]; accepted is a longer list"),

@@ -31,7 +31,7 @@ def test_two_processes_share_the_work(tmp_path, data_folder, checkpoints):
     assert records[-1]["images"] == 3 * 4 * 2 and "psnr_db" in records[-1]
     trained, latents = str(tmp_path / "vae" / "export"), str(tmp_path / "latents")
     options = tiny_options(tmp_path / "decoder", data_folder, perceptual=perceptual, vae=trained, latent_cache=latents)
-    options["lambda_adversarial"] = 0.5
+    options |= {"lambda_adversarial": 0.5, "dtype": "fp16-weights"}
     records = train_on_two_processes("decoder", options, tmp_path)
     assert records[-1]["images"] == 3 * 4 * 2 and "loss_discriminator" in records[-1]
 
