@@ -234,13 +234,19 @@ class Control(Stage[ControlOptions]):
             return self.decoder(latents).float()
 
     def generate(self, batch: ControlBatch, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw images of one step, [B, 3, H, W] in [-1, 1], and the 4 x 4 colours of those without control."""
+        """Draw images of one step, [B, 3, H, W] in [-1, 1], and the colours that they are compared with.
+
+        Where none are given, those are the 4 x 4 colours of the images without control.
+        """
         noise = self.draw_noise(batch, generator)
         timesteps = torch.full_like(batch.caption_ids, NUM_TRAIN_TIMESTEPS - 1)
+        images = self.decode(noise, self.predict(noise, timesteps, batch), timesteps)
+        if batch.has_colors.all():
+            return images, batch.colors
         with torch.no_grad(), self.trainer.autocast():
             v = self.unet(noise, timesteps, **self.conditioning(batch.caption_ids)).sample.float()
             own = F.adaptive_avg_pool2d(self.decode(noise, v, timesteps), COLOR_MAP_SIZES[0])
-        return self.decode(noise, self.predict(noise, timesteps, batch), timesteps), own
+        return images, own
 
     def step(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
         return self.step_of_noise(batch, draws) if len(self.timesteps) == 1 else self.step_of_images(batch, draws)
@@ -260,16 +266,16 @@ class Control(Stage[ControlOptions]):
     def step_of_noise(self, batch: ControlBatch, draws: Draws) -> dict[str, torch.Tensor]:
         """Draw from noise in one step, and compare with the real images."""
         options = self.options
-        images, own = self.generate(batch, draws.generator)
+        images, colors = self.generate(batch, draws.generator)
         with self.trainer.autocast():
             maps = self.encoder(images).feature_maps
             with torch.no_grad():
                 real_maps = self.encoder(batch.images).feature_maps
         terms = {
             "loss_edges": edge_loss(images, batch.images, batch.has_edges),
-            "loss_colors": color_loss(images, batch.colors, batch.has_colors),
+            "loss_colors": color_loss(images, colors, batch.has_colors),
             "loss_perceptual": (feature_distances(maps, real_maps) * batch.has_colors).mean(),
-            "loss_own_colors": color_loss(images, own, 1 - batch.has_colors),
+            "loss_own_colors": color_loss(images, colors, 1 - batch.has_colors),
         }
         lambda_moments = options.lambda_moments if draws.index >= options.reconstruction_steps else 0.0
         weights = {

@@ -96,9 +96,10 @@ class MomentLoss(nn.Module):
         variances, directions = torch.linalg.eigh(covariance)
         variances = variances.clamp(min=0)
         scales = variances + SHRINKAGE * variances.mean()
-        self.register_buffer("centre", mean.float())
-        self.register_buffer("whitening", (directions / scales.sqrt()).float())
-        self.register_buffer("variances", (variances / scales).float())
+        # of the real images alone: a state holds the running moments
+        self.register_buffer("centre", mean.float(), persistent=False)
+        self.register_buffer("whitening", (directions / scales.sqrt()).float(), persistent=False)
+        self.register_buffer("variances", (variances / scales).float(), persistent=False)
         self.register_buffer("first", torch.zeros_like(self.centre))
         self.register_buffer("second", torch.zeros_like(self.whitening))
         self.register_buffer("steps", torch.zeros(()))
