@@ -42,8 +42,8 @@ def compact(statistics: Statistics, count: int) -> Statistics:
 
 
 def save_reference(statistics: Statistics, file: str | Path) -> None:
-    """Write statistics as safetensors."""
-    tensors = {"mu": statistics.mu, "sigma": statistics.sigma}
+    """Write statistics as safetensors, of the covariance its upper triangle, row by row."""
+    tensors = {"mu": statistics.mu, "sigma_upper": statistics.sigma[np.triu_indices(len(statistics.mu))]}
     if statistics.features is not None:
         tensors["features"] = statistics.features
     with atomic_path(file) as temporary:
@@ -83,8 +83,10 @@ def load_reference(file: str | Path, extractor: Extractor) -> Statistics:
                 f"{file} is stale, or of another extractor ({key} is {metadata.get(key)!r} there, {value!r} here): "
                 "name its extractor, or make it again with python -m eval.reference"
             )
-    sigma = tensors["sigma"].astype(np.float64)  # float32 in a compact file
-    return Statistics(tensors["mu"], sigma, int(metadata["n"]), metadata, tensors.get("features"))
+    mu, sigma = tensors["mu"], np.zeros((len(tensors["mu"]),) * 2)  # in float64, also that of a compact file
+    rows, columns = np.triu_indices(len(mu))
+    sigma[rows, columns] = sigma[columns, rows] = tensors["sigma_upper"]
+    return Statistics(mu, sigma, int(metadata["n"]), metadata, tensors.get("features"))
 
 
 def _read_statistics(file: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -93,9 +95,13 @@ def _read_statistics(file: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
         with safe_open(file, framework="numpy") as content:
             metadata = content.metadata() or {}
             names = set(content.keys())
-            if not {"mu", "sigma"} <= names or not {"n", "images_sha256"} <= set(metadata):
+            if not {"mu", "sigma_upper"} <= names or not {"n", "images_sha256"} <= set(metadata):
                 raise ValueError(f"{file} holds no statistics of python -m eval.reference")
-            return {name: content.get_tensor(name) for name in names}, metadata
+            tensors = {name: content.get_tensor(name) for name in names}
+            count, features = tensors["sigma_upper"].size, tensors["mu"].size
+            if count != features * (features + 1) // 2:
+                raise ValueError(f"{file} is corrupt: it holds {count} covariances of {features} features")
+            return tensors, metadata
     except SafetensorError as error:
         raise ValueError(f"{file} is corrupt or truncated: {error}") from error
 

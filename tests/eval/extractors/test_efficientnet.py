@@ -101,7 +101,10 @@ def test_statistics_of_both_splits_ship_small(tiny, judge, tmp_path, monkeypatch
     assert statistics.n == 60 and statistics.features.shape == (30, 5) and statistics.sigma.dtype == np.float64
     assert frechet_distance(statistics, feature_statistics(features)) < 1e-6
     with safe_open(file, framework="numpy") as content:
-        assert content.get_tensor("sigma").dtype == np.float32
+        upper = content.get_tensor("sigma_upper")
+    rows = np.cov(features.numpy(), rowvar=False)
+    assert upper.dtype == np.float32 and upper.shape == (15,)
+    np.testing.assert_allclose(upper, [rows[i, j] for i in range(5) for j in range(i, 5)], rtol=1e-4, atol=1e-7)
     images = str(write_png_folder(tmp_path / "images", random_images(20).images))
     fid(["--images", images, "--extractor", "efficientnet", "--resamples", "0"])
     printed = capsys.readouterr().out

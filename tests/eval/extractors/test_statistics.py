@@ -117,6 +117,9 @@ def test_statistics_of_another_extractor_or_of_nothing_are_refused(judge, folder
     weights = judge.weights / "diffusion_pytorch_model.safetensors"
     with pytest.raises(ValueError, match="holds no statistics of python -m eval.reference"):
         load_reference(weights, judge)
+    save_file({"mu": torch.zeros(3), "sigma_upper": torch.zeros(5)}, file, metadata={"n": "9", "images_sha256": "0"})
+    with pytest.raises(ValueError, match="is corrupt: it holds 5 covariances of 3 features"):
+        load_reference(file, judge)
 
 
 def test_a_reference_that_is_nowhere_is_refused_before_samples_are_drawn(judge, tmp_path):
