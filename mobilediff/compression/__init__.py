@@ -1,1 +1,1 @@
-"""Make a trained network smaller."""
+"""Make a trained network smaller, or find a smaller one."""

@@ -1,51 +1,43 @@
-"""Train a supernet to tolerate the removal of any of its blocks (SnapFusion, arXiv 2306.00980, section 4.1).
+"""Train a one-step supernet to tolerate the removal of any of its blocks (SnapFusion, arXiv 2306.00980, section 4.1).
 
 At each step every ResNet block and transformer is executed with probability p, else left out: what stays of it is the
-identity, or the 1 x 1 convolution around a ResNet block that changes the number of channels.
+identity, or the 1 x 1 convolution of a ResNet block that changes the number of channels. The losses are those of the
+stage `end_to_end`. The supernet is the one-step student with further blocks, which change nothing at the start.
 """
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveInt, field_validator
+from pydantic import PositiveInt, field_validator
 
 from mobilediff.compression.blocks import block_names, without_blocks
-from mobilediff.diffusion import diffuse, noise_scheduler
+from mobilediff.compression.growing import grow
 from mobilediff.files import read_json, write_json
 from mobilediff.models.build import build_network
 from mobilediff.models.mobile_unet import MobileUNet
-from mobilediff.training.bases.generator_stage import GeneratorStage
-from mobilediff.training.data.latents import Batch, prepare
-from mobilediff.training.engine.options import Fraction, GeneratorOptions
-from mobilediff.training.engine.pipelines import FrozenParts, load_velocity_pipeline
+from mobilediff.training.bases.picture_stage import PictureBatch, PictureOptions, PictureStage
+from mobilediff.training.engine.options import Fraction
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, derived_seed
+from mobilediff.training.losses.weighted import weighted_sum
 
 BLOCK_LOSSES = "block_losses.json"
 TRIAL_LOSS_SAMPLES = 16
 
 
-class RobustOptions(GeneratorOptions):
-    """Configure the stage `robust`; VAE and text encoder are the teacher's.
+class RobustOptions(PictureOptions):
+    """Configure the stage `robust`.
 
     Attributes:
-        teacher: pipeline folder.
         network: JSON config of the supernet, a `MobileUNet`.
-        initial_weights: folder of a trained network of that config to start from; None for random weights.
+        initial_weights: folder of a network of that config to start from; None for the student's, with blocks added.
         execution_probability: p, of each block at each step.
-        lambda_task: weight of the loss against the data.
-        lambda_kd_output: weight of the loss against the teacher's prediction.
-        loss_samples: latents that the loss without each single block is measured on, the same each time.
+        loss_samples: pictures that the loss without each single block is measured on, the same each time.
     """
 
-    teacher: str
     network: str = "mobilediff/models/configs/supernet.json"
-    initial_weights: str | None = None
     execution_probability: Fraction = 0.9
-    lambda_task: NonNegativeFloat = 0.5
-    lambda_kd_output: NonNegativeFloat = 1.0
-    loss_samples: PositiveInt = 1000
+    loss_samples: PositiveInt = 250
 
     @field_validator("compile")
     @classmethod
@@ -70,26 +62,24 @@ def draw_skipped(names: list[str], execution_probability: float, generator: torc
     return [name for name, skipped in zip(names, drawn.tolist(), strict=True) if skipped]
 
 
-class Robust(GeneratorStage[RobustOptions]):
-    """Distil the teacher's predictions into a supernet that runs another choice of its blocks at each step."""
+class Robust(PictureStage[RobustOptions]):
+    """Train a supernet and its decoder, with another choice of its blocks at each step."""
 
     def setup(self) -> None:
-        options = self.options
-        source = load_velocity_pipeline(options.teacher)
-        parts = FrozenParts.of(source)
-        self.trainer, self.data = prepare(options, self.limits, parts)
+        super().setup()
         if self.trainer.accelerator.num_processes > 1:
             raise ValueError(
                 f"the processes are {self.trainer.accelerator.num_processes}; accepted is 1, as each would skip "
                 "blocks of its own"
             )
+        self.names = block_names(self.unet)
+
+    def network(self, student: MobileUNet) -> MobileUNet:
+        options = self.options
         unet = build_network(options.network, self.data.latents, options.initial_weights)
         if not isinstance(unet, MobileUNet):
             raise ValueError(f"{options.network} is of a {type(unet).__name__}; accepted is a MobileUNet")
-        self.unet, self.names = unet, block_names(unet)
-        self.teacher = self.data.conditioned(self.trainer.frozen(source.unet))
-        self.student = self.data.conditioned(self.trainer.add("unet", unet))
-        self.make_pipeline(parts, unet, noise_scheduler())
+        return grow(student, unet) if options.initial_weights is None else unet
 
     def run(self) -> bool:
         self.setup()
@@ -100,19 +90,10 @@ class Robust(GeneratorStage[RobustOptions]):
             self.record_block_losses("after")
         return finished
 
-    def step(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
-        options, trainer = self.options, self.trainer
-        skipped = draw_skipped(self.names, options.execution_probability, draws.generator)
-        timesteps = self.data.draw_timesteps(draws)
-        z = diffuse(batch.latents, timesteps, draws.generator)
-        with torch.no_grad():
-            expected = self.teacher(z.noisy, timesteps, batch.caption_ids)
+    def forward(self, batch: PictureBatch, draws: Draws) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        skipped = draw_skipped(self.names, self.options.execution_probability, draws.generator)
         with without_blocks(self.unet, skipped):
-            prediction = self.student(z.noisy, timesteps, batch.caption_ids)
-        loss_task = F.mse_loss(prediction, z.velocity)
-        loss_kd_output = F.mse_loss(prediction, expected)
-        trainer.update("unet", options.lambda_task * loss_task + options.lambda_kd_output * loss_kd_output)
-        return {"loss_task": loss_task, "loss_kd_output": loss_kd_output}
+            return super().forward(batch, draws)
 
     def validate(self) -> dict[str, float]:
         with self.trainer.averaged_weights():
@@ -123,9 +104,9 @@ class Robust(GeneratorStage[RobustOptions]):
 
     @torch.no_grad()
     def block_losses(self) -> dict:
-        """Measure the loss against the data of the whole network and without each single block.
+        """Measure the weighted distance to the student's pictures, of the whole network and without each single block.
 
-        Latents, captions, timesteps and noise are the same each time.
+        Noisy latents, captions and timesteps are the same each time.
 
         Returns:
             `whole`, and `without`: by name of the block.
@@ -135,12 +116,12 @@ class Robust(GeneratorStage[RobustOptions]):
         for chunk in indices.split(self.options.sample_batch_size):
             seed = derived_seed(self.options.seed, "block losses", int(chunk[0]))
             draws = Draws(0, chunk, torch.Generator(device=self.trainer.device).manual_seed(seed))
-            batch, timesteps = self.data.draw(draws), self.data.draw_timesteps(draws)
-            z = diffuse(batch.latents, timesteps, draws.generator)
+            batch = self.batch(draws)
+            before = self.draw(self.start, batch)
             for name in sums:
                 with without_blocks(self.unet, [name] if name else []):
-                    prediction = self.student(z.noisy, timesteps, batch.caption_ids)
-                sums[name] += F.mse_loss(prediction, z.velocity).item() * len(chunk)
+                    terms = self.distances(self.draw(self.pictures, batch), before)
+                sums[name] += weighted_sum(terms, self.distance_weights).item() * len(chunk)
         means = {name: total / len(indices) for name, total in sums.items()}
         return {"whole": means.pop(None), "without": means}
 

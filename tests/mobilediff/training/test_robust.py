@@ -10,22 +10,25 @@ from mobilediff.files import read_json
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.engine.options import RunLimits, build_options
 from mobilediff.training.robust import BLOCK_LOSSES, Robust, RobustOptions, draw_skipped
-from tests.mobilediff.training.runs import read_records, run, tiny_options
+from tests.mobilediff.training.runs import read_records, run, tiny_encoder, tiny_options
 from tests.tiny import tiny_unet
 
 
 @pytest.fixture
 def values(tmp_path, data_folder, checkpoints):
     network = tmp_path / "supernet.json"
-    network.write_text(json.dumps({**tiny_unet("student").config, "_class_name": "MobileUNet"}))
+    config = tiny_unet("student-1step").config | {"layers_per_block": 2, "_class_name": "MobileUNet"}
+    network.write_text(json.dumps(config))
     return tiny_options(
         tmp_path / "robust",
         data_folder,
-        teacher=str(checkpoints / "teacher"),
+        student=str(checkpoints / "student-1step"),
+        vae=str(checkpoints / "student-1step/vae"),
+        perceptual=tiny_encoder(tmp_path / "encoder"),
         network=str(network),
-        initial_weights=str(checkpoints / "student" / "unet"),
         execution_probability=0.7,
         loss_samples=8,
+        reconstruction_steps=1,
         dtype="fp32",
         latent_cache=str(tmp_path / "latents"),
     )
@@ -51,17 +54,19 @@ def test_blocks_are_skipped_with_probability_1_minus_p():
 )
 def test_bad_options_are_named(changes, named):
     with pytest.raises(ValueError, match=named):
-        build_options(RobustOptions, {"output": "a", "teacher": "b", **changes})
+        build_options(RobustOptions, {"output": "a", "student": "b", "vae": "c", "perceptual": "d", **changes})
 
 
 @pytest.mark.slow
 def test_the_loss_without_each_block_is_written_before_and_after(values, tmp_path):
-    assert run(Robust, RobustOptions, values | {"sample_every": 3, "sample_steps": 1})
+    assert run(Robust, RobustOptions, values | {"sample_every": 3})
     losses = read_json(tmp_path / "robust" / BLOCK_LOSSES)
     pipeline = MobileDiffusionPipeline.from_pretrained(tmp_path / "robust" / "export")
     for when in ("before", "after"):
         assert list(losses[when]["without"]) == block_names(pipeline.unet)
-        assert any(value != losses[when]["whole"] for value in losses[when]["without"].values())
+        assert any(value > losses[when]["whole"] for value in losses[when]["without"].values())
+    assert losses["before"]["whole"] < 1e-6 < losses["after"]["whole"]  # the added blocks change nothing yet
+    assert losses["before"]["without"]["down_blocks.0.resnets.1"] < 1e-6
     assert losses["before"] != losses["after"]
     last = read_records(tmp_path / "robust")[-1]
     assert last["loss_without_the_worst_block"] == pytest.approx(max(losses["after"]["without"].values()))
