@@ -4,6 +4,8 @@ A loss of latents ends at what the autoencoder can show. Here mean and covarianc
 to be those of real images: of whole pictures, for what they show, and of places and patches, for texture (see
 `losses.moments`). The picture that the student drew at the start, from the same noise, keeps prompt and seed what they
 were.
+
+With `int8_export` network and decoder compute as an int8 export of them does, so that they learn to draw well in int8.
 """
 
 import copy
@@ -22,6 +24,7 @@ from mobilediff.models.latent_decoder import NormalisedLatentDecoder
 from mobilediff.models.mobile_unet import MobileUNet
 from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import LatentData, training_images
+from mobilediff.training.engine.fake_quantization import FakeQuantization, calibration_batch, quantized_layers
 from mobilediff.training.engine.options import Fraction, GeneratorOptions
 from mobilediff.training.engine.pipelines import FrozenParts
 from mobilediff.training.engine.stage import run_stage
@@ -29,6 +32,9 @@ from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.moments import PictureMoments
 from mobilediff.training.losses.perceptual import feature_distance
 from mobilediff.training.losses.weighted import weighted_sum
+
+# Steps after which the ranges of int8 follow the weights.
+CALIBRATE_EVERY = 50
 
 
 class EndToEndOptions(GeneratorOptions):
@@ -47,6 +53,8 @@ class EndToEndOptions(GeneratorOptions):
         lambda_pixels, lambda_perceptual: weights of the distance to the student's pictures of the start.
         lambda_moments: weight of the distance of the moments to those of real images.
         moments_decay: of the running moments.
+        int8_export: folder of an int8 export of the student to ONNX; the layers that it quantises compute as in int8,
+            for the run's own grids and figures as well, while the exported weights are float. None for float alone.
     """
 
     student: str
@@ -63,6 +71,7 @@ class EndToEndOptions(GeneratorOptions):
     lambda_perceptual: NonNegativeFloat = 0.1
     lambda_moments: NonNegativeFloat = 1.0
     moments_decay: Fraction = 0.995
+    int8_export: str | None = None
 
 
 class OneStepPictures(nn.Module):
@@ -115,6 +124,12 @@ class EndToEnd(GeneratorStage[EndToEndOptions]):
             raise ValueError(f"{options.student} draws in {source.nfe()} network calls; accepted is one")
         source.register_modules(vae=load_vae(options.vae))
         encoder, parts = load_component(ImageEncoder, options.perceptual), FrozenParts.of(source)
+        unet = source.unet if options.initial_weights is None else load_component(MobileUNet, options.initial_weights)
+        start, pictures = copy.deepcopy(OneStepPictures(source.unet, parts.vae)), OneStepPictures(unet, parts.vae)
+        self.quantization = None
+        if options.int8_export is not None:
+            layers, self.calibration = quantized_layers(options.int8_export), calibration_batch(source)
+            self.quantization = FakeQuantization(pictures, layers)
         dataset = training_images(options, self.limits)
         self.trainer = Trainer(options, self.limits, len(dataset))
         device = self.trainer.device
@@ -122,15 +137,24 @@ class EndToEnd(GeneratorStage[EndToEndOptions]):
             part.to(device).requires_grad_(False).eval()  # pyright: ignore[reportArgumentType]
         self.data, self.images = LatentData(self.trainer, options, parts, dataset), dataset.images.to(device)
         self.timesteps = trailing_timesteps(options.num_intervals, device)
-        self.start = self.trainer.frozen(copy.deepcopy(OneStepPictures(source.unet, parts.vae)))
-        unet = source.unet if options.initial_weights is None else load_component(MobileUNet, options.initial_weights)
-        pictures = OneStepPictures(unet, parts.vae)
+        self.start = self.trainer.frozen(start)
         pictures.decoder.requires_grad_(True)
         self.pictures = self.trainer.add("pictures", pictures)
         self.encoder = self.trainer.frozen(encoder)
         self.moments = PictureMoments(self.images, self.encoder, options.moments_decay)
         self.trainer.keep("moments", self.moments)
+        if self.quantization is not None:
+            self.trainer.keep("quantization", self.quantization)
+            self.calibrate(self.quantization)  # a state may be saved before the first step
         self.make_pipeline(parts, unet, source.scheduler, guidance_distilled=True)
+
+    @torch.no_grad()
+    def calibrate(self, quantization: FakeQuantization) -> None:
+        """Take the ranges of int8 anew, on the inputs that an export of the present weights would take them on."""
+        noise, hidden_states, pooled = (values.to(self.trainer.device) for values in self.calibration)
+        timesteps = self.timesteps[:1].expand(len(noise))
+        with self.trainer.autocast(), quantization.calibrating():
+            self.pictures(noise, timesteps, encoder_hidden_states=hidden_states, class_labels=pooled)
 
     def batch(self, draws: Draws) -> PictureBatch:
         """Draw the step's images, each mirrored with probability one half, their captions, and noisy latents."""
@@ -152,6 +176,8 @@ class EndToEnd(GeneratorStage[EndToEndOptions]):
 
     def step(self, batch: PictureBatch, draws: Draws) -> dict[str, torch.Tensor]:
         options, text = self.options, self.data.conditioning(batch.caption_ids)
+        if self.quantization is not None and draws.index % CALIBRATE_EVERY == 0:
+            self.calibrate(self.quantization)
         with self.trainer.autocast():
             with torch.no_grad():
                 before = self.start(batch.noisy, batch.timesteps, **text).float()

@@ -9,6 +9,7 @@ import torch
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.compression.pruning import prune_channels
 from mobilediff.sampling.prompts import encode_text
+from mobilediff.training import end_to_end
 from mobilediff.training.end_to_end import EndToEnd, EndToEndOptions, OneStepPictures
 from mobilediff.training.engine.options import RunLimits
 from mobilediff.training.engine.state import load_state
@@ -75,3 +76,38 @@ def test_network_and_decoder_learn_the_encoder_stays_and_the_run_resumes(options
     assert run(EndToEnd, EndToEndOptions, rest)
     whole, resumed = (load_state(tmp_path / name)[0] for name in ("run", "resumed"))
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+@pytest.mark.slow
+def test_training_for_int8_keeps_the_checkpoints_names_and_resumes(options, checkpoints, tmp_path, monkeypatch):
+    student = load_pipeline(checkpoints / "student-1step")
+    layers = ["unet.conv_out", "unet.mid_block.attentions.0.attn1.to_q", "decoder.decoder.conv_in"]
+    monkeypatch.setattr(end_to_end, "quantized_layers", {"int8": layers}.__getitem__)
+    monkeypatch.setattr(end_to_end, "CALIBRATE_EVERY", 2)
+    options["int8_export"] = "int8"
+    assert run(EndToEnd, EndToEndOptions, options)
+    # the pictures of the start are those of the float student
+    assert 0 < read_records(tmp_path / "run")[0]["loss_pixels"] < 0.01
+    exported = load_pipeline(tmp_path / "run/export")
+    for part in ("unet", "vae"):
+        own, other = (attrgetter(part)(pipeline).state_dict() for pipeline in (exported, student))
+        assert list(own) == list(other)
+    weight = exported.unet.conv_out.weight
+    steps = weight.flatten(1) / weight.flatten(1).abs().amax(1, keepdim=True) * 64
+    assert (steps - steps.round()).abs().max() > 0.1
+    state = load_state(tmp_path / "run")[0]
+    assert sum(name.startswith("quantization/") and name.endswith(".scale") for name in state) == 2 * len(layers)
+
+    rest = options | {"output": str(tmp_path / "resumed")}
+    assert not run(EndToEnd, EndToEndOptions, rest, RunLimits(max_minutes=0.0))
+    assert run(EndToEnd, EndToEndOptions, rest)
+    resumed = load_state(tmp_path / "resumed")[0]
+    assert all(torch.equal(resumed[name], value) for name, value in state.items())
+
+
+def test_an_export_of_another_network_is_refused_before_any_work(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(end_to_end, "quantized_layers", lambda folder: ["unet.conv_in:2"])
+    monkeypatch.setattr(end_to_end, "calibration_batch", lambda pipeline: [])
+    with pytest.raises(ValueError, match="the layer to quantise is 'unet.conv_in:2'; accepted are the network's"):
+        run(EndToEnd, EndToEndOptions, options | {"int8_export": "int8"})
+    assert not (tmp_path / "run").exists()
