@@ -5,8 +5,8 @@ teacher: diffusers' `UNet2DConditionModel`, Stable Diffusion's layout on CIFAR-1
 
 student: `MobileUNet` on the same latents at two resolutions (16, 8) with MobileDiffusion's choices: one ResNet block a
     level, a middle of one transformer, no attention at 16 x 16, self- and cross-attention at 8 x 8 and in the middle,
-    shared key and value projection, Swish gate, expansion 6, separable convolutions at 8 x 8. The outer level keeps full
-    convolutions, as in the paper.
+    shared key and value projection, Swish gate, expansion 6, separable convolutions at 8 x 8. The outer level keeps
+    full convolutions, as in the paper.
 
 supernet: the student with two ResNet blocks a level on the way down, three on the way up, and two transformers in the
     middle, from which `mobilediff.compression.evolve` removes blocks.

@@ -2,6 +2,7 @@
 
 # pyright: reportMissingImports=false
 
+import ast
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from mobilediff.ondevice.formats.onnx_int8 import quantize, quantize_weights
+from mobilediff.ondevice.formats.onnx_int8 import QUANTIZED, quantize, quantize_weights
 from mobilediff.ondevice.graphs import Graph
 from mobilediff.ondevice.manifest import LayerError
 
@@ -24,6 +25,7 @@ OPSET = 20
 # A smaller constant would not make up for the node that widens it.
 LEAST_HALVED = 128
 OPTIMIZED = f"optimized{SUFFIX}"
+MODULES = "pkg.torch.onnx.name_scopes"  # the exporter's note of a node: the modules that it lies in, and its operator
 ERRORS = 3  # onnxruntime's level of a log without warnings
 
 
@@ -49,6 +51,7 @@ def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str
         verbose=False,
     )
     model = exported.model_proto  # pyright: ignore[reportOptionalMemberAccess] - None only for a failed export
+    _name_by_modules(model)
     _drop_origins(model)
     layer_errors = []
     if precision == "int8" and graph.name == "text_encoder":
@@ -61,6 +64,20 @@ def convert(graph: Graph, file: Path, precision: str, calibration: list[dict[str
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
     return layer_errors
+
+
+def _name_by_modules(model: onnx.ModelProto) -> None:
+    """Name the nodes that may be quantised by the module that they are of, such as network.unet.conv_in.
+
+    Where a module has several, as attention has, or is called in several steps, the second is network.unet.conv_in:2.
+    """
+    counts = Counter()
+    for node in model.graph.node:
+        scopes = next((one.value for one in node.metadata_props if one.key == MODULES), None)
+        if node.op_type in QUANTIZED and scopes is not None:
+            module = ast.literal_eval(scopes)[-2]
+            counts[module] += 1
+            node.name = module if counts[module] == 1 else f"{module}:{counts[module]}"
 
 
 def _drop_origins(model: onnx.ModelProto) -> None:

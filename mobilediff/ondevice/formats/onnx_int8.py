@@ -26,6 +26,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from mobilediff.ondevice.manifest import LayerError
 
 QUANTIZED = ("Conv", "Gemm", "MatMul")
+FUSED = "/MatMulAddFusion"  # what the pre-processing adds to the name of a product that it joins with its bias
 # Weights of a text encoder's MatMul: bits of each, and how many share a scale.
 WEIGHT_BITS = 4
 BLOCK_SIZE = 32
@@ -99,7 +100,13 @@ def quantize(
         kept = most_sensitive(errors, weights, KEPT_FRACTION)
         quantized = onnx.load(with_layers([layer for layer in layers if layer not in kept]))
     return quantized, [
-        LayerError(graph=name, layer=layer, operator=layers[layer], error=errors[layer], kept=layer in kept)
+        LayerError(
+            graph=name,
+            layer=layer.removesuffix(FUSED),
+            operator=layers[layer],
+            error=errors[layer],
+            kept=layer in kept,
+        )
         for layer in layers
     ]
 

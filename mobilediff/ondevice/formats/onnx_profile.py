@@ -18,13 +18,14 @@ from onnx import NodeProto, helper, numpy_helper
 
 from mobilediff.compression.layers import Kind, Layer, convolution_kind, operator_kind
 from mobilediff.files import read_json
+from mobilediff.ondevice.formats.onnx_format import MODULES
 
 CONVOLUTIONS = ("Conv", "FusedConv")
 PRODUCTS = ("Gemm", "MatMul", "FusedMatMul")
 VIEWS = ("Reshape", "Unsqueeze", "Squeeze")
 COPIES = ("Transpose", "Concat", "Split", "Slice", "Expand", "Resize", "Upsample", "ReorderInput", "ReorderOutput")
 SUFFIX = "_kernel_time"  # of a node's name in a trace
-MODULES, OPERATORS = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
+OPERATORS = "pkg.torch.onnx.class_hierarchy"
 
 
 def node_times(exported: Path, optimized: Path, trace: Path) -> list[tuple[Layer, list[float]]]:

@@ -14,6 +14,7 @@ from mobilediff.diffusion import alpha_sigma, diffuse, sample_from_velocity, tra
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.models.latent_decoder import NormalisedLatentDecoder
 from mobilediff.models.mobile_unet import MobileUNet
+from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.bases.generator_stage import GeneratorStage
 from mobilediff.training.data.latents import LatentData, training_images
 from mobilediff.training.engine.options import Fraction, GeneratorOptions
@@ -113,6 +114,7 @@ class PictureStage(GeneratorStage[PictureOptionsT], Generic[PictureOptionsT]):
         if not source.config.guidance_distilled or source.nfe() != 1:
             raise ValueError(f"{options.student} draws in {source.nfe()} network calls; accepted is one")
         source.register_modules(vae=load_vae(options.vae))
+        self.check(source)
         encoder, parts = load_component(ImageEncoder, options.perceptual), FrozenParts.of(source)
         dataset = training_images(options, self.limits)
         self.trainer = Trainer(options, self.limits, len(dataset))
@@ -130,6 +132,9 @@ class PictureStage(GeneratorStage[PictureOptionsT], Generic[PictureOptionsT]):
         self.moments = PictureMoments(dataset.images.to(device), self.encoder, options.moments_decay)
         self.trainer.keep("moments", self.moments)
         self.make_pipeline(parts, self.unet, source.scheduler, guidance_distilled=True)
+
+    def check(self, student: MobileDiffusionPipeline) -> None:
+        """Refuse what does not fit the student, before there is a run folder."""
 
     def network(self, student: MobileUNet) -> MobileUNet:
         """Return the network to train, which may be the student's own."""

@@ -14,7 +14,7 @@ onnxruntime = pytest.importorskip(
 )
 from onnx import helper, numpy_helper  # noqa: E402
 
-from mobilediff.ondevice.formats import onnx_int8  # noqa: E402
+from mobilediff.ondevice.formats import onnx_format, onnx_int8  # noqa: E402
 from mobilediff.ondevice.formats.onnx_int8 import most_sensitive, quantize, quantize_weights  # noqa: E402
 
 
@@ -43,6 +43,18 @@ def value(name, kind, *shape):
 def test_the_largest_errors_a_weight_are_kept_until_the_fraction(fraction, kept):
     errors, weights = {"large": 3.0, "small": 5.0, "middle": 2.0}, {"large": 1000, "small": 10, "middle": 100}
     assert most_sensitive(errors, weights, fraction) == kept
+
+
+def test_layers_are_named_by_their_modules_and_further_calls_are_counted():
+    scopes = ["['', 'network', 'network.conv', 'conv2d']", "['', 'network', 'network.conv', 'conv2d_1']"]
+    nodes = [helper.make_node(operator, [f"{i}"], [f"{i + 1}"], name=f"node{i}")
+             for i, operator in enumerate(("Conv", "Relu", "Conv", "MatMul"))]  # fmt: skip
+    for node, scope in zip((nodes[0], nodes[2]), scopes, strict=True):
+        node.metadata_props.add(key=onnx_format.MODULES, value=scope)
+    nodes[1].metadata_props.add(key=onnx_format.MODULES, value="['', 'network', 'network.act', 'relu']")
+    model = helper.make_model(helper.make_graph(nodes, "graph", [], []))
+    onnx_format._name_by_modules(model)
+    assert [node.name for node in model.graph.node] == ["network.conv", "node1", "network.conv:2", "node3"]
 
 
 def test_weights_alone_are_quantised_with_small_error():

@@ -9,8 +9,9 @@ import torch
 from mobilediff.checkpoints import load_pipeline
 from mobilediff.compression.pruning import prune_channels
 from mobilediff.sampling.prompts import encode_text
-from mobilediff.training.bases.picture_stage import OneStepPictures, PictureOptions
-from mobilediff.training.end_to_end import EndToEnd
+from mobilediff.training import end_to_end
+from mobilediff.training.bases.picture_stage import OneStepPictures
+from mobilediff.training.end_to_end import EndToEnd, EndToEndOptions
 from mobilediff.training.engine.options import RunLimits
 from mobilediff.training.engine.state import load_state
 from tests.generators import generator
@@ -48,13 +49,13 @@ def test_a_picture_is_that_of_the_pipeline():
 def test_a_student_of_more_steps_is_refused(options, checkpoints, tmp_path):
     options["student"] = str(checkpoints / "student-8step")
     with pytest.raises(ValueError, match="student-8step draws in 8 network calls; accepted is one"):
-        run(EndToEnd, PictureOptions, options)
+        run(EndToEnd, EndToEndOptions, options)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_network_and_decoder_learn_the_encoder_stays_and_the_run_resumes(options, checkpoints, tmp_path):
-    assert run(EndToEnd, PictureOptions, options)
+    assert run(EndToEnd, EndToEndOptions, options)
     exported, student = (load_pipeline(path) for path in (tmp_path / "run/export", checkpoints / "student-1step"))
     for part, learns in (("unet", True), ("vae.decoder", True), ("vae.encoder", False), ("text_encoder", False)):
         own, other = (attrgetter(part)(pipeline).state_dict() for pipeline in (exported, student))
@@ -66,13 +67,48 @@ def test_network_and_decoder_learn_the_encoder_stays_and_the_run_resumes(options
     small = prune_channels(student.unet, 0.5)
     small.save_pretrained(tmp_path / "small")
     pruned = options | {"output": str(tmp_path / "pruned"), "initial_weights": str(tmp_path / "small")}
-    assert run(EndToEnd, PictureOptions, pruned)
+    assert run(EndToEnd, EndToEndOptions, pruned)
     assert read_records(tmp_path / "pruned")[0]["loss_pixels"] > 1e-6
     exported = load_pipeline(tmp_path / "pruned/export")
     assert exported.unet.num_parameters() == small.num_parameters() < student.unet.num_parameters()
 
     rest = options | {"output": str(tmp_path / "resumed")}
-    assert not run(EndToEnd, PictureOptions, rest, RunLimits(max_minutes=0.0))
-    assert run(EndToEnd, PictureOptions, rest)
+    assert not run(EndToEnd, EndToEndOptions, rest, RunLimits(max_minutes=0.0))
+    assert run(EndToEnd, EndToEndOptions, rest)
     whole, resumed = (load_state(tmp_path / name)[0] for name in ("run", "resumed"))
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+@pytest.mark.slow
+def test_training_for_int8_keeps_the_checkpoints_names_and_resumes(options, checkpoints, tmp_path, monkeypatch):
+    student = load_pipeline(checkpoints / "student-1step")
+    layers = ["unet.conv_out", "unet.mid_block.attentions.0.attn1.to_q", "decoder.decoder.conv_in"]
+    monkeypatch.setattr(end_to_end, "quantized_layers", {"int8": layers}.__getitem__)
+    monkeypatch.setattr(end_to_end, "CALIBRATE_EVERY", 2)
+    options["int8_export"] = "int8"
+    assert run(EndToEnd, EndToEndOptions, options)
+    # the pictures of the start are those of the float student
+    assert 0 < read_records(tmp_path / "run")[0]["loss_pixels"] < 0.01
+    exported = load_pipeline(tmp_path / "run/export")
+    for part in ("unet", "vae"):
+        own, other = (attrgetter(part)(pipeline).state_dict() for pipeline in (exported, student))
+        assert list(own) == list(other)
+    weight = exported.unet.conv_out.weight
+    steps = weight.flatten(1) / weight.flatten(1).abs().amax(1, keepdim=True) * 64
+    assert (steps - steps.round()).abs().max() > 0.1
+    state = load_state(tmp_path / "run")[0]
+    assert sum(name.startswith("quantization/") and name.endswith(".scale") for name in state) == 2 * len(layers)
+
+    rest = options | {"output": str(tmp_path / "resumed")}
+    assert not run(EndToEnd, EndToEndOptions, rest, RunLimits(max_minutes=0.0))
+    assert run(EndToEnd, EndToEndOptions, rest)
+    resumed = load_state(tmp_path / "resumed")[0]
+    assert all(torch.equal(resumed[name], value) for name, value in state.items())
+
+
+def test_an_export_of_another_network_is_refused_before_any_work(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(end_to_end, "quantized_layers", lambda folder: ["unet.conv_in:2"])
+    monkeypatch.setattr(end_to_end, "calibration_batch", lambda pipeline: [])
+    with pytest.raises(ValueError, match="the layer to quantise is 'unet.conv_in:2'; accepted are the network's"):
+        run(EndToEnd, EndToEndOptions, options | {"int8_export": "int8"})
+    assert not (tmp_path / "run").exists()
