@@ -9,6 +9,8 @@ from torch.utils.data import Dataset
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
+from eval.extractors.pixels import shrunk
+
 BATCH_SIZE = 250
 
 
@@ -24,6 +26,7 @@ class Extractor:
         layer: features of the Frechet distance and of all that compares sets of features.
         result_key: of the Frechet distance in a result.
         resize: of an image on its way in, in words.
+        input_size: side of the squares that it takes, to which larger ones are shrunk; None for images of any size.
         options: further arguments of the registered class.
         logits: layers of a classifier's logits, of its classes first; none of an extractor without classes.
         shipped_as: start of the names of the files with its statistics of CIFAR-10; None where none ship.
@@ -35,6 +38,7 @@ class Extractor:
     layer: str
     result_key: str
     resize: str
+    input_size: int | None = None
     options: dict[str, str] = field(default_factory=dict)
     logits: tuple[str, ...] = ()
     shipped_as: str | None = None
@@ -80,13 +84,15 @@ def extract_features(
         names: features that the extractor provides.
 
     Returns:
-        Each name's features, [N, C], on the CPU.
+        Each name's features, [N, C], on the CPU; those of larger images than the extractor takes are of `shrunk` ones.
 
     Raises:
         ValueError: fewer than 2 images, or images that the extractor refuses.
     """
     if len(images) < 2:
         raise ValueError(f"{len(images)} images; at least 2 are needed")
+    if extractor.input_size is not None:
+        images = shrunk(images, extractor.input_size)
     cuda = torch.device(device).type == "cuda"
     weights = str(extractor.weights) if extractor.weights else None
     settings = {"feature_extractor_weights_path": weights, "verbose": False} | extractor.options

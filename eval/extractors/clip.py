@@ -12,6 +12,7 @@ from transformers import CLIPTextModelWithProjection
 from eval import WEIGHTS
 from eval.extractors.judge import IMAGE_SIZE, RESIZE
 from eval.extractors.open_clip import OPEN_CLIP_RESIZE, load_open_clip, preprocessed
+from eval.extractors.pixels import shrunk
 from eval.metrics.pauses import pause_before
 from eval.protocol import folder_sha256, state_dict_sha256
 from mobilediff.checkpoints import load_component, load_tokenizer
@@ -64,6 +65,7 @@ def bundled_clip(folder: str | Path | None = None, device: torch.device | str = 
     tokenizer = load_tokenizer(folder / "tokenizer")
 
     def embed_images(images: torch.Tensor) -> torch.Tensor:
+        images = shrunk(images, IMAGE_SIZE)
         if images.shape[2:] != (IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(
                 f"images are {images.shape[3]}x{images.shape[2]}; {BUNDLED} takes {IMAGE_SIZE}x{IMAGE_SIZE}: "

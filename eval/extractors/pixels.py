@@ -1,7 +1,11 @@
-"""Enlarge images for networks of larger inputs."""
+"""Resize images for networks of larger or smaller inputs."""
 
 import torch
 import torch.nn.functional as F
+
+from mobilediff.images import resize_images
+
+SHRINKING = "Lanczos (Pillow)"
 
 
 def bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -18,3 +22,13 @@ def bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
     for shape in ((images.shape[2], size), (size, size)):
         pixels = F.interpolate(pixels, shape, mode="bicubic", antialias=True).round().clamp(0, 255)
     return pixels
+
+
+def is_larger(images: torch.Tensor, size: int) -> bool:
+    """Tell whether images [N, 3, H, W] are squares of more than `size` pixels a side."""
+    return images.ndim == 4 and images.shape[2] == images.shape[3] > size
+
+
+def shrunk(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Bring larger squares, uint8 [N, 3, H, W], to [N, 3, size, size] by `SHRINKING`; others stay as they are."""
+    return resize_images(images, size) if is_larger(images, size) else images

@@ -38,6 +38,7 @@ from eval.protocol import tensor_sha256
 from eval.quality import main as quality
 from eval.samples.images import ImageSet, read_images, resized
 from mobilediff.captions import CLASS_NAMES
+from mobilediff.images import resize_images
 from mobilediff.models.image_encoder import ImageEncoder
 from tests.eval.stand_ins import FEATURES, random_images, write_png_folder
 from tests.tiny import PROJECTION_DIM, tiny_text_encoder, tiny_tokenizer
@@ -450,9 +451,18 @@ def test_images_are_resized_by_lanczos_and_say_so():
         resized(images, 0)
 
 
-def test_images_of_another_size_are_refused_by_the_judge(judge):
+@pytest.mark.parametrize("size", [(24, 24), (64, 32)])
+def test_smaller_images_and_oblongs_are_refused_by_the_judge(judge, size):
     with pytest.raises(ValueError, match=r"accepted is \[N, 3, 32, 32\]"):
-        measure_frechet_distance(FeatureSet(ImageSet(torch.zeros(20, 3, 64, 64, dtype=torch.uint8))), judge)
+        measure_frechet_distance(FeatureSet(ImageSet(torch.zeros(20, 3, *size, dtype=torch.uint8))), judge)
+
+
+def test_larger_images_are_shrunk_to_what_the_judge_takes(judge):
+    images = random_images(20)
+    large = replace(images, images=resize_images(images.images, 64))
+    small = resized(large, 32)
+    for layer, features in FeatureSet(large).of(judge).items():
+        assert torch.equal(features, FeatureSet(small).of(judge)[layer])
 
 
 def test_prompts_without_their_template_have_no_clip_score(tmp_path):

@@ -275,7 +275,7 @@ def test_a_vae_of_another_class_is_taken_if_it_decodes_alike(checkpoints, tmp_pa
     with torch.no_grad():
         small.decoder.layers[-1].bias.add_(10)
     small.save_pretrained(tmp_path / "vae")
-    with pytest.raises(ValueError, match="accepted is 20 dB or more: it is for other latents"):
+    with pytest.raises(ValueError, match="accepted is 20 dB or more: they are for other latents"):
         export.main(arguments)
     assert not (tmp_path / "hub").exists()
     monkeypatch.setattr(export, "LEAST_LIKENESS", -100)
