@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
-from eval.extractors.pixels import shrunk
+from eval.extractors.pixels import shrinking, shrunk
 
 BATCH_SIZE = 250
 
@@ -26,10 +26,10 @@ class Extractor:
         layer: features of the Frechet distance and of all that compares sets of features.
         result_key: of the Frechet distance in a result.
         resize: of an image on its way in, in words.
-        input_size: side of the squares that it takes, to which larger ones are shrunk; None for images of any size.
         options: further arguments of the registered class.
         logits: layers of a classifier's logits, of its classes first; none of an extractor without classes.
         shipped_as: start of the names of the files with its statistics of CIFAR-10; None where none ship.
+        input_size: side of the squares that it takes, to which larger ones are shrunk; None for images of any size.
     """
 
     name: str
@@ -38,14 +38,20 @@ class Extractor:
     layer: str
     result_key: str
     resize: str
-    input_size: int | None = None
     options: dict[str, str] = field(default_factory=dict)
     logits: tuple[str, ...] = ()
     shipped_as: str | None = None
+    input_size: int | None = None
 
-    def protocol(self) -> dict[str, str]:
-        """Return the extractor's part of a protocol."""
-        return {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize} | self.options
+    def protocol(self, images: torch.Tensor | None = None) -> dict[str, str]:
+        """Return the extractor's part of a protocol.
+
+        Args:
+            images: that it is of, uint8 [N, 3, H, W], whose own size may have to be stated; None for images of the
+                extractor's.
+        """
+        stated = {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize} | self.options
+        return stated if images is None else stated | shrinking(images, self.input_size)
 
 
 def registered(name: str) -> Callable[[type], type]:
@@ -91,8 +97,7 @@ def extract_features(
     """
     if len(images) < 2:
         raise ValueError(f"{len(images)} images; at least 2 are needed")
-    if extractor.input_size is not None:
-        images = shrunk(images, extractor.input_size)
+    images = shrunk(images, extractor.input_size)
     cuda = torch.device(device).type == "cuda"
     weights = str(extractor.weights) if extractor.weights else None
     settings = {"feature_extractor_weights_path": weights, "verbose": False} | extractor.options

@@ -24,11 +24,25 @@ def bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
     return pixels
 
 
-def is_larger(images: torch.Tensor, size: int) -> bool:
-    """Tell whether images [N, 3, H, W] are squares of more than `size` pixels a side."""
+def shrunk(images: torch.Tensor, size: int | None) -> torch.Tensor:
+    """Bring squares of more pixels to fewer, by `SHRINKING`.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        size: pixels a side, None for whatever the images have.
+
+    Returns:
+        [N, 3, size, size] of larger squares, other images as they are.
+    """
+    return images if size is None or not _is_larger(images, size) else resize_images(images, size)
+
+
+def shrinking(images: torch.Tensor, size: int | None) -> dict[str, str]:
+    """Return what a protocol says of `shrunk` with these arguments: `resized`, or nothing."""
+    if size is None or not _is_larger(images, size):
+        return {}
+    return {"resized": f"{SHRINKING}, from {images.shape[3]}x{images.shape[2]}"}
+
+
+def _is_larger(images: torch.Tensor, size: int) -> bool:
     return images.ndim == 4 and images.shape[2] == images.shape[3] > size
-
-
-def shrunk(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Bring larger squares, uint8 [N, 3, H, W], to [N, 3, size, size] by `SHRINKING`; others stay as they are."""
-    return resize_images(images, size) if is_larger(images, size) else images
