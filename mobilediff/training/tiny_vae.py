@@ -33,7 +33,6 @@ from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, Fraction,
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
 from mobilediff.training.losses.moments import PictureMoments
-from mobilediff.training.losses.weighted import weighted_sum
 
 HELD_OUT = 500  # synthetic latents to measure with
 SHOWN = 16
@@ -206,8 +205,7 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
         self.add_loss(encoder, F.mse_loss)
         self.moments = None
         if options.lambda_moments:
-            self.encoder = self.trainer.frozen(encoder)
-            self.moments = PictureMoments(self.images[:REAL_MOMENTS], self.encoder, options.moments_decay)
+            self.moments = PictureMoments(self.images[:REAL_MOMENTS], encoder, options.moments_decay)
             self.trainer.keep("moments", self.moments)
         self.monitor = Monitor(options.validation_samples, device) if options.validation_samples else None
         self.pipeline = copy.copy(pipelines[0])
@@ -236,21 +234,21 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
         (latents, targets, real), num_real = batch, self.options.num_real
         with self.trainer.autocast():
             encoded, decoded = (output.float() for output in self.autoencoder(real[:num_real], latents))
-        loss, terms = self.compare(decoded, targets, draws)
+        loss, terms = self.compare(decoded, targets, draws, **self.moments_of(draws))
         terms["loss_encoder"] = F.mse_loss(encoded, latents[:num_real])
-        loss = loss + self.options.lambda_encoder * terms["loss_encoder"]
-        if self.moments is not None:
-            moments = self.compare_moments(self.moments, decoded[num_real:])
-            lambda_moments = self.options.lambda_moments if draws.index >= self.options.moments_start else 0.0
-            loss, terms = loss + weighted_sum(moments, dict.fromkeys(moments, lambda_moments)), terms | moments
-        self.trainer.update("vae", loss)
+        self.trainer.update("vae", loss + self.options.lambda_encoder * terms["loss_encoder"])
         return terms | self.train_discriminator(decoded, real)
 
-    def compare_moments(self, moments: PictureMoments, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Take synthetic pictures, float [N, 3, H, W], into the running moments; returns their terms."""
-        with self.trainer.autocast():
-            maps = self.encoder(pictures).feature_maps
-        return moments(pictures, maps)
+    def moments_of(self, draws: Draws) -> dict:
+        """Return the arguments of `compare` about the synthetic pictures' moments, none without those."""
+        moments, num_real = self.moments, self.options.num_real
+        if moments is None:
+            return {}
+        lambda_moments = self.options.lambda_moments if draws.index >= self.options.moments_start else 0.0
+        return {
+            "moments": lambda images, maps: moments(images[num_real:], [features[num_real:] for features in maps]),
+            "lambda_moments": lambda_moments,
+        }
 
     def validate(self) -> dict[str, float]:
         held_out, expected = self.synthetic.latents[-HELD_OUT:].float(), self.synthetic.images[-HELD_OUT:]

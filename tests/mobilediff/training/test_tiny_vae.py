@@ -177,7 +177,8 @@ def test_moments_are_of_the_synthetic_pictures(start, tmp_path):
     batch = stage.batch(draws)
     with torch.no_grad():
         pictures = decode(stage.vae, batch[0][stage.options.num_real :])
-        expected = PictureMoments(stage.images, stage.encoder, 0.995)(pictures, stage.encoder(pictures).feature_maps)
+        encoder = stage.decoder_loss.perceptual.encoder
+        expected = PictureMoments(stage.images, encoder, 0.995)(pictures, encoder(pictures).feature_maps)
     terms = stage.step(batch, draws)
     for name, value in expected.items():
         torch.testing.assert_close(terms[name].detach(), value, rtol=1e-3, atol=1e-4)
