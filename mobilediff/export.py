@@ -43,6 +43,7 @@ from mobilediff.sampling.saving import NETWORK_CONFIG
 from mobilediff.schedulers.compatible import choose_scheduler
 
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents
+LEAST_ERROR = 1e-12  # mean squared, of images in [-1, 1]: equal ones are 126 dB alike
 # Files of a checkpoint's parts, which an export replaces; others are kept.
 PART_SUFFIXES = (".safetensors", ".json", ".py", ".txt", ".bin")
 # Keys that diffusers and transformers add to a config when they load a component from a folder.
@@ -246,7 +247,7 @@ def check_decoded_alike(pipeline: MobileDiffusionPipeline, vae: VAE, folder: str
             f"{folder}: one VAE decodes to {sizes[0]} pixels a side, the other to {sizes[1]}; accepted is a multiple"
         )
     before, now = (adaptive_avg_pool2d(images, min(sizes)) for images in (before, now))
-    decibels = 10 * math.log10(4 / mse_loss(now, before).item())
+    decibels = 10 * math.log10(4 / max(mse_loss(now, before).item(), LEAST_ERROR))
     if decibels < LEAST_LIKENESS:
         raise ValueError(
             f"{folder}: the images that two VAEs decode of the network's samples have a PSNR of {decibels:.1f} dB; "

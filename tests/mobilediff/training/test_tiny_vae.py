@@ -2,19 +2,19 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file
 
-from mobilediff.checkpoints import load_pipeline, load_vae
+from mobilediff.checkpoints import load_component, load_pipeline, load_vae
 from mobilediff.data import load_cifar10
-from mobilediff.export import export_pipeline
+from mobilediff.export import check_decoded_alike, export_pipeline
 from mobilediff.images import resize_images, to_bytes, to_float
 from mobilediff.models.autoencoder import decode, encode_latents
 from mobilediff.training.engine.options import RunLimits, build_options, saved_options
 from mobilediff.training.engine.pipelines import load_velocity_pipeline
 from mobilediff.training.engine.trainer import Draws
 from mobilediff.training.losses.moments import PictureMoments
-from mobilediff.training.tiny_vae import TinyVae, TinyVaeOptions
+from mobilediff.training.tiny_vae import TinyVae, TinyVaeOptions, load_students
 from tests.mobilediff.training.runs import read_records, run, tiny_encoder, tiny_options
 from tests.tiny import tiny_checkpoint
 
@@ -124,6 +124,16 @@ def test_a_student_of_other_latents_is_refused(start, tmp_path):
     refused = start | {"output": str(tmp_path / "refused"), "students": [start["students"][0], other]}
     with pytest.raises(ValueError, match="other: the images that two VAEs decode .* a PSNR of 6.0 dB"):
         run(TinyVae, TinyVaeOptions, refused)
+
+
+def test_decoders_of_trials_are_not_compared(start, tmp_path):
+    other = str(tiny_checkpoint(tmp_path / "other", "student-1step"))
+    other_decoder(other, 1.0)
+    vae = load_component(AutoencoderKL, start["vae"])
+    assert len(load_students((other,), vae, trial=True)) == 1
+    with pytest.raises(ValueError, match="PSNR of 6.0 dB"):
+        load_students((other,), vae, trial=False)
+    check_decoded_alike(load_pipeline(start["students"][0]), load_pipeline(start["students"][0]).vae, "equal")
 
 
 def test_twice_the_resolution_is_learnt_from_enlarged_images_of_each_decoder(start, data_folder, tmp_path):
