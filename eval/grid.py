@@ -67,7 +67,9 @@ def check_scale(scale: int) -> None:
 
 
 def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str] | None = None) -> Image.Image:
-    """Lay images out, enlarged by nearest neighbour, with a label left of each row.
+    """Lay images out, the largest enlarged `scale` times by nearest neighbour and all others to its size.
+
+    A label stands left of each row.
 
     Raises:
         ValueError: `scale` is below 1, rows of unequal length, or another number of labels than rows.
@@ -80,12 +82,13 @@ def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str
     font = ImageFont.truetype(FONT_FILE, FONT_SIZE)
     labels = labels and [drawable(label) for label in labels]
     left = MARGIN + (int(max(font.getlength(label) for label in labels)) + 2 * MARGIN if labels else 0)
-    width, height = (scale * side + MARGIN for side in rows[0][0].size)
+    images = [image for row in rows for image in row]
+    size = scale * max(image.width for image in images), scale * max(image.height for image in images)
+    width, height = (side + MARGIN for side in size)
     grid = Image.new("RGB", (left + width * len(rows[0]), MARGIN + height * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
-            enlarged = image.resize((scale * image.width, scale * image.height), Image.Resampling.NEAREST)
-            grid.paste(enlarged, (left + x * width, MARGIN + y * height))
+            grid.paste(image.resize(size, Image.Resampling.NEAREST), (left + x * width, MARGIN + y * height))
     if labels:
         draw = ImageDraw.Draw(grid)
         for y, label in enumerate(labels):

@@ -84,11 +84,15 @@ class Interval(Model):
 
 
 class ExtractorProtocol(Machine):
-    """Describe extractor, device and versions of a measurement; `clip_model` is of an open_clip extractor."""
+    """Describe extractor, device and versions of a measurement.
+
+    `resized` is of images that were larger than the extractor takes, `clip_model` of an open_clip extractor.
+    """
 
     extractor: str
     extractor_sha256: Sha256
     resize: str
+    resized: str | None = None
     clip_model: str | None = None
 
 
@@ -110,6 +114,7 @@ class ClipProtocol(Machine):
     clip_model: str
     clip_sha256: Sha256
     resize: str
+    resized: str | None = None
     template: str
     scale: str | None = None
     real_images: str | None = None
@@ -182,6 +187,7 @@ class OutsideProtocol(ReferenceProtocol):
     """Describe the extractor from outside, and name the judge beside it."""
 
     judge_sha256: Sha256
+    judge_resized: str | None = None
 
 
 class OutsideDistance(Measured):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from mobilediff.captions import load_nouns
-from mobilediff.images import decoding
+from mobilediff.images import decoding, resize_images
 
 DATA_VARIABLE = "MOBILEDIFF_DATA"
 SPLITS = ("train", "test")
@@ -76,11 +76,9 @@ def load_cifar10(source: str | Path | None, split: str = "train", resolution: in
         raise FileNotFoundError(f"{source} is neither a folder nor the name of a data set on the hub (owner/name)")
     else:
         images, labels, filenames = _read_hub(str(source), split)
-    if resolution != images.shape[1]:
-        size, lanczos = (resolution, resolution), Image.Resampling.LANCZOS
-        images = np.stack([np.asarray(Image.fromarray(image).resize(size, lanczos)) for image in images])
+    images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))  # NHWC -> NCHW
     return ImageDataset(
-        images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),  # NHWC -> NCHW
+        images=resize_images(images, resolution),
         labels=torch.tensor(labels, dtype=torch.int64),
         noun_ids=_noun_ids(filenames, len(labels)),
     )

@@ -20,10 +20,12 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 from transformers import CLIPTextModelWithProjection
 
 from mobilediff.checkpoints import (
     INDEX_NAME,
+    VAE,
     encoder_tensors,
     load_component,
     load_pipeline,
@@ -41,6 +43,7 @@ from mobilediff.sampling.saving import NETWORK_CONFIG
 from mobilediff.schedulers.compatible import choose_scheduler
 
 LEAST_LIKENESS = 20  # dB between two decoders of the same latents
+LEAST_ERROR = 1e-12  # mean squared, of images in [-1, 1]: equal ones are 126 dB alike
 # Files of a checkpoint's parts, which an export replaces; others are kept.
 PART_SUFFIXES = (".safetensors", ".json", ".py", ".txt", ".bin")
 # Keys that diffusers and transformers add to a config when they load a component from a folder.
@@ -202,7 +205,7 @@ def replace_vae(pipeline: MobileDiffusionPipeline, folder: str | Path) -> None:
     """
     vae = load_vae(folder)
     if isinstance(vae, AutoencoderTiny) or isinstance(pipeline.vae, AutoencoderTiny):
-        _check_decoded_alike(pipeline, vae, folder)
+        check_decoded_alike(pipeline, vae, folder)
     else:
         _check_same_encoder(pipeline.vae, vae, folder)
     pipeline.register_modules(vae=vae)
@@ -218,8 +221,19 @@ def _check_same_encoder(known: AutoencoderKL, vae: AutoencoderKL, folder: str | 
         raise ValueError(f"{folder}: its encoder is not the one whose latents the network was trained on")
 
 
-def _check_decoded_alike(pipeline: MobileDiffusionPipeline, vae: torch.nn.Module, folder: str | Path) -> None:
-    """Compare the images that both VAEs decode: encoders of two classes have no weights to compare."""
+def check_decoded_alike(pipeline: MobileDiffusionPipeline, vae: VAE, folder: str | Path) -> None:
+    """Refuse two VAEs for different latents, by the images that both decode of the pipeline's samples.
+
+    Encoders of two classes have no weights to compare. Larger images are compared by the means of their blocks.
+
+    Args:
+        pipeline: with the one VAE.
+        vae: the other.
+        folder: that the error names.
+
+    Raises:
+        ValueError: the images have a PSNR below `LEAST_LIKENESS`, or a side is no multiple of the other's.
+    """
     generator = torch.Generator().manual_seed(0)
     latents = pipeline(class_labels=list(CLASS_NAMES), generator=generator, output_type="latent").images
     known = pipeline.vae
@@ -227,13 +241,17 @@ def _check_decoded_alike(pipeline: MobileDiffusionPipeline, vae: torch.nn.Module
     pipeline.register_modules(vae=vae)
     now = pipeline.decode_latents(latents)
     pipeline.register_modules(vae=known)
-    if before.shape != now.shape:
-        raise ValueError(f"{folder}: decodes to {tuple(now.shape[1:])}, the model's VAE to {tuple(before.shape[1:])}")
-    decibels = 10 * math.log10(4 / torch.nn.functional.mse_loss(now, before).item())
+    sizes = [images.shape[-1] for images in (before, now)]
+    if max(sizes) % min(sizes):
+        raise ValueError(
+            f"{folder}: one VAE decodes to {sizes[0]} pixels a side, the other to {sizes[1]}; accepted is a multiple"
+        )
+    before, now = (adaptive_avg_pool2d(images, min(sizes)) for images in (before, now))
+    decibels = 10 * math.log10(4 / max(mse_loss(now, before).item(), LEAST_ERROR))
     if decibels < LEAST_LIKENESS:
         raise ValueError(
-            f"{folder}: its images of the network's samples have a PSNR of {decibels:.1f} dB against the model's VAE; "
-            f"accepted is {LEAST_LIKENESS} dB or more: it is for other latents"
+            f"{folder}: the images that two VAEs decode of the network's samples have a PSNR of {decibels:.1f} dB; "
+            f"accepted is {LEAST_LIKENESS} dB or more: they are for other latents"
         )
 
 

@@ -7,6 +7,7 @@ import yaml
 from mobilediff.checkpoints import DOWNSTREAM_PIPELINES, component_class
 from mobilediff.downstream.control import MobileDiffusionControlPipeline
 from mobilediff.downstream.inpaint import MobileDiffusionInpaintPipeline
+from mobilediff.models.autoencoder import image_side
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 RESULTS_START = "<!-- results:start -->"
@@ -23,7 +24,7 @@ CARD = """\
 {description}
 
 Part of mobilediff: small text-to-image diffusion models on CIFAR-10, after MobileDiffusion
-([arXiv 2311.16567](https://arxiv.org/abs/2311.16567)). Images are 32 x 32 pixels.
+([arXiv 2311.16567](https://arxiv.org/abs/2311.16567)). Images are {side} x {side} pixels.
 
 ## Use
 
@@ -74,6 +75,7 @@ def model_card(name: str, pipeline: MobileDiffusionPipeline) -> str:
         metadata=yaml.safe_dump(metadata, sort_keys=False),
         name=markdown_text(name),
         description=_description(pipeline),
+        side=image_side(pipeline.vae, pipeline._latent_shape(1)[-1]),
         call=_call(pipeline),
         facts="\n".join(f"| {key} | {value} |" for key, value in _facts(pipeline).items()),
         start=RESULTS_START,

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, ModelMixin, UNet2DConditionModel, UNet2DModel
 
+from eval.benchmark.mobilegen import MobileGenUNet
 from mobilediff.models.macs import count_params_and_macs
 
-TEXT_TOKENS = 77  # of the CLIP text encoder that both conditional peers were trained with
+TEXT_TOKENS = 77  # of the CLIP text encoder that both peers with a text were trained with
 
 # google/ddpm-cifar10-32: the network of Ho et al. (arXiv 2006.11239) in diffusers.
 DDPM_CIFAR10 = {
@@ -52,15 +53,17 @@ class PeerConfig:
 
     Attributes:
         source: where the configuration is public.
-        network_class: of diffusers.
+        network_class: of diffusers, or in its manner.
         config: arguments of that class; the rest are its defaults.
         num_inference_steps: of DDIM for an image; None if only the network call is timed.
+        network_calls: that its public sampler makes for an image, where only the network call is timed.
     """
 
     source: str
     network_class: type[ModelMixin]
     config: dict
     num_inference_steps: int | None = None
+    network_calls: int | None = None
 
     def build(self) -> ModelMixin:
         """Build the network with random weights, in evaluation mode, on the default device."""
@@ -72,6 +75,8 @@ PEERS = {
     "ddpm-cifar10-ddim-100": PeerConfig("google/ddpm-cifar10-32", UNet2DModel, DDPM_CIFAR10, 100),
     "sd-1.5-unet": PeerConfig("stable-diffusion-v1-5/stable-diffusion-v1-5", UNet2DConditionModel, SD_1_5),
     "bk-sdm-tiny-unet": PeerConfig("nota-ai/bk-sdm-tiny", UNet2DConditionModel, BK_SDM_TINY),
+    # 999 steps of DDPM, each with and without the class
+    "mobilegen-unet": PeerConfig("01pooja10/MobileGen", MobileGenUNet, {}, network_calls=2 * 999),
 }
 
 
@@ -91,7 +96,11 @@ class Peer:
         return self.unet.device
 
     def network_inputs(self, batch_size: int = 1) -> dict[str, torch.Tensor]:
-        """Build the arguments of one network call: `sample` [B, C, H, W], `timestep` [B], text [B, L, D] if any."""
+        """Build the arguments of one network call.
+
+        Returns:
+            `sample` [B, C, H, W], `timestep` [B], and where the network takes them text, [B, L, D], or classes, [B].
+        """
         config = self.unet.config
         shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
         inputs = {
@@ -101,6 +110,8 @@ class Peer:
         if "cross_attention_dim" in config:
             text = torch.zeros(batch_size, TEXT_TOKENS, config.cross_attention_dim, device=self.device)
             inputs["encoder_hidden_states"] = text
+        if config.num_class_embeds is not None:
+            inputs["class_labels"] = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
         return inputs
 
     def timed_parts(self, batch_size: int) -> dict[str, Callable[[], object]]:
@@ -117,8 +128,11 @@ class Peer:
         """Count parameters and multiply-accumulates, by the keys of `eval.benchmark.size.measure_size`."""
         params, macs = count_params_and_macs(self.unet, self.network_inputs())
         size = {"source": self.config.source, "params_unet": params, "params_total": params, "macs_network_call": macs}
-        if steps := self.config.num_inference_steps:
-            size |= {"macs_image": steps * macs, "nfe": steps, "num_inference_steps": steps, "guidance_scale": 1.0}
+        steps = self.config.num_inference_steps
+        if calls := steps or self.config.network_calls:
+            size |= {"macs_image": calls * macs, "nfe": calls}
+        if steps:
+            size |= {"num_inference_steps": steps, "guidance_scale": 1.0}
         return size
 
 

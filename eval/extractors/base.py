@@ -9,6 +9,8 @@ from torch.utils.data import Dataset
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
+from eval.extractors.pixels import shrinking, shrunk
+
 BATCH_SIZE = 250
 
 
@@ -27,6 +29,7 @@ class Extractor:
         options: further arguments of the registered class.
         logits: layers of a classifier's logits, of its classes first; none of an extractor without classes.
         shipped_as: start of the names of the files with its statistics of CIFAR-10; None where none ship.
+        input_size: side of the squares that it takes, to which larger ones are shrunk; None for images of any size.
     """
 
     name: str
@@ -38,10 +41,17 @@ class Extractor:
     options: dict[str, str] = field(default_factory=dict)
     logits: tuple[str, ...] = ()
     shipped_as: str | None = None
+    input_size: int | None = None
 
-    def protocol(self) -> dict[str, str]:
-        """Return the extractor's part of a protocol."""
-        return {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize} | self.options
+    def protocol(self, images: torch.Tensor | None = None) -> dict[str, str]:
+        """Return the extractor's part of a protocol.
+
+        Args:
+            images: that it is of, uint8 [N, 3, H, W], whose own size may have to be stated; None for images of the
+                extractor's.
+        """
+        stated = {"extractor": self.name, "extractor_sha256": self.sha256, "resize": self.resize} | self.options
+        return stated if images is None else stated | shrinking(images, self.input_size)
 
 
 def registered(name: str) -> Callable[[type], type]:
@@ -80,13 +90,14 @@ def extract_features(
         names: features that the extractor provides.
 
     Returns:
-        Each name's features, [N, C], on the CPU.
+        Each name's features, [N, C], on the CPU; those of larger images than the extractor takes are of `shrunk` ones.
 
     Raises:
         ValueError: fewer than 2 images, or images that the extractor refuses.
     """
     if len(images) < 2:
         raise ValueError(f"{len(images)} images; at least 2 are needed")
+    images = shrunk(images, extractor.input_size)
     cuda = torch.device(device).type == "cuda"
     weights = str(extractor.weights) if extractor.weights else None
     settings = {"feature_extractor_weights_path": weights, "verbose": False} | extractor.options

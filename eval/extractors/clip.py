@@ -12,6 +12,7 @@ from transformers import CLIPTextModelWithProjection
 from eval import WEIGHTS
 from eval.extractors.judge import IMAGE_SIZE, RESIZE
 from eval.extractors.open_clip import OPEN_CLIP_RESIZE, load_open_clip, preprocessed
+from eval.extractors.pixels import shrinking, shrunk
 from eval.metrics.pauses import pause_before
 from eval.protocol import folder_sha256, state_dict_sha256
 from mobilediff.checkpoints import load_component, load_tokenizer
@@ -34,6 +35,7 @@ class ClipModel:
         resize: of an image on its way in, in words.
         embed_images: uint8 [B, 3, H, W] -> [B, P], not normalised.
         embed_texts: B strings -> [B, P], not normalised.
+        input_size: side of the squares that it takes, to which larger ones are shrunk; None for images of any size.
     """
 
     name: str
@@ -41,10 +43,12 @@ class ClipModel:
     resize: str
     embed_images: Callable[[torch.Tensor], torch.Tensor]
     embed_texts: Callable[[list[str]], torch.Tensor]
+    input_size: int | None = None
 
-    def protocol(self) -> dict:
-        """Return the model's part of a protocol."""
-        return {"clip_model": self.name, "clip_sha256": self.sha256, "resize": self.resize}
+    def protocol(self, images: torch.Tensor | None = None) -> dict:
+        """Return the model's part of a protocol; `images` as in `Extractor.protocol`."""
+        stated = {"clip_model": self.name, "clip_sha256": self.sha256, "resize": self.resize}
+        return stated if images is None else stated | shrinking(images, self.input_size)
 
 
 def bundled_clip(folder: str | Path | None = None, device: torch.device | str = "cpu") -> ClipModel:
@@ -76,7 +80,7 @@ def bundled_clip(folder: str | Path | None = None, device: torch.device | str = 
         check_texts_are_read(BUNDLED, texts, counts, tokenizer.model_max_length)
         return encode_text(tokenizer, text_encoder, texts)[1]
 
-    return ClipModel(BUNDLED, folder_sha256(folder), RESIZE, embed_images, embed_texts)
+    return ClipModel(BUNDLED, folder_sha256(folder), RESIZE, embed_images, embed_texts, IMAGE_SIZE)
 
 
 def open_clip_model(model: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> ClipModel:
@@ -137,6 +141,6 @@ def normalized_images(clip: ClipModel, images: torch.Tensor, progress: bool = Tr
     batches = []
     with tqdm(total=len(images), desc=clip.name, unit="image", leave=False, disable=not progress) as bar:
         for batch in images.split(BATCH_SIZE):
-            batches.append(clip.embed_images(batch).cpu())
+            batches.append(clip.embed_images(shrunk(batch, clip.input_size)).cpu())
             bar.update(len(batch))
     return F.normalize(torch.cat(batches).double(), dim=1)

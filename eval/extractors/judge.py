@@ -88,7 +88,17 @@ def judge_extractor() -> Extractor:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} holds no judge: expected a folder that ImageEncoder.save_pretrained wrote")
     sha256, logits = folder_sha256(folder), ("class_logits", "noun_logits")
-    return Extractor(JUDGE, folder, sha256, "features", "frechet_distance_judge", RESIZE, logits=logits, shipped_as="")
+    return Extractor(
+        JUDGE,
+        folder,
+        sha256,
+        "features",
+        "frechet_distance_judge",
+        RESIZE,
+        logits=logits,
+        shipped_as="",
+        input_size=IMAGE_SIZE,
+    )
 
 
 def say_judge_is_used(reason: str) -> None:

@@ -1,7 +1,11 @@
-"""Enlarge images for networks of larger inputs."""
+"""Resize images for networks of larger or smaller inputs."""
 
 import torch
 import torch.nn.functional as F
+
+from mobilediff.images import resize_images
+
+SHRINKING = "Lanczos (Pillow)"
 
 
 def bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -18,3 +22,27 @@ def bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
     for shape in ((images.shape[2], size), (size, size)):
         pixels = F.interpolate(pixels, shape, mode="bicubic", antialias=True).round().clamp(0, 255)
     return pixels
+
+
+def shrunk(images: torch.Tensor, size: int | None) -> torch.Tensor:
+    """Bring squares of more pixels to fewer, by `SHRINKING`.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        size: pixels a side, None for whatever the images have.
+
+    Returns:
+        [N, 3, size, size] of larger squares, other images as they are.
+    """
+    return images if size is None or not _is_larger(images, size) else resize_images(images, size)
+
+
+def shrinking(images: torch.Tensor, size: int | None) -> dict[str, str]:
+    """Return what a protocol says of `shrunk` with these arguments: `resized`, or nothing."""
+    if size is None or not _is_larger(images, size):
+        return {}
+    return {"resized": f"{SHRINKING}, from {images.shape[3]}x{images.shape[2]}"}
+
+
+def _is_larger(images: torch.Tensor, size: int) -> bool:
+    return images.ndim == 4 and images.shape[2] == images.shape[3] > size

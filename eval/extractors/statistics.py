@@ -28,7 +28,8 @@ def compute_reference(extractor: Extractor, images: ImageSet, device: torch.devi
         ValueError: as in `extract_features` and `feature_statistics`, or a feature that float16 cannot hold.
     """
     features = extract_features(extractor, images.images, (extractor.layer,), device=device)[extractor.layer]
-    metadata = {"images_sha256": images.protocol["images_sha256"], "n": str(len(images))} | extractor.protocol()
+    metadata = {"images_sha256": images.protocol["images_sha256"], "n": str(len(images))}
+    metadata |= extractor.protocol(images.images)
     kept = features[:MAX_FEATURES].half()
     if not torch.isfinite(kept).all():
         raise ValueError(f"{extractor.name} gave a feature beyond the range of float16, {features.abs().max():.3g}")

@@ -24,4 +24,5 @@ def measure_accuracy(measured: FeatureSet, judge: Extractor) -> dict:
     labels = images.class_labels, images.noun_ids
     result = {"n": len(images)} | accuracies(features, *labels, CLASS_NAMES)
     result["intervals"] = accuracy_intervals(features, *labels)
-    return result | {"protocol": judge.protocol() | measured_with(measured.device), "samples": images.protocol}
+    protocol = judge.protocol(images.images)
+    return result | {"protocol": protocol | measured_with(measured.device), "samples": images.protocol}

@@ -135,6 +135,6 @@ def clip_score_result(
     }
     if len(scores) > 1:
         result["intervals"] = {"clip_score": mean_interval(scores)}
-    protocol = clip.protocol() | {"template": images.protocol["template"], "scale": "cosine x 100"}
+    protocol = clip.protocol(images.images) | {"template": images.protocol["template"], "scale": "cosine x 100"}
     protocol |= {key: real[key] for key in ("real_images", "real_images_sha256")}
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}

@@ -63,11 +63,12 @@ def measure_frechet_distance(
     images, device = measured.images, measured.device
     statistics = reference_statistics(extractor, reference, data, device)
     check_count(len(images), len(statistics.mu))
-    labelled = images.class_labels is not None and images.images.shape[2:] == (IMAGE_SIZE, IMAGE_SIZE)
+    height, width = images.images.shape[2:]
+    labelled = images.class_labels is not None and height == width >= IMAGE_SIZE
     features = measured.of(extractor)[extractor.layer]
     result: dict[str, Any] = {extractor.result_key: frechet_distance(feature_statistics(features), statistics)}
-    protocol = extractor.protocol() | reference_protocol(reference, statistics)
-    protocol["image_size"] = "{1}x{0}".format(*images.images.shape[2:])
+    protocol = extractor.protocol(images.images) | reference_protocol(reference, statistics)
+    protocol["image_size"] = f"{width}x{height}"
     if reference in SPLITS:
         result["floor"] = frechet_distance(*(reference_statistics(extractor, name, data, device) for name in SPLITS))
         protocol["floor_is"] = "CIFAR-10 test against train"

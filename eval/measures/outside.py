@@ -3,6 +3,7 @@
 from eval.extractors.base import Extractor
 from eval.extractors.features import FeatureSet
 from eval.extractors.judge import judge_extractor
+from eval.extractors.pixels import shrinking
 from eval.extractors.statistics import reference_protocol, reference_statistics
 from eval.measures.frechet import distance_interval
 from eval.metrics.frechet import check_count, feature_statistics, frechet_distance
@@ -37,6 +38,7 @@ def measure_outside(measured: FeatureSet, outside: Extractor, resamples: int = 1
         result[key] = frechet_distance(feature_statistics(features), reference)
         intervals[key] = distance_interval(features, reference, resamples)
     protocol = outside_protocol(outside) | reference_protocol("train", statistics[-1])
-    protocol |= measured_with(measured.device)
+    judged = shrinking(measured.images.images, extractors[0].input_size)
+    protocol |= {f"judge_{key}": value for key, value in judged.items()} | measured_with(measured.device)
     result |= {"n": len(measured), "intervals": intervals}
     return result | {"protocol": protocol, "samples": measured.images.protocol}

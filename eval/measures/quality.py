@@ -98,7 +98,7 @@ def measure_quality(
     key = next(key for key in result if key.startswith("kernel_") and key.endswith("_mean"))
     result["intervals"] = {key: interval_at_n(kernel_interval(real[:n], generated[:n]))}
     result["intervals"] |= intervals
-    protocol = extractor.protocol() | reference_protocol(reference, statistics) | {"reference_n": n}
+    protocol = extractor.protocol(images.images) | reference_protocol(reference, statistics) | {"reference_n": n}
     return result | {"protocol": protocol | measured_with(device), "samples": images.protocol}
 
 

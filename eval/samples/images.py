@@ -18,7 +18,7 @@ from eval.protocol import seed_range, tensor_sha256
 from mobilediff.captions import CLASS_NAMES, load_nouns
 from mobilediff.data import load_cifar10
 from mobilediff.files import read_json
-from mobilediff.images import decoding
+from mobilediff.images import decoding, resize_images
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 FORMATS = LOSSLESS, _ = ("PNG", "JPEG")  # of Pillow, which looks at the content and not at the name
@@ -115,17 +115,9 @@ def resized(images: ImageSet, size: int) -> ImageSet:
     if width == size:
         return images
 
-    with ThreadPoolExecutor() as pool:
-        arrays = list(pool.map(lambda image: resize_image(image.permute(1, 2, 0).numpy(), size), images.images))
-    smaller = torch.from_numpy(np.stack(arrays).transpose(0, 3, 1, 2).copy())  # NHWC -> NCHW
+    smaller = resize_images(images.images, size)
     protocol = {"images_sha256": tensor_sha256(smaller), "resized": f"Lanczos (Pillow), from {width}x{height}"}
     return replace(images, images=smaller, protocol=images.protocol | protocol)
-
-
-def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize an image, uint8 [H, W, 3], to `size` x `size` pixels by Pillow's Lanczos filter."""
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def read_images(path: str | Path) -> ImageSet:

@@ -28,6 +28,11 @@ def decode(vae: VAE, latents: torch.Tensor) -> torch.Tensor:
     return vae.decode(latents, return_dict=False)[0]  # pyright: ignore[reportArgumentType] - any tensor, not FloatTensor
 
 
+def image_side(vae: VAE, latent_side: int) -> int:
+    """Return the pixels along a side of the images that latents of `latent_side` places decode to."""
+    return latent_side * 2 ** (len(vae.config["block_out_channels"]) - 1)
+
+
 def encode_latents(vae: VAE, images: torch.Tensor) -> torch.Tensor:
     """Encode images into the normalised latents that the generators learn.
 

@@ -1,9 +1,10 @@
 """Distil the full VAE into diffusers' `AutoencoderTiny`, whose decoder is a few convolutions.
 
-As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) the new decoder learns the full decoder's images of
-latents that students drew. It also learns the training images from their latents and, where that has a weight, to
-deceive a discriminator. Its latents are normalised ones; the new encoder learns to make them, so that both halves
-belong together.
+As SnapFusion's efficient decoder (arXiv 2306.00980, section 3.2) the new decoder learns the images that students'
+decoders make of latents that they drew. It also learns the training images from their latents and, where that has a
+weight, to deceive a discriminator, or to draw pictures with the moments of real ones. All images are brought to the
+option `resolution` first: at twice the VAE's own the decoder learns to enlarge. Its latents are normalised ones; the
+new encoder learns to make them, so that both halves belong together.
 """
 
 import copy
@@ -12,13 +13,14 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+from diffusers import AutoencoderKL, AutoencoderTiny
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 from torch import nn
 from torchvision.utils import make_grid
 
-from mobilediff.checkpoints import VAE, load_component, load_pipeline
-from mobilediff.images import to_bytes, to_float
+from mobilediff.checkpoints import load_component, load_pipeline
+from mobilediff.export import check_decoded_alike
+from mobilediff.images import resize_images, to_bytes, to_float
 from mobilediff.models.autoencoder import decode, encode, encode_latents, psnr
 from mobilediff.models.image_encoder import ImageEncoder
 from mobilediff.pipeline import MobileDiffusionPipeline
@@ -28,12 +30,13 @@ from mobilediff.training.data.latents import cached_latents, training_images
 from mobilediff.training.data.synthetic import synthetic_latents
 from mobilediff.training.engine.monitor import Monitor
 from mobilediff.training.engine.options import MIN_VALIDATION_SAMPLES, Fraction, check_validation_samples
-from mobilediff.training.engine.pipelines import check_full_vae
 from mobilediff.training.engine.stage import run_stage
 from mobilediff.training.engine.trainer import Draws, Trainer
+from mobilediff.training.losses.moments import PictureMoments
 
 HELD_OUT = 500  # synthetic latents to measure with
 SHOWN = 16
+REAL_MOMENTS = 10000  # real images of the moments: at 64 x 64 pixels all 50,000 take minutes
 
 
 class TinyVaeOptions(DecoderStageOptions):
@@ -41,22 +44,34 @@ class TinyVaeOptions(DecoderStageOptions):
 
     Attributes:
         network: config of `AutoencoderTiny`.
-        students: pipeline folders that draw the synthetic latents, each as many; all with one VAE, the full one.
+        vae: folder of the full VAE, which encodes the training images at its own resolution.
+        initial_decoder: folder of an `AutoencoderTiny` from whose decoder the new one starts, as far as the names and
+            shapes of their tensors agree; None for random weights.
+        students: pipeline folders that draw the synthetic latents, each as many, and decode them.
         num_latents: of each student; the last 500 of all are held out.
         class_probability: fraction of their captions that name the class instead of the noun.
         num_real: training images of a batch, whose latents both encoder and decoder learn; the rest is synthetic.
         lambda_encoder: weight of the encoder's mean squared error.
+        lambda_moments: weight of the distance of the synthetic images' moments to those of real images; at 0 they are
+            not computed.
+        moments_decay: of the running moments.
+        moments_start: first step of the decoder with that gradient; moments are collected from step 0.
         validation_samples: samples of the first student, decoded by the small VAE and measured by the `Monitor` every
             `sample_every` steps; 0 for none.
         latent_cache: folder of encoded images, shared by runs.
     """
 
     network: dict
+    vae: str
+    initial_decoder: str | None = None
     students: tuple[str, ...]
     num_latents: int = Field(20000, gt=HELD_OUT)
     class_probability: Fraction = 0.3
     num_real: PositiveInt = 16
     lambda_encoder: NonNegativeFloat = 0.1
+    lambda_moments: NonNegativeFloat = 0.0
+    moments_decay: Fraction = 0.995
+    moments_start: NonNegativeInt = 0
     validation_samples: int = 0
     latent_cache: str = "runs/latents"
 
@@ -75,6 +90,7 @@ class TinyVaeOptions(DecoderStageOptions):
         return super().trial_values() | {
             "num_latents": HELD_OUT + 20,
             "num_real": 4,
+            "moments_start": 1,
             "validation_samples": samples,
         }
 
@@ -99,37 +115,56 @@ class TinyAutoencoder(nn.Module):
         return encode(self.vae, images), decode(self.vae, latents)
 
 
-def load_students(folders: tuple[str, ...]) -> list[MobileDiffusionPipeline]:
-    """Load pipelines that have one VAE.
+def load_students(folders: tuple[str, ...], vae: AutoencoderKL, trial: bool) -> list[MobileDiffusionPipeline]:
+    """Load pipelines whose latents are those of a VAE.
+
+    Args:
+        folders: of the pipelines.
+        vae: decodes their latents alike; see `check_decoded_alike`.
+        trial: whether the decoders may be those of trials, which have learnt nothing and are not compared.
 
     Raises:
-        ValueError: two of them decode differently, or have a small VAE already.
+        ValueError: a pipeline is of other latents.
     """
     pipelines = [load_pipeline(folder) for folder in folders]
     for folder, pipeline in zip(folders, pipelines, strict=True):
-        check_full_vae(pipeline, folder)
-    expected = pipelines[0].vae.state_dict()
-    for folder, pipeline in zip(folders, pipelines, strict=True):
-        tensors = pipeline.vae.state_dict()
-        if tensors.keys() != expected.keys() or any(not torch.equal(tensors[key], expected[key]) for key in expected):
-            raise ValueError(f"{folder} has another VAE than {folders[0]}; accepted are pipelines of one VAE")
+        pipeline.set_progress_bar_config(disable=True)
+        if not trial:
+            check_decoded_alike(pipeline, vae, folder)
     return pipelines
 
 
+def start_decoder(vae: AutoencoderTiny, start: AutoencoderTiny) -> None:
+    """Copy into a decoder the tensors of another that have the same name and shape.
+
+    Raises:
+        ValueError: there are none.
+    """
+    own = vae.decoder.state_dict()
+    shared = {
+        name: tensor
+        for name, tensor in start.decoder.state_dict().items()
+        if name in own and tensor.shape == own[name].shape
+    }
+    if not shared:
+        raise ValueError("initial_decoder shares no tensor with the network; accepted is a decoder of the same widths")
+    vae.decoder.load_state_dict(own | shared)
+
+
 @torch.no_grad()
-def check_shapes(vae: AutoencoderTiny, full_vae: VAE, images: torch.Tensor) -> None:
-    """Refuse a network whose latents or images are of other shapes than the full VAE's.
+def check_shapes(vae: AutoencoderTiny, latents: torch.Tensor, images: torch.Tensor) -> None:
+    """Refuse a network that makes latents or images of other shapes.
 
     Args:
-        vae, full_vae: to compare.
-        images: uint8 [N, 3, H, W].
+        vae: to check.
+        latents: of the full VAE, [N, C, h, w].
+        images: to learn, uint8 [N, 3, H, W].
 
     Raises:
         ValueError: naming both shapes.
     """
-    image = to_float(images[:1])
-    encoded, wanted = encode(vae, image), (encode_latents(full_vae, image), image)
-    made, accepted = [(*x.shape[1:], *y.shape[1:]) for x, y in ((encoded, decode(vae, encoded)), wanted)]
+    encoded = encode(vae, to_float(images[:1]))
+    made, accepted = ((*x.shape[1:], *y.shape[1:]) for x, y in ((encoded, decode(vae, encoded)), (latents, images)))
     if made != accepted:
         raise ValueError(f"network: makes latents and images of {made}; accepted is {accepted}")
 
@@ -144,30 +179,40 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
             ValueError: `network` makes latents or images of another shape than the full VAE.
         """
         options = self.options
-        pipelines = load_students(options.students)
+        full_vae = load_component(AutoencoderKL, options.vae).float()
+        pipelines = load_students(options.students, full_vae, self.limits.trial)
         encoder = load_component(ImageEncoder, options.perceptual)
         torch.manual_seed(options.seed)  # loading has drawn random numbers, and the trainer that seeds comes later
         self.vae = AutoencoderTiny(**options.network)
-        dataset = training_images(options, self.limits)
-        check_shapes(self.vae, pipelines[0].vae, dataset.images)
+        if options.initial_decoder is not None:
+            start_decoder(self.vae, load_component(AutoencoderTiny, options.initial_decoder))
+        dataset = training_images(options, self.limits, full_vae.config["sample_size"])
+        images = resize_images(dataset.images, options.resolution)
+        with torch.no_grad():
+            check_shapes(self.vae, encode_latents(full_vae, to_float(dataset.images[:1])), images)
         self.trainer = Trainer(options, self.limits, len(dataset))
         device = self.trainer.device
         for pipeline in pipelines:
-            pipeline.to(device).set_progress_bar_config(disable=True)
+            pipeline.to(device)
         with self.trainer.accelerator.main_process_first():
             self.synthetic = synthetic_latents(
                 pipelines,
                 dataset,
                 self.trainer.folder / "synthetic.safetensors",
+                size=options.resolution,
                 num_latents=options.num_latents,
                 class_probability=options.class_probability,
                 seed=options.seed,
                 autocast=self.trainer.autocast,
             )
-            self.latents = cached_latents(pipelines[0].vae, dataset, Path(options.latent_cache)).to(device)
-        self.images = dataset.images.to(device)
+            self.latents = cached_latents(full_vae.to(device), dataset, Path(options.latent_cache)).to(device)
+        self.images = images.to(device)
         self.autoencoder = self.trainer.add("vae", TinyAutoencoder(self.vae))
         self.add_loss(encoder, F.mse_loss)
+        self.moments = None
+        if options.lambda_moments:
+            self.moments = PictureMoments(self.images[:REAL_MOMENTS], encoder, options.moments_decay)
+            self.trainer.keep("moments", self.moments)
         self.monitor = Monitor(options.validation_samples, device) if options.validation_samples else None
         self.pipeline = copy.copy(pipelines[0])
         self.pipeline.register_modules(vae=self.vae)
@@ -195,10 +240,21 @@ class TinyVae(DecoderStage[TinyVaeOptions]):
         (latents, targets, real), num_real = batch, self.options.num_real
         with self.trainer.autocast():
             encoded, decoded = (output.float() for output in self.autoencoder(real[:num_real], latents))
-        loss, terms = self.compare(decoded, targets, draws)
+        loss, terms = self.compare(decoded, targets, draws, **self.moments_of(draws))
         terms["loss_encoder"] = F.mse_loss(encoded, latents[:num_real])
         self.trainer.update("vae", loss + self.options.lambda_encoder * terms["loss_encoder"])
         return terms | self.train_discriminator(decoded, real)
+
+    def moments_of(self, draws: Draws) -> dict:
+        """Return the arguments of `compare` about the synthetic pictures' moments, none without those."""
+        moments, num_real = self.moments, self.options.num_real
+        if moments is None:
+            return {}
+        lambda_moments = self.options.lambda_moments if draws.index >= self.options.moments_start else 0.0
+        return {
+            "moments": lambda images, maps: moments(images[num_real:], [features[num_real:] for features in maps]),
+            "lambda_moments": lambda_moments,
+        }
 
     def validate(self) -> dict[str, float]:
         held_out, expected = self.synthetic.latents[-HELD_OUT:].float(), self.synthetic.images[-HELD_OUT:]

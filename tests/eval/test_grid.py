@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.grid import compose_grid, drawable
+from eval.grid import MARGIN, compose_grid, drawable
 
 ROWS = [[Image.new("RGB", (32, 32))]]
 
@@ -24,3 +24,15 @@ def test_letters_beyond_ascii_are_drawn_and_not_as_one_box(letters):
 def test_what_the_font_lacks_is_written_as_its_escape():
     assert drawable("a 猫") == "a \\u732b" and drawable("a\u202eb\n") == "a\\u202eb\\n"
     assert (label_pixels("猫") == label_pixels("\\u732b")).all()
+
+
+def test_smaller_images_are_enlarged_to_the_largest():
+    small, large = (Image.effect_noise((side, side), 50).convert("RGB") for side in (2, 4))
+    grid = np.asarray(compose_grid([[small], [large]], 3))
+    cells = [
+        np.kron(np.asarray(image), np.ones((times, times, 1), np.uint8)) for image, times in ((small, 6), (large, 3))
+    ]
+    assert grid.shape == (2 * 12 + 3 * MARGIN, 12 + 2 * MARGIN, 3)
+    for y, cell in enumerate(cells):
+        top = MARGIN + y * (12 + MARGIN)
+        assert (grid[top : top + 12, MARGIN : MARGIN + 12] == cell).all()

@@ -24,11 +24,13 @@ from eval.accuracy import main as accuracy
 from eval.clip_score import main as clip_score_command
 from eval.extractors.base import Extractor, extract_features
 from eval.extractors.choose import choose_extractor
-from eval.extractors.clip import ClipModel
+from eval.extractors.clip import ClipModel, normalized_images
 from eval.extractors.features import FeatureSet
 from eval.extractors.inception import inception_extractor, load_inception_weights
+from eval.extractors.pixels import shrinking, shrunk
 from eval.extractors.statistics import load_reference, reference_file
 from eval.fid import main as fid
+from eval.measures.accuracy import measure_accuracy
 from eval.measures.clip_score import clip_score, measure_clip_score
 from eval.measures.frechet import distance_label, measure_frechet_distance
 from eval.metrics.accuracy import accuracies, top_k_accuracy
@@ -37,7 +39,9 @@ from eval.metrics.frechet import Statistics, feature_statistics, frechet_distanc
 from eval.protocol import tensor_sha256
 from eval.quality import main as quality
 from eval.samples.images import ImageSet, read_images, resized
+from eval.schema import Record
 from mobilediff.captions import CLASS_NAMES
+from mobilediff.images import resize_images
 from mobilediff.models.image_encoder import ImageEncoder
 from tests.eval.stand_ins import FEATURES, random_images, write_png_folder
 from tests.tiny import PROJECTION_DIM, tiny_text_encoder, tiny_tokenizer
@@ -450,9 +454,48 @@ def test_images_are_resized_by_lanczos_and_say_so():
         resized(images, 0)
 
 
-def test_images_of_another_size_are_refused_by_the_judge(judge):
+@pytest.mark.parametrize("size", [(24, 24), (64, 32)])
+def test_smaller_images_and_oblongs_are_refused_by_the_judge(judge, size):
     with pytest.raises(ValueError, match=r"accepted is \[N, 3, 32, 32\]"):
-        measure_frechet_distance(FeatureSet(ImageSet(torch.zeros(20, 3, 64, 64, dtype=torch.uint8))), judge)
+        measure_frechet_distance(FeatureSet(ImageSet(torch.zeros(20, 3, *size, dtype=torch.uint8))), judge)
+
+
+def test_larger_images_are_shrunk_to_what_the_judge_takes(judge):
+    images = random_images(20)
+    large = replace(images, images=resize_images(images.images, 64))
+    small = resized(large, 32)
+    for layer, features in FeatureSet(large).of(judge).items():
+        assert torch.equal(features, FeatureSet(small).of(judge)[layer])
+    of_large, of_small = (measure_frechet_distance(FeatureSet(one), judge, resamples=0) for one in (large, small))
+    for figure in (judge.result_key, "class_accuracy", "n"):
+        assert of_large[figure] == of_small[figure]
+    said = {"image_size": "64x64", "resized": "Lanczos (Pillow), from 64x64"}
+    assert of_large["protocol"] == of_small["protocol"] | said and "resized" not in of_small["protocol"]
+    Record.model_validate({"frechet_distance": of_large})
+    accuracy_of_large = measure_accuracy(FeatureSet(large), judge)
+    assert accuracy_of_large["class_accuracy"] == of_small["class_accuracy"]
+    assert accuracy_of_large["protocol"]["resized"] == said["resized"]
+
+
+def test_only_squares_of_more_pixels_are_shrunk():
+    ramp = torch.arange(64, dtype=torch.uint8).mul(4).expand(1, 3, 64, 64)  # brightness grows along a row
+    expected = Image.fromarray(ramp[0].permute(1, 2, 0).contiguous().numpy()).resize((32, 32), Image.LANCZOS)
+    small = shrunk(ramp, 32)
+    assert torch.equal(small[0], torch.from_numpy(np.array(expected)).permute(2, 0, 1))
+    # away from the borders a pixel is the mean of two neighbours, 4 apart: the filter is symmetric
+    assert torch.equal(small[0, 0, 0, 4:28], torch.arange(4, 28, dtype=torch.uint8) * 8 + 2)
+    for kept, size in ((ramp, 64), (ramp, None), (ramp, 100), (ramp[..., :48], 32)):
+        assert shrunk(kept, size) is kept and shrinking(kept, size) == {}
+
+
+def test_clip_sees_larger_images_shrunk():
+    seen = []
+    clip = replace(clip_of_brightness(), input_size=32)
+    clip = replace(clip, embed_images=lambda images, embed=clip.embed_images: seen.append(images) or embed(images))
+    large = resize_images(random_images(3).images, 64)
+    normalized_images(clip, large, progress=False)
+    assert torch.equal(seen[0], shrunk(large, 32))
+    assert clip.protocol(large) == clip.protocol() | {"resized": "Lanczos (Pillow), from 64x64"}
 
 
 def test_prompts_without_their_template_have_no_clip_score(tmp_path):

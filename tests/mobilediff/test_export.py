@@ -14,6 +14,7 @@ from transformers import CLIPTextModelWithProjection
 
 from mobilediff import export
 from mobilediff.checkpoints import checkpoint_names, load_pipeline
+from mobilediff.downstream.img2img import MobileDiffusionImg2ImgPipeline
 from mobilediff.export import export_pipeline
 from mobilediff.pipeline import MobileDiffusionPipeline
 from tests.checkpoints.drawing import draw
@@ -275,7 +276,7 @@ def test_a_vae_of_another_class_is_taken_if_it_decodes_alike(checkpoints, tmp_pa
     with torch.no_grad():
         small.decoder.layers[-1].bias.add_(10)
     small.save_pretrained(tmp_path / "vae")
-    with pytest.raises(ValueError, match="accepted is 20 dB or more: it is for other latents"):
+    with pytest.raises(ValueError, match="accepted is 20 dB or more: they are for other latents"):
         export.main(arguments)
     assert not (tmp_path / "hub").exists()
     monkeypatch.setattr(export, "LEAST_LIKENESS", -100)
@@ -295,6 +296,53 @@ def test_a_vae_of_another_class_is_taken_if_it_decodes_alike(checkpoints, tmp_pa
         (tmp_path / "vae" / "config.json").write_text(content)
         with pytest.raises(ValueError, match=re.escape(named)):
             export.main(arguments)
+
+
+def enlarging(vae: AutoencoderTiny) -> AutoencoderTiny:
+    """A decoder that draws each pixel of another's images four times: a further level that copies."""
+    config = {name: [*vae.config[name], 8] for name in ("encoder_block_out_channels", "decoder_block_out_channels")}
+    config |= {name: [*vae.config[name], 0] for name in ("num_encoder_blocks", "num_decoder_blocks")}
+    large, last = AutoencoderTiny(**config), len(vae.decoder.layers) - 1
+    with torch.no_grad():
+        for mine, its in zip(large.decoder.layers[:last], vae.decoder.layers[:last], strict=True):
+            mine.load_state_dict(its.state_dict())
+        # the old last layer writes its three channels at 32 x 32 pixels, which the new ones hand on
+        inner, outer = large.decoder.layers[last + 1], large.decoder.layers[last + 2]
+        for layer in (inner, outer):
+            layer.weight.zero_()
+        inner.weight[:, :, 1, 1] = torch.eye(8)
+        outer.weight[:, :, 1, 1] = vae.decoder.layers[last].weight[:, :, 1, 1]
+        outer.bias.copy_(vae.decoder.layers[last].bias)
+    return large
+
+
+def test_a_vae_of_twice_the_size_is_taken_if_its_images_are_alike_when_shrunk(checkpoints, tmp_path, capsys):
+    widths = {"encoder_block_out_channels": [8, 8], "decoder_block_out_channels": [8, 8]}
+    small = AutoencoderTiny(**widths, num_encoder_blocks=[1, 1], num_decoder_blocks=[1, 0])
+    with torch.no_grad():  # of the last convolution the middle alone, which enlarged pixels pass unchanged
+        middle = small.decoder.layers[-1].weight[:, :, 1, 1].clone()
+        small.decoder.layers[-1].weight.zero_()
+        small.decoder.layers[-1].weight[:, :, 1, 1] = middle
+    large = enlarging(small)
+    large.save_pretrained(tmp_path / "vae")
+    pipeline = load_pipeline(checkpoints / "student-1step")
+    pipeline.register_modules(vae=small)
+    export_pipeline(pipeline, tmp_path / "small")
+    export.main(
+        ["--model", str(tmp_path / "small"), "--output", str(tmp_path / "hub"), "--vae", str(tmp_path / "vae")]
+    )
+    taken = load_pipeline(tmp_path / "hub")
+    drawn, expected = (
+        one(class_labels="truck", generator=torch.Generator().manual_seed(0), output_type="pt").images
+        for one in (taken, pipeline)
+    )
+    assert drawn.shape == (1, 3, 64, 64)
+    torch.testing.assert_close(drawn, expected.repeat_interleave(2, 2).repeat_interleave(2, 3), rtol=0, atol=1e-2)
+    assert "Images are 64 x 64 pixels." in (tmp_path / "hub" / "README.md").read_text()
+    varied = MobileDiffusionImg2ImgPipeline.from_pipe(taken)("a cat", image=drawn, strength=0.5).images[0]
+    assert varied.size == (64, 64)
+    with pytest.raises(ValueError, match="32 x 32 pixels"):
+        MobileDiffusionImg2ImgPipeline.from_pipe(taken)("a cat", image=expected, strength=0.5)
 
 
 def test_a_compiled_network_is_exported_as_what_it_is(tmp_path):

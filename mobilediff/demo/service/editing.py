@@ -103,6 +103,12 @@ class Inpainters:
         return as_pipeline(self._loaded[name], MobileDiffusionInpaintPipeline)
 
 
+def at_size_of(model: Model, picture: Image.Image, resampling: Image.Resampling) -> Image.Image:
+    """Bring a picture to the size of those that an editing model draws."""
+    height, width = model.pipeline._image_size()
+    return picture if picture.size == (width, height) else picture.resize((width, height), resampling)
+
+
 def repaint(
     inpainters: Inpainters,
     folder: str | Path,
@@ -133,7 +139,11 @@ def repaint(
     mask_image = read_mask(mask, size, folder)
     model = inpainters.get(name)
     prompt = check_prompt(prompt, model.pipeline.tokenizer)
-    given = {"image": image, "mask_image": mask_image, "strength": strength}
+    given = {
+        "image": at_size_of(model, image, Image.Resampling.LANCZOS),
+        "mask_image": at_size_of(model, mask_image, Image.Resampling.NEAREST),
+        "strength": strength,
+    }
     yield from draw_in_turns(model, prompt, seed, count, cancelled, **given)
 
 
@@ -154,6 +164,7 @@ def vary(
     image, _ = read_picture(picture, folder)
     model = as_pipeline(choose_model(models, name), MobileDiffusionImg2ImgPipeline)
     prompt = check_prompt(prompt, model.pipeline.tokenizer)
+    image = at_size_of(model, image, Image.Resampling.LANCZOS)
     yield from draw_in_turns(model, prompt, seed, count, cancelled, image=image, strength=strength)
 
 

@@ -18,10 +18,11 @@ from numpy.lib import format as npy
 from PIL import Image
 
 from eval.extractors.judge import IMAGE_SIZE
-from eval.samples.images import IMAGE_SUFFIXES, MAX_SIZE, ImageSet, read_image, read_images, resize_image
+from eval.samples.images import IMAGE_SUFFIXES, MAX_SIZE, ImageSet, read_image, read_images
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.demo.service.inputs import quoted
 from mobilediff.demo.service.turns import TURNS
+from mobilediff.images import resize_image
 
 logger = logging.getLogger(__name__)
 

@@ -79,10 +79,10 @@ class DecoderStage(Stage[DecoderStageOptionsT], Generic[DecoderStageOptionsT]):
         )
 
     def compare(
-        self, decoded: torch.Tensor, targets: torch.Tensor, draws: Draws
+        self, decoded: torch.Tensor, targets: torch.Tensor, draws: Draws, **moments
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Compute the decoder's loss of float images [N, 3, H, W]; see `DecoderLoss`."""
-        return self.decoder_loss(decoded, targets, draws.index >= self.options.adversarial_start)
+        """Compute the decoder's loss of float images [N, 3, H, W]; see `DecoderLoss`, also for `moments`."""
+        return self.decoder_loss(decoded, targets, draws.index >= self.options.adversarial_start, **moments)
 
     def train_discriminator(self, decoded: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
         """Train the discriminator, if any, on as many real images as decoded ones.

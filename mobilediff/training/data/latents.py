@@ -138,9 +138,14 @@ def cached_latents(vae: VAE, dataset: ImageDataset, folder: Path) -> torch.Tenso
     return cached_tensors(file, encode)["latents"]
 
 
-def training_images(options: TrainingOptions, limits: RunLimits) -> ImageDataset:
-    """Load the training split; a trial has its first images. Errors as in `load_cifar10`."""
-    dataset = load_cifar10(options.data, "train", options.resolution)
+def training_images(options: TrainingOptions, limits: RunLimits, resolution: int | None = None) -> ImageDataset:
+    """Load the training split; a trial has its first images. Errors as in `load_cifar10`.
+
+    Args:
+        options, limits: of the run.
+        resolution: of the images; None for the options'.
+    """
+    dataset = load_cifar10(options.data, "train", resolution or options.resolution)
     return dataset.head(TRIAL_IMAGES) if limits.trial else dataset
 
 

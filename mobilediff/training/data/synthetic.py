@@ -1,4 +1,4 @@
-"""Draw latents from few-step students, and decode them: a small VAE's training data beside the images."""
+"""Draw latents from students, and decode them: a small VAE's training data beside the images."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,7 +9,7 @@ import torch
 
 from mobilediff.captions import CaptionBank
 from mobilediff.data import ImageDataset
-from mobilediff.images import to_bytes
+from mobilediff.images import resize_images, to_bytes
 from mobilediff.pipeline import MobileDiffusionPipeline
 from mobilediff.training.data.captioned import cached_tensors, captioned_batches
 from mobilediff.training.engine.trainer import derived_seed
@@ -19,11 +19,11 @@ BATCH_SIZE = 250
 
 @dataclass
 class Decoded:
-    """Hold latents and the full decoder's images of them.
+    """Hold latents and images of them.
 
     Attributes:
         latents: normalised, float16 [N, C, h, w].
-        images: uint8 [N, 3, H, W].
+        images: uint8 [N, 3, H, W], by the decoder of the latents' own pipeline.
     """
 
     latents: torch.Tensor
@@ -36,6 +36,7 @@ def synthetic_latents(
     dataset: ImageDataset,
     file: Path,
     *,
+    size: int,
     num_latents: int,
     class_probability: float,
     seed: int,
@@ -44,9 +45,10 @@ def synthetic_latents(
     """Draw latents for the data set's captions and decode them, or read those drawn before.
 
     Args:
-        pipelines: few-step students of one VAE, on their device.
+        pipelines: students of one kind of latents, each with a decoder of its own, on their device.
         dataset: the images whose captions are drawn.
         file: where the tensors are kept.
+        size: of the images, which are brought to it by Lanczos.
         num_latents: of each student; the students take turns in the result.
         class_probability: fraction of the captions that name the class instead of the noun.
         seed: of captions and noise.
@@ -59,7 +61,7 @@ def synthetic_latents(
 
     def draw() -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(derived_seed(seed, "synthetic"))
-        latents = []
+        drawn = {"latents": [], "images": []}
         for pipeline in pipelines:
             sizes = [len(part) for part in torch.arange(num_latents).split(BATCH_SIZE)]
             for _, caption_ids in captioned_batches(
@@ -67,13 +69,13 @@ def synthetic_latents(
             ):
                 prompts = [bank.texts[caption_id] for caption_id in caption_ids.tolist()]
                 with autocast():
-                    drawn = pipeline(prompt=prompts, generator=generator, output_type="latent").images
-                latents.append(drawn.half().cpu())
-        latents = torch.cat(latents).unflatten(0, (len(pipelines), -1)).transpose(0, 1).flatten(0, 1)
-        images = []
-        for batch in latents.split(BATCH_SIZE):
-            with autocast():
-                images.append(to_bytes(pipelines[0].decode_latents(batch.to(device).float())).cpu())
-        return {"latents": latents, "images": torch.cat(images)}
+                    latents = pipeline(prompt=prompts, generator=generator, output_type="latent").images.half()
+                    images = to_bytes(pipeline.decode_latents(latents.float()))
+                drawn["latents"].append(latents.cpu())
+                drawn["images"].append(resize_images(images.cpu(), size))
+        turns = len(pipelines), -1
+        return {
+            name: torch.cat(parts).unflatten(0, turns).transpose(0, 1).flatten(0, 1) for name, parts in drawn.items()
+        }
 
     return Decoded(**{name: tensor.to(device) for name, tensor in cached_tensors(file, draw).items()})

@@ -1,14 +1,20 @@
-"""Compare a decoder's images by pixels, feature maps, and a discriminator of patches.
+"""Compare a decoder's images by pixels, feature maps and their moments, and a discriminator of patches.
 
 The loss of a latent diffusion model's autoencoder (arXiv 2112.10752, section 3.1).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from mobilediff.training.losses.perceptual import PerceptualLoss
+from mobilediff.training.losses.weighted import weighted_sum
+
+# Images [N, 3, H, W] and their feature maps, [N, C_i, H_i, W_i], to scalars by name.
+MomentTerms = Callable[[torch.Tensor, Sequence[torch.Tensor]], dict[str, torch.Tensor]]
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -62,7 +68,7 @@ class DecoderLoss:
     """Compare decoded images with targets, the terms' gradients balanced in the images.
 
     Args:
-        perceptual: loss of float images and targets.
+        perceptual: compares feature maps of images and targets.
         pixel_loss: of float images and targets, a scalar.
         lambda_perceptual: weight of the perceptual term.
         discriminator: not wrapped for several devices (see `adversarial.generator_loss`); None for no such term.
@@ -72,7 +78,7 @@ class DecoderLoss:
 
     def __init__(
         self,
-        perceptual: nn.Module,
+        perceptual: PerceptualLoss,
         pixel_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         *,
         lambda_perceptual: float,
@@ -85,7 +91,12 @@ class DecoderLoss:
         self.autocast = autocast
 
     def __call__(
-        self, decoded: torch.Tensor, targets: torch.Tensor, adversarial_on: bool
+        self,
+        decoded: torch.Tensor,
+        targets: torch.Tensor,
+        adversarial_on: bool,
+        moments: MomentTerms | None = None,
+        lambda_moments: float = 0.0,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the terms and their gradient in the decoded images.
 
@@ -93,6 +104,8 @@ class DecoderLoss:
             decoded: float images [N, 3, H, W] in [-1, 1], with a gradient.
             targets: float images [N, 3, H, W] in [-1, 1].
             adversarial_on: whether the adversarial term's gradient counts; the term is logged either way.
+            moments: further terms, of images and their feature maps; None for none.
+            lambda_moments: weight of each of these.
 
         Returns:
             `loss`, a surrogate to call backward on (its value has no meaning), and the loss terms for the log.
@@ -100,8 +113,12 @@ class DecoderLoss:
         output = decoded.detach().requires_grad_()
         terms = {"loss_reconstruction": self.pixel_loss(output, targets)}
         with self.autocast():
-            terms["loss_perceptual"] = self.perceptual(output, targets)
+            terms["loss_perceptual"], maps = self.perceptual.compare(output, targets)
         loss = terms["loss_reconstruction"] + self.lambda_perceptual * terms["loss_perceptual"]
+        if moments is not None:
+            further = moments(output, maps)
+            loss = loss + weighted_sum(further, dict.fromkeys(further, lambda_moments))
+            terms |= further
         gradient = gradient_in(output, loss)
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)

@@ -46,9 +46,14 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Compare float images [N, 3, H, W] in [-1, 1]; returns a scalar."""
+        return self.compare(images, targets)[0]
+
+    def compare(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        """Compare as `forward`; returns the scalar, and the feature maps of `images`, [N, C_i, H_i, W_i]."""
         with torch.no_grad():
             expected = self.encoder(targets).feature_maps
-        return feature_distance(self.encoder(images).feature_maps, expected)
+        maps = self.encoder(images).feature_maps
+        return feature_distance(maps, expected), maps
 
 
 class LatentPerceptualLoss:

@@ -12,6 +12,7 @@ import eval.benchmark.latency
 import eval.latency
 import eval.reporting.records
 from eval.benchmark.latency import PARTS, interleave, measure_latency, peak_memory, speed_ups, timed_parts
+from eval.benchmark.mobilegen import MobileGenUNet
 from eval.benchmark.peers import PEERS, Peer, PeerConfig, load_peers
 from eval.benchmark.size import network_inputs
 from eval.latency import main, named_models
@@ -32,9 +33,9 @@ TINY_SD |= {"cross_attention_dim": 8, "attention_head_dim": 2}
 def tiny_peers(monkeypatch):
     """Every peer with a tiny network of its class, and 2 steps where it has steps."""
     for name, config in PEERS.items():
-        tiny = TINY_DDPM if config.network_class is UNet2DModel else TINY_SD
+        tiny = {UNet2DModel: TINY_DDPM, UNet2DConditionModel: TINY_SD, MobileGenUNet: {"sample_size": 8}}
         steps = config.num_inference_steps and 2
-        monkeypatch.setitem(PEERS, name, replace(config, config=tiny, num_inference_steps=steps))
+        monkeypatch.setitem(PEERS, name, replace(config, config=tiny[config.network_class], num_inference_steps=steps))
 
 
 def tiny_peer(steps: int | None = 2) -> Peer:
@@ -165,6 +166,7 @@ def test_memory_grows_with_the_batch_and_holds_the_output():
         ("ddpm-cifar10-ddim-100", 35_746_307),
         ("sd-1.5-unet", 859_520_964),
         ("bk-sdm-tiny-unet", 323_384_964),
+        ("mobilegen-unet", 7_917_699 - 1_180_672),  # without the block that its forward leaves out
     ],
 )
 def test_peers_have_the_published_number_of_parameters(name, params):
@@ -176,7 +178,29 @@ def test_peers_have_the_published_number_of_parameters(name, params):
     if steps := PEERS[name].num_inference_steps:
         assert size["nfe"] == steps and size["macs_image"] == steps * size["macs_network_call"]
     else:
-        assert list(peer.timed_parts(1)) == ["network_call"] and "nfe" not in size
+        assert list(peer.timed_parts(1)) == ["network_call"] and size.get("nfe") == PEERS[name].network_calls
+
+
+def test_mobilegen_costs_the_published_operations_and_its_attention():
+    with torch.device("meta"):
+        macs = Peer(PEERS["mobilegen-unet"], PEERS["mobilegen-unet"].build()).size()["macs_network_call"]
+    places = {128: (32**2, 16**2), 256: (16**2, 8**2), 64: (32**2, 64**2)}  # of the attentions, by channels
+    attention = sum(4 * n * c**2 + 2 * n**2 * c for c, counts in places.items() for n in counts)
+    # published are 21,134,376,960 for ten images by fvcore, which counts no attention but normalisations
+    assert macs - attention == pytest.approx(2_113_437_696, rel=0.01)
+
+
+def test_mobilegen_predicts_noise_of_the_images_shape_by_class_and_timestep():
+    torch.manual_seed(0)
+    network, sample = MobileGenUNet(sample_size=16).eval(), torch.randn(2, 3, 16, 16)
+
+    @torch.no_grad()
+    def predict(timestep, label):
+        return network(sample, torch.tensor([timestep] * 2), torch.tensor([label] * 2))
+
+    noise = predict(500, 1)
+    assert noise.shape == sample.shape and torch.equal(noise, predict(500, 1))
+    assert not torch.allclose(noise, predict(500, 2)) and not torch.allclose(noise, predict(400, 1))
 
 
 @pytest.mark.parametrize("name", ["ddpm-cifar10-ddim-50", "ddpm-cifar10-ddim-100"])
@@ -190,7 +214,7 @@ def test_ddpm_calls_its_network_once_a_step(name):
 
 def test_peers_of_one_source_share_a_network(tiny_peers):
     peers = load_peers(list(PEERS))
-    fifty, hundred, sd, tiny = peers.values()
+    fifty, hundred, sd, tiny, _ = peers.values()
     assert fifty.unet is hundred.unet and isinstance(sd.unet, UNet2DConditionModel) and sd.unet is not tiny.unet
     with pytest.raises(ValueError, match="peer is 'sdxl'; accepted are ddpm-cifar10-ddim-50"):
         load_peers(["sdxl"])

@@ -138,8 +138,8 @@ def test_the_command_prints_no_floor_for_another_reference(judge, folder, tmp_pa
 
 
 def test_references_of_another_size_are_made_once_resized(judge, tmp_path):
-    large = torch.randint(0, 256, (12, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    folder, file = write_png_folder(tmp_path / "large", large), tmp_path / "large.safetensors"
+    small = torch.randint(0, 256, (12, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    folder, file = write_png_folder(tmp_path / "small", small), tmp_path / "small.safetensors"
     with pytest.raises(ValueError, match="--resize 32"):
         reference(["--images", str(folder), "--output", str(file)])
     reference(["--images", str(folder), "--output", str(file), "--resize", "32"])

@@ -1,12 +1,16 @@
 """The distance under an extractor from outside stands beside the judge's, of the same images."""
 
+from dataclasses import replace
+
 import pytest
 
 from eval.extractors.base import extract_features
 from eval.extractors.features import FeatureSet
 from eval.measures.outside import measure_outside
 from eval.metrics.frechet import feature_statistics, frechet_distance
+from eval.samples.images import resized
 from eval.schema import Record
+from mobilediff.images import resize_images
 from tests.eval.stand_ins import random_images
 
 
@@ -30,6 +34,19 @@ def test_both_distances_are_of_the_same_images(judge, outside):
         Record.model_validate({"outside": result}).model_dump()["outside"][judge.result_key]
         == result[judge.result_key]
     )
+
+
+def test_larger_images_are_shrunk_for_the_judge_alone(judge, outside):
+    images = random_images(40)
+    large = replace(images, images=resize_images(images.images, 64))
+    any_size = replace(outside, input_size=None)
+    with pytest.raises(ValueError, match="64, 64"):  # the stand-in's network takes 32 x 32 pixels
+        measure_outside(FeatureSet(large), any_size, resamples=40)
+    result = measure_outside(FeatureSet(large), outside, resamples=40)
+    assert result["protocol"]["judge_resized"] == "Lanczos (Pillow), from 64x64"
+    shrunk = measure_outside(FeatureSet(resized(large, 32)), outside, resamples=40)
+    assert result[judge.result_key] == shrunk[judge.result_key] and "judge_resized" not in shrunk["protocol"]
+    Record.model_validate({"outside": result})
 
 
 def test_too_few_images_are_refused(outside):

@@ -5,10 +5,12 @@ import io
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 
 from mobilediff.demo.service import editing, exploration
@@ -92,6 +94,19 @@ def pixels(picture: dict) -> np.ndarray:
 def last(steps) -> tuple[list[dict], str, str]:
     *_, (result, notes) = steps
     return result["pictures"], result["text"], notes
+
+
+def test_pictures_are_brought_to_the_size_that_a_model_draws():
+    pipeline, widths = tiny_pipeline("student-1step"), [8, 8, 8]
+    picture = Image.fromarray(PIXELS)
+    model = SimpleNamespace(pipeline=MobileDiffusionImg2ImgPipeline.from_pipe(pipeline))
+    assert editing.at_size_of(model, picture, Image.Resampling.LANCZOS) is picture
+    blocks = {"num_encoder_blocks": [0, 0, 1], "num_decoder_blocks": [1, 0, 0]}
+    vae = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths, **blocks)
+    model = SimpleNamespace(pipeline=MobileDiffusionImg2ImgPipeline.from_pipe(pipeline, vae=vae))
+    larger = editing.at_size_of(model, picture, Image.Resampling.NEAREST)
+    assert (np.asarray(larger) == PIXELS.repeat(2, 0).repeat(2, 1)).all()
+    assert model.pipeline(PROMPT, image=larger, strength=0.5).images[0].size == (64, 64)
 
 
 def test_models_of_text_alone_are_compared_and_the_others_named(inpainters):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.samples.images import resize_image
 from mobilediff.demo.service import pictures
 from mobilediff.demo.service.pictures import MAX_SIDE, read_mask, read_picture
+from mobilediff.images import resize_image
 
 RNG = np.random.default_rng(0)
 

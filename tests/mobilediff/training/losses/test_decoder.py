@@ -49,6 +49,27 @@ def test_the_surrogates_gradient_is_that_of_the_weighted_terms(perceptual_loss):
     torch.testing.assert_close(gradient, decoded.grad)
 
 
+def test_moments_see_the_images_and_their_maps_and_join_the_gradient_by_their_weight(perceptual_loss):
+    torch.manual_seed(0)
+    decoded, targets = torch.randn(2, 3, 16, 16, requires_grad=True), torch.randn(2, 3, 16, 16)
+
+    def moments(images, maps):
+        return {"loss_brightness": images[1:].mean().square(), "loss_map": maps[0][1:].mean()}
+
+    loss, gradients = DecoderLoss(perceptual_loss, F.mse_loss, lambda_perceptual=0.3), []
+    for lambda_moments in (0.0, 0.5):
+        decoded.grad = None
+        surrogate, terms = loss(decoded, targets, False, moments, lambda_moments)
+        surrogate.backward()
+        gradients.append(decoded.grad)
+    expected = moments(decoded, perceptual_loss.encoder(decoded).feature_maps)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value)
+    decoded.grad = None
+    sum(expected.values()).backward()
+    torch.testing.assert_close(gradients[1] - gradients[0], 0.5 * decoded.grad, atol=1e-6, rtol=1e-4)
+
+
 def test_the_adversarial_gradient_has_its_fraction_of_the_norm_and_raises_the_logits(perceptual_loss):
     torch.manual_seed(0)
     discriminator = PatchDiscriminator((8, 16))
