@@ -67,9 +67,9 @@ def check_scale(scale: int) -> None:
 
 
 def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str] | None = None) -> Image.Image:
-    """Lay images out, the largest enlarged `scale` times by nearest neighbour and all others to its size.
+    """Lay images out, enlarged `scale` times by nearest neighbour, with a label left of each row.
 
-    A label stands left of each row.
+    Smaller images than the largest are brought to its size by Lanczos first.
 
     Raises:
         ValueError: `scale` is below 1, rows of unequal length, or another number of labels than rows.
@@ -83,12 +83,14 @@ def compose_grid(rows: list[list[Image.Image]], scale: int = 4, labels: list[str
     labels = labels and [drawable(label) for label in labels]
     left = MARGIN + (int(max(font.getlength(label) for label in labels)) + 2 * MARGIN if labels else 0)
     images = [image for row in rows for image in row]
-    size = scale * max(image.width for image in images), scale * max(image.height for image in images)
-    width, height = (side + MARGIN for side in size)
+    largest = max(image.width for image in images), max(image.height for image in images)
+    width, height = (scale * side + MARGIN for side in largest)
     grid = Image.new("RGB", (left + width * len(rows[0]), MARGIN + height * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
-            grid.paste(image.resize(size, Image.Resampling.NEAREST), (left + x * width, MARGIN + y * height))
+            image = image.resize(largest, Image.Resampling.LANCZOS)
+            image = image.resize((width - MARGIN, height - MARGIN), Image.Resampling.NEAREST)
+            grid.paste(image, (left + x * width, MARGIN + y * height))
     if labels:
         draw = ImageDraw.Draw(grid)
         for y, label in enumerate(labels):

@@ -27,12 +27,9 @@ def test_what_the_font_lacks_is_written_as_its_escape():
 
 
 def test_smaller_images_are_enlarged_to_the_largest():
-    small, large = (Image.effect_noise((side, side), 50).convert("RGB") for side in (2, 4))
+    small, large = (Image.effect_noise((side, side), 50).convert("RGB") for side in (8, 16))
     grid = np.asarray(compose_grid([[small], [large]], 3))
-    cells = [
-        np.kron(np.asarray(image), np.ones((times, times, 1), np.uint8)) for image, times in ((small, 6), (large, 3))
-    ]
-    assert grid.shape == (2 * 12 + 3 * MARGIN, 12 + 2 * MARGIN, 3)
-    for y, cell in enumerate(cells):
-        top = MARGIN + y * (12 + MARGIN)
-        assert (grid[top : top + 12, MARGIN : MARGIN + 12] == cell).all()
+    assert grid.shape == (2 * 48 + 3 * MARGIN, 48 + 2 * MARGIN, 3)
+    for y, image in enumerate((small.resize((16, 16), Image.Resampling.LANCZOS), large)):
+        top, cell = MARGIN + y * (48 + MARGIN), np.kron(np.asarray(image), np.ones((3, 3, 1), np.uint8))
+        assert (grid[top : top + 48, MARGIN : MARGIN + 48] == cell).all()
