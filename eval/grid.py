@@ -1,11 +1,12 @@
-"""Draw a grid of samples as a lossless PNG: rows are prompts, columns are seeds.
+"""Draw a grid of samples as a PNG or a lossless WebP file: rows are prompts, columns are seeds.
 
     python -m eval.grid --model checkpoints/student-8step --output docs/grid.png
     python -m eval.grid --model checkpoints/student-8step --output nouns.png --prompts "a fire truck" --seeds 0 1 2
     python -m eval.grid --model checkpoints/teacher checkpoints/student --nouns 20 --output both.png
 
-Pixels are enlarged without smoothing. With several models a prompt has a row for each, in their order. --blocks 2 lays
-the second half of the prompts out beside the first.
+Pixels are enlarged without smoothing; smaller pictures are brought to the largest's size by Lanczos first. With
+several models a prompt has a row for each, in their order. --blocks 2 lays the second half of the prompts out beside
+the first.
 """
 
 from itertools import pairwise
@@ -15,7 +16,6 @@ import matplotlib
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.cli.output import check_picture_output
 from eval.protocol import default_device
 from eval.samples.draw import draw
 from eval.samples.exported import check_no_sampling_options, load_exported_sampler
@@ -23,11 +23,12 @@ from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.command import command_parser, run_command
-from mobilediff.files import atomic_path
+from mobilediff.files import atomic_path, writable_file
 from mobilediff.ondevice.exported import ExportedPipeline, is_exported
 from mobilediff.pipeline import MobileDiffusionPipeline
 
 MARGIN = 4  # pixels
+FORMATS = {".png": {"format": "png"}, ".webp": {"format": "webp", "lossless": True, "quality": 100, "method": 6}}
 FONT_FILE, FONT_SIZE = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 16
 
 
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--model", nargs="+", required=True, help="checkpoints or exports, a row each for every prompt"
     )
-    parser.add_argument("--output", required=True, help="a PNG file")
+    parser.add_argument("--output", required=True, help="a file that ends in .png or .webp")
     parser.add_argument("--prompts", nargs="+", help="one row each (default: the ten classes)")
     parser.add_argument("--nouns", type=int, default=0, help="further rows, the commonest nouns of each class in turn")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(8)), help="one column each")
@@ -132,7 +133,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--no-labels", action="store_true", help="images alone")
     parser.add_argument("--blocks", type=int, default=1, help="lay the prompts out in so many blocks side by side")
     args = parser.parse_args(argv)
-    check_picture_output("--output", args.output)
+    if (suffix := Path(args.output).suffix) not in FORMATS:
+        raise ValueError(f"--output is {args.output}; accepted is a file that ends in {' or '.join(FORMATS)}")
+    writable_file(args.output)
     check_scale(args.scale)
     names = [] if args.prompts else list(CLASS_NAMES)
     names += commonest_nouns(args.nouns)
@@ -155,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
         for start, end in pairwise(ends)
     ]
     with atomic_path(args.output) as temporary:
-        side_by_side(blocks).save(temporary, format="png")
+        side_by_side(blocks).save(temporary, **FORMATS[suffix])
     print(f"{args.output}: {len(rows)} rows, {len(args.seeds)} seeds")
 
 

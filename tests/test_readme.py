@@ -47,13 +47,21 @@ def test_the_loading_snippet_runs_on_a_checkpoint_alone(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_snippet_of_64_pixels_runs_on_the_shipped_checkpoints(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names: dict = {}
+    exec(code("python")[1], names)
+    assert names["image"].size == (64, 64)
+
+
+@pytest.mark.slow
 def test_the_downstream_snippet_runs_on_the_shipped_checkpoints(monkeypatch):
     monkeypatch.chdir(ROOT)
     sketch, picture = torch.zeros(1, 32, 32), torch.full((3, 32, 32), 0.5)
     mask = torch.zeros(1, 32, 32)
     sketch[:, 8] = mask[:, :, 20:] = 1
     names: dict = {"sketch": sketch, "picture": picture, "mask": mask}
-    exec(code("python")[1], names)
+    exec(code("python")[2], names)
     assert (names["image"].size, names["image"].mode) == ((32, 32), "RGB")
     assert names["pipeline"].get_active_adapters() == ["pencil"]
 

@@ -31,6 +31,7 @@ CODE = {
     "student": {"pipeline.py", "unet/mobile_unet.py"},
     "student-8step": {"pipeline.py", "unet/mobile_unet.py", "scheduler/distilled_ddim.py"},
     "student-1step": {"pipeline.py", "unet/mobile_unet.py", "scheduler/ufogen.py"},
+    "student-1step-64": {"pipeline.py", "unet/mobile_unet.py", "scheduler/ufogen.py"},
     "student-1step-control": {
         "control.py",
         "unet/mobile_unet.py",

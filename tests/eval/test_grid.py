@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.grid import MARGIN, compose_grid, drawable
+from eval.grid import MARGIN, compose_grid, drawable, main
 
 ROWS = [[Image.new("RGB", (32, 32))]]
 
@@ -33,3 +33,8 @@ def test_smaller_images_are_enlarged_to_the_largest():
     for y, image in enumerate((small.resize((16, 16), Image.Resampling.LANCZOS), large)):
         top, cell = MARGIN + y * (48 + MARGIN), np.kron(np.asarray(image), np.ones((3, 3, 1), np.uint8))
         assert (grid[top : top + 48, MARGIN : MARGIN + 48] == cell).all()
+
+
+def test_an_output_of_another_kind_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="--output is grid.jpg; accepted is a file that ends in .png or .webp"):
+        main(["--model", "nowhere", "--output", "grid.jpg"])

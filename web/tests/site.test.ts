@@ -78,7 +78,7 @@ test("the site has every file of the catalogue, packed", () => {
   const site = siteFiles({ models: join(folder, ".."), selfTests: "self-test", results: RESULTS });
   const catalog: Catalog = JSON.parse(site.get("catalog.json") as string);
   expect(catalog.models.map(({ name, controlled }) => [name, controlled])).toEqual([["student-1step", false]]);
-  expect(catalog.models[0]?.server?.device).toContain("Xeon");
+  expect(catalog.models[0]?.server?.device).toContain("EPYC");
   for (const { bytes, sha256 } of [...manifest.files, ...Object.values(catalog.runtimes)]) {
     const packed = site.get(packedPath(sha256)) as Uint8Array;
     expect(packed.length).toBe(catalog.packedBytes[sha256]);

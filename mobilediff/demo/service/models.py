@@ -72,8 +72,17 @@ def downstream_class(folder: Path) -> type[MobileDiffusionPipeline] | None:
     return saved if saved in DOWNSTREAM_PIPELINES else None
 
 
+def _place(name: str) -> tuple[int, str]:
+    """Return the sort key of a checkpoint: its member of `FAMILY`, or the one whose name it continues."""
+    relatives = [member for member in FAMILY if name == member or name.startswith(f"{member}-")]
+    # of two the first is the longer name
+    return min(map(FAMILY.index, relatives), default=len(FAMILY)), name
+
+
 class Models:
-    """Hold the models of a folder, which one thread loads in the order of `names`: the family, then others by name.
+    """Hold the models of a folder, which one thread loads in the order of `names`.
+
+    The order is the family's, each followed by those that are named after it; others come last, by name.
 
     Args:
         folder: with one folder a checkpoint; those of `DOWNSTREAM_PIPELINES` are left to `downstream`.
@@ -96,8 +105,8 @@ class Models:
             self._missing.append(
                 f"{folder.name}/{shown} is left out: a name may not hold a backtick, dollar or backslash."
             )
-        ordered = [name for name in FAMILY if name in found] + [name for name in found if name not in FAMILY]
-        classes = {name: downstream_class(folder / name) for name in ordered if name not in unsafe}
+        ordered = sorted(set(found) - set(unsafe), key=_place)
+        classes = {name: downstream_class(folder / name) for name in ordered}
         self._downstream = {name: cls for name, cls in classes.items() if cls is not None}
         self._loads: dict[str, Future[Model]] = {name: Future() for name, cls in classes.items() if cls is None}
         threading.Thread(target=self._load_all, daemon=True, name="models").start()

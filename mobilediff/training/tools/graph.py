@@ -18,6 +18,12 @@ GRAPH_FILE = TRAINING / "graph.yaml"
 TRIAL_SUFFIX = "-dry-run"  # `--dry-run` adds it to a run's folder
 
 
+def located(path: str, runs: str, suffix: str) -> str:
+    """Return the place of an export, `path` from the runs' folder, among runs whose folders have a suffix."""
+    run, rest = path.split("/", 1)
+    return f"{runs}/{run}{suffix}/{rest}"
+
+
 @dataclass(frozen=True)
 class Node:
     """Describe a run of a stage.
@@ -64,17 +70,13 @@ class Node:
             suffix: of every run's folder, `TRIAL_SUFFIX` in a trial.
         """
 
-        def located(path: str) -> str:
-            run, rest = path.split("/", 1)
-            return f"{runs}/{run}{suffix}/{rest}"
-
         words = ["-m", f"mobilediff.training.{self.stage}", "--config", str(self.config_file)]
         if suffix:  # compiling takes longer than three steps, and so does bf16 on processors that emulate it
             words += ["--dry-run", "compile=false", "dtype=fp32"]
         words.append(f"output={runs}/{self.name}")
         for option, value in self.inputs.items():
-            paths = f"[{','.join(map(located, value))}]" if isinstance(value, list) else located(value)
-            words.append(f"{option}={paths}")
+            paths = [located(path, runs, suffix) for path in (value if isinstance(value, list) else [value])]
+            words.append(f"{option}=[{','.join(paths)}]" if isinstance(value, list) else f"{option}={paths[0]}")
         words += [f"{option}={value}" for option, value in self.options.items()]
         return shlex.join(words)
 
@@ -95,11 +97,14 @@ class Checkpoint:
     Attributes:
         name: of its folder.
         run: that trains it.
+        vae: export of another run that takes the place of its VAE, a path from the runs' folder; None for its own. A
+            trial keeps its own, since the other has learnt nothing and so is refused.
         options: of the export's command line.
     """
 
     name: str
     run: str
+    vae: str | None = None
     options: str = ""
 
     def command(self, runs: str, output: str, suffix: str = "") -> str:
@@ -112,12 +117,14 @@ class Checkpoint:
         """
         words = ["-m", "mobilediff.export", "--model", f"{runs}/{self.run}{suffix}/export"]
         words += ["--output", f"{output}/{self.name}"]
+        if self.vae is not None and not suffix:
+            words += ["--vae", located(self.vae, runs, suffix)]
         return shlex.join(words) + f" {self.options}".rstrip()
 
     @property
     def parents(self) -> list[str]:
         """List the names of the runs whose exports it reads."""
-        return [self.run]
+        return [self.run] if self.vae is None else [self.run, self.vae.split("/")[0]]
 
 
 def load_graph(file: Path = GRAPH_FILE) -> tuple[dict[str, Node], dict[str, Checkpoint]]:

@@ -4,7 +4,7 @@ import gc
 
 import app
 from eval.metrics.pauses import pausing
-from mobilediff.demo.service.models import load_model
+from mobilediff.demo.service.models import FAMILY, _place, load_model
 
 
 def test_a_load_lets_visitors_by_before_the_picture_and_before_the_figures(models):
@@ -18,3 +18,17 @@ def test_a_load_lets_visitors_by_before_the_picture_and_before_the_figures(model
 def test_garbage_is_looked_for_once_the_app_is_imported():
     assert app.__name__ == "app"
     assert gc.isenabled() and gc.get_freeze_count() > 100_000
+
+
+def test_a_checkpoint_follows_the_one_that_it_is_named_after():
+    names = ["another", "student-1step-64", "student-8step-bf16", *reversed(FAMILY)]
+    assert sorted(names, key=_place) == [
+        "student-1step-pruned",
+        "student-1step",
+        "student-1step-64",
+        "student-8step",
+        "student-8step-bf16",
+        "student",
+        "teacher",
+        "another",
+    ]

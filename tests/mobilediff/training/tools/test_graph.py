@@ -44,6 +44,9 @@ def test_shipped_checkpoints_are_exported():
     assert command.endswith("--model runs/end-to-end/export --output out/student-1step")
     trial = CHECKPOINTS["student-1step"].command("runs", "out", "-dry-run")
     assert trial.endswith("--model runs/end-to-end-dry-run/export --output out/student-1step")
+    other = CHECKPOINTS["student-1step-64"]
+    assert other.command("runs", "out").endswith("--output out/student-1step-64 --vae runs/tiny-vae-64/export")
+    assert "--vae" not in other.command("runs", "out", "-dry-run") and other.parents == ["end-to-end", "tiny-vae-64"]
 
 
 def test_command_of_a_trial_reads_and_writes_trials():
