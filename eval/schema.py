@@ -187,7 +187,6 @@ class OutsideProtocol(ReferenceProtocol):
     """Describe the extractor from outside, and name the judge beside it."""
 
     judge_sha256: Sha256
-    judge_resized: str | None = None
 
 
 class OutsideDistance(Measured):

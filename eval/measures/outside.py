@@ -1,9 +1,11 @@
 """Measure the Frechet distance of images under an extractor from outside, beside the judge's of the same images."""
 
+from dataclasses import replace
+
 from eval.extractors.base import Extractor
 from eval.extractors.features import FeatureSet
-from eval.extractors.judge import judge_extractor
-from eval.extractors.pixels import shrinking
+from eval.extractors.judge import IMAGE_SIZE, judge_extractor
+from eval.extractors.pixels import shrinking, shrunk
 from eval.extractors.statistics import reference_protocol, reference_statistics
 from eval.measures.frechet import distance_interval
 from eval.metrics.frechet import check_count, feature_statistics, frechet_distance
@@ -18,6 +20,9 @@ def outside_protocol(outside: Extractor) -> dict[str, str]:
 def measure_outside(measured: FeatureSet, outside: Extractor, resamples: int = 100) -> dict:
     """Measure the distances to CIFAR-10's training set under both extractors.
 
+    Larger images are brought to the size of CIFAR-10's first, for both: enlarged from another size, the extractor from
+    outside would see other edges.
+
     Args:
         measured: images and their features.
         outside: an extractor whose statistics ship.
@@ -29,6 +34,10 @@ def measure_outside(measured: FeatureSet, outside: Extractor, resamples: int = 1
     Raises:
         ValueError: too few images for the features of one of the two.
     """
+    stated, samples = shrinking(measured.images.images, IMAGE_SIZE), measured.images.protocol
+    if stated:
+        small = shrunk(measured.images.images, IMAGE_SIZE)
+        measured = FeatureSet(replace(measured.images, images=small), measured.device)
     result, intervals = {}, {}
     extractors = judge_extractor(), outside
     statistics = [reference_statistics(extractor, "train", device=measured.device) for extractor in extractors]
@@ -37,8 +46,6 @@ def measure_outside(measured: FeatureSet, outside: Extractor, resamples: int = 1
         features, key = measured.of(extractor)[extractor.layer], extractor.result_key
         result[key] = frechet_distance(feature_statistics(features), reference)
         intervals[key] = distance_interval(features, reference, resamples)
-    protocol = outside_protocol(outside) | reference_protocol("train", statistics[-1])
-    judged = shrinking(measured.images.images, extractors[0].input_size)
-    protocol |= {f"judge_{key}": value for key, value in judged.items()} | measured_with(measured.device)
+    protocol = outside_protocol(outside) | stated | reference_protocol("train", statistics[-1])
     result |= {"n": len(measured), "intervals": intervals}
-    return result | {"protocol": protocol, "samples": measured.images.protocol}
+    return result | {"protocol": protocol | measured_with(measured.device), "samples": samples}

@@ -36,16 +36,14 @@ def test_both_distances_are_of_the_same_images(judge, outside):
     )
 
 
-def test_larger_images_are_shrunk_for_the_judge_alone(judge, outside):
+def test_larger_images_are_shrunk_for_both(judge, outside):
     images = random_images(40)
     large = replace(images, images=resize_images(images.images, 64))
-    any_size = replace(outside, input_size=None)
-    with pytest.raises(ValueError, match="64, 64"):  # the stand-in's network takes 32 x 32 pixels
-        measure_outside(FeatureSet(large), any_size, resamples=40)
-    result = measure_outside(FeatureSet(large), outside, resamples=40)
-    assert result["protocol"]["judge_resized"] == "Lanczos (Pillow), from 64x64"
+    result = measure_outside(FeatureSet(large), replace(outside, input_size=None), resamples=40)
+    assert result["protocol"]["resized"] == "Lanczos (Pillow), from 64x64"
     shrunk = measure_outside(FeatureSet(resized(large, 32)), outside, resamples=40)
-    assert result[judge.result_key] == shrunk[judge.result_key] and "judge_resized" not in shrunk["protocol"]
+    assert all(result[one.result_key] == shrunk[one.result_key] for one in (judge, outside))
+    assert "resized" not in shrunk["protocol"]
     Record.model_validate({"outside": result})
 
 

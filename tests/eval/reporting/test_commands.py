@@ -32,6 +32,9 @@ def test_the_command_asks_for_what_the_row_has(name, monkeypatch):
     if name in SCALE:
         assert list(args.models) == ["student"]
         return
+    if record.peer is not None:
+        assert args.peers == [name]
+        return
     assert args.models == {name: Path("checkpoints") / name if record.shipped else Path("FOLDER")}
     if record.frechet_distance:
         samples = record.frechet_distance.samples

@@ -24,10 +24,11 @@ def features(pictures: list[Image.Image]) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def pictures() -> list[Image.Image]:
-    """The app's precomputed examples: six prompts, twenty pictures each, those of a prompt side by side."""
-    files = sorted(EXAMPLES.glob("*/*.png"))
-    assert len(files) == 120
-    return [Image.open(file).convert("RGB") for file in files]
+    """The app's precomputed examples of 32 x 32: six prompts, twenty pictures each, those of a prompt side by side."""
+    images = [Image.open(file).convert("RGB") for file in sorted(EXAMPLES.glob("*/*.png"))]
+    small = [image for image in images if image.size == (32, 32)]
+    assert len(small) == 120
+    return small
 
 
 @pytest.fixture(scope="module")
