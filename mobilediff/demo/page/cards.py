@@ -57,8 +57,8 @@ SHOW_PAIR = """() => {
 }"""
 CSS = """
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 12px; align-items: start; }
-.card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 10px; }
-.card h3 { margin: 0; font-size: var(--text-md); } .card p { margin: 4px 0; } .card .time { font-weight: 600; }
+.card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 8px; }
+.card h3 { margin: 0; font-size: 13px; } .card p { margin: 4px 0; font-size: 13px; } .card .time { font-weight: 600; }
 .card .figures, .card .quality { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
 .card .figures span, .card .quality span { display: inline-block; margin-right: 12px; }
 .card.waiting, .card.running { opacity: .6; }
