@@ -20,7 +20,8 @@ def values(**arguments) -> str:
 
 
 def test_the_figure_has_the_shipped_models_with_the_reports_figures():
-    assert set(about.LINEAGE) == {name for name, record in RECORDS.items() if record.shipped}
+    shipped = {name for name, record in RECORDS.items() if record.shipped}
+    assert set(about.LINEAGE) == shipped - {"student-1step-64"}  # student-1step's network, with another decoder
     drawn = about.lineage_html(RECORDS, load_examples(ROOT / "examples"))
     for name, item in zip(about.LINEAGE, drawn.split("<li>")[1:], strict=True):
         record = RECORDS[name]

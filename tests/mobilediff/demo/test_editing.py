@@ -112,7 +112,7 @@ def test_pictures_are_brought_to_the_size_that_a_model_draws():
 def test_models_of_text_alone_are_compared_and_the_others_named(inpainters):
     models = inpainters.models
     assert models.names == ["student-1step", "student-8step"]
-    assert inpainters.names == ["student-1step", "student-8step", "damaged-inpaint", OWN]
+    assert inpainters.names == ["student-1step", "student-8step", OWN, "damaged-inpaint"]
     assert not [problem for problem in models.problems() if "inpaint" in problem or "control" in problem]
 
 

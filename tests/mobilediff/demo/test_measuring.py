@@ -32,12 +32,15 @@ def measured(images: torch.Tensor, labels: list[int] | None = None) -> tuple[dic
 
 @pytest.fixture(scope="module")
 def drawn() -> tuple[torch.Tensor, list[int]]:
-    """The app's precomputed examples of three prompts, with the prompts' classes."""
-    files = [
-        (file, label) for folder, label in CLASSES.items() for file in sorted((ROOT / "examples" / folder).iterdir())
+    """The app's precomputed examples of three prompts at 32 x 32, with the prompts' classes."""
+    pictures = [
+        (np.asarray(Image.open(file).convert("RGB")), label)
+        for folder, label in CLASSES.items()
+        for file in sorted((ROOT / "examples" / folder).iterdir())
     ]
-    images = torch.from_numpy(np.stack([np.asarray(Image.open(file).convert("RGB")) for file, _ in files]))
-    return images.permute(0, 3, 1, 2).contiguous(), [label for _, label in files]
+    small = [(picture, label) for picture, label in pictures if picture.shape == (32, 32, 3)]
+    images = torch.from_numpy(np.stack([picture for picture, _ in small]))
+    return images.permute(0, 3, 1, 2).contiguous(), [label for _, label in small]
 
 
 @pytest.fixture(scope="module")

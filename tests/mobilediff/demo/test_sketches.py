@@ -151,7 +151,7 @@ def test_examples_are_sketched_by_their_own_edges_without_and_with_colours():
     assert {prompt for _, prompt in sketches} == {example["prompt"] for example in examples}
     pictures = [uri for example in examples for record in example["records"] for uri in record["images"]]
     edges = {
-        canny_edges(torch.from_numpy(np.array(Image.open(io.BytesIO(decoded(uri))).convert("RGB")))
+        canny_edges(torch.from_numpy(np.array(Image.open(io.BytesIO(decoded(uri))).convert("RGB").resize((32, 32))))
                     .permute(2, 0, 1)[None]).numpy().tobytes()
         for uri in pictures
     }  # fmt: skip
