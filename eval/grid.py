@@ -16,6 +16,7 @@ import matplotlib
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
+from eval.cli.output import check_picture_output
 from eval.protocol import default_device
 from eval.samples.draw import draw
 from eval.samples.exported import check_no_sampling_options, load_exported_sampler
@@ -23,7 +24,7 @@ from eval.samples.pipelines import load_sampler
 from eval.samples.prompts import commonest_nouns
 from mobilediff.captions import CLASS_NAMES, caption
 from mobilediff.command import command_parser, run_command
-from mobilediff.files import atomic_path, writable_file
+from mobilediff.files import atomic_path
 from mobilediff.ondevice.exported import ExportedPipeline, is_exported
 from mobilediff.pipeline import MobileDiffusionPipeline
 
@@ -133,9 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--no-labels", action="store_true", help="images alone")
     parser.add_argument("--blocks", type=int, default=1, help="lay the prompts out in so many blocks side by side")
     args = parser.parse_args(argv)
-    if (suffix := Path(args.output).suffix) not in FORMATS:
-        raise ValueError(f"--output is {args.output}; accepted is a file that ends in {' or '.join(FORMATS)}")
-    writable_file(args.output)
+    check_picture_output("--output", args.output, FORMATS)
     check_scale(args.scale)
     names = [] if args.prompts else list(CLASS_NAMES)
     names += commonest_nouns(args.nouns)
@@ -158,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
         for start, end in pairwise(ends)
     ]
     with atomic_path(args.output) as temporary:
-        side_by_side(blocks).save(temporary, **FORMATS[suffix])
+        side_by_side(blocks).save(temporary, **FORMATS[Path(args.output).suffix])
     print(f"{args.output}: {len(rows)} rows, {len(args.seeds)} seeds")
 
 

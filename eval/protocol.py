@@ -47,6 +47,11 @@ def folder_sha256(folder: str | Path, suffixes: tuple[str, ...] = HASHED_SUFFIXE
     return digest.hexdigest()
 
 
+def resized_from(images: torch.Tensor) -> str:
+    """Name the filter of `resize_images`, and the size of the images, [N, 3, H, W], that it was given."""
+    return f"Lanczos (Pillow), from {images.shape[3]}x{images.shape[2]}"
+
+
 def tensor_sha256(tensor: torch.Tensor) -> str:
     """Hash the shape, dtype and contents of a tensor of any shape, SHA-256, hexadecimal."""
     digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())

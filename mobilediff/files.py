@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -180,15 +180,16 @@ def read_json(path: str | Path) -> dict:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
-def check_png(option: str, path: str | Path) -> None:
-    """Refuse a picture's file name that does not end in .png.
+def check_picture_name(option: str, path: str | Path, suffixes: Collection[str] = (".png",)) -> None:
+    """Refuse a picture's file name of another ending.
 
     Args:
         option: of the command line, for the error.
         path: its value.
+        suffixes: that are accepted.
 
     Raises:
         ValueError: naming the option and its value.
     """
-    if Path(path).suffix != ".png":
-        raise ValueError(f"{option} is {path}; accepted is a file that ends in .png")
+    if Path(path).suffix not in suffixes:
+        raise ValueError(f"{option} is {path}; accepted is a file that ends in {' or '.join(suffixes)}")

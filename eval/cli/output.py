@@ -1,13 +1,14 @@
 """Files that a command writes its result to, tried before anything is measured."""
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
-from mobilediff.files import atomic_path, check_png, read_json, writable_file
+from mobilediff.files import atomic_path, check_picture_name, read_json, writable_file
 
 ENLARGED = 4  # so that samples of 32 x 32 pixels can be seen on a page
 
@@ -48,12 +49,12 @@ def write_picture(path: str | Path, image: torch.Tensor) -> None:
         picture.save(temporary, format="PNG")
 
 
-def check_picture_output(option: str, path: str | Path) -> None:
+def check_picture_output(option: str, path: str | Path, suffixes: Collection[str] = (".png",)) -> None:
     """Refuse a file for a picture.
 
     Raises:
-        ValueError: it does not end in .png; names the option.
+        ValueError: as in `check_picture_name`.
         OSError: as in `writable_file`.
     """
-    check_png(option, path)
+    check_picture_name(option, path, suffixes)
     writable_file(path)

@@ -3,9 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from eval.protocol import resized_from
 from mobilediff.images import resize_images
-
-SHRINKING = "Lanczos (Pillow)"
 
 
 def bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -25,7 +24,7 @@ def bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def shrunk(images: torch.Tensor, size: int | None) -> torch.Tensor:
-    """Bring squares of more pixels to fewer, by `SHRINKING`.
+    """Bring squares of more pixels to fewer, as `resize_images` does.
 
     Args:
         images: uint8 [N, 3, H, W].
@@ -41,7 +40,7 @@ def shrinking(images: torch.Tensor, size: int | None) -> dict[str, str]:
     """Return what a protocol says of `shrunk` with these arguments: `resized`, or nothing."""
     if size is None or not _is_larger(images, size):
         return {}
-    return {"resized": f"{SHRINKING}, from {images.shape[3]}x{images.shape[2]}"}
+    return {"resized": resized_from(images)}
 
 
 def _is_larger(images: torch.Tensor, size: int) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from eval.protocol import seed_range, tensor_sha256
+from eval.protocol import resized_from, seed_range, tensor_sha256
 from mobilediff.captions import CLASS_NAMES, load_nouns
 from mobilediff.data import load_cifar10
 from mobilediff.files import read_json
@@ -116,7 +116,7 @@ def resized(images: ImageSet, size: int) -> ImageSet:
         return images
 
     smaller = resize_images(images.images, size)
-    protocol = {"images_sha256": tensor_sha256(smaller), "resized": f"Lanczos (Pillow), from {width}x{height}"}
+    protocol = {"images_sha256": tensor_sha256(smaller), "resized": resized_from(images.images)}
     return replace(images, images=smaller, protocol=images.protocol | protocol)
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from mobilediff.command import command_parser, run_command
-from mobilediff.files import atomic_path, check_png
+from mobilediff.files import atomic_path, check_picture_name
 
 COLUMNS = 4
 HIDDEN = ("step", "images", "images_per_second")
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     arguments = parser.parse_args()
-    check_png("--output", arguments.output)
+    check_picture_name("--output", arguments.output)
     plot(arguments.runs, arguments.output)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mobilediff.captions import CLASS_NAMES
 from mobilediff.command import command_parser, run_command
-from mobilediff.files import atomic_path, check_png
+from mobilediff.files import atomic_path, check_picture_name
 
 PADDING = 2  # of torchvision's make_grid, which drew the run's grids
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--classes", nargs="+", default=["horse", "ship"], help="rows to show")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     arguments = parser.parse_args(argv)
-    check_png("--output", arguments.output)
+    check_picture_name("--output", arguments.output)
     draw(arguments.run, arguments.classes, arguments.output)
 
 
